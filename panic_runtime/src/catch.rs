@@ -1,0 +1,153 @@
+//! Throws and catches: `catch_unwind`, `resume_unwind`, `panic_any`.
+//!
+//! ```text
+//!   catch_unwind(f) ─► our catch frame ─► call(f) ─ returns ─► Ok
+//!                             ▲                  └ unwinds ─┐
+//!                             └── raise finds it ◄──────────┘  Err(payload)
+//! ```
+
+use core::any::Any;
+use core::mem::ManuallyDrop;
+use core::panic::{Location, UnwindSafe};
+use core::ptr::null_mut;
+
+use alloc::boxed::Box;
+use alloc::string::String;
+use unspool_stack_trace::end_short;
+use unspool_unwind::{Exception, catch};
+
+use crate::handler::{fatal, report};
+use crate::payload::{self, Payload};
+use crate::platform::platform;
+
+/// What the catch frame's body works on: the closure until it is called, its result after it
+/// returned.
+union Slot<F, R> {
+    body: ManuallyDrop<F>,
+    result: ManuallyDrop<R>,
+}
+
+/// Runs `body`; a panic that leaves it is caught, and its payload returned.
+///
+/// As `std::panic::catch_unwind`. Only panics of this runtime are caught; a foreign exception
+/// that arrives here ends the program.
+///
+/// # Errors
+///
+/// The payload: `&'static str` for `panic!` with a literal, `String` for a formatted message,
+/// whatever [`resume_unwind`] or [`panic_any`] was given.
+pub fn catch_unwind<F, R>(body: F) -> Result<R, Box<dyn Any + Send>>
+where
+    F: FnOnce() -> R + UnwindSafe,
+{
+    /// # Safety
+    ///
+    /// `slot` is a `Slot<F, R>` with its `body`.
+    unsafe extern "C-unwind" fn call<F: FnOnce() -> R, R>(slot: *mut u8) -> *mut Exception {
+        let slot = slot.cast::<Slot<F, R>>();
+        // SAFETY: the slot holds the body, and it is taken this once.
+        let body = unsafe { ManuallyDrop::take(&mut (*slot).body) };
+        let result = ManuallyDrop::new(body());
+        // SAFETY: the slot outlives the call and holds nothing now.
+        unsafe { slot.write(Slot { result }) };
+        null_mut()
+    }
+
+    let mut slot = Slot { body: ManuallyDrop::new(body) };
+    // SAFETY: `call` gets the slot it is made for, and returns null.
+    let exception = unsafe { catch(call::<F, R>, (&raw mut slot).cast()) };
+    if exception.is_null() {
+        // SAFETY: `call` returned, so it wrote the result.
+        return Ok(ManuallyDrop::into_inner(unsafe { slot.result }));
+    }
+    // SAFETY: the catch frame got the exception from the unwinder for itself.
+    Err(unsafe { caught(exception) })
+}
+
+/// # Safety
+///
+/// As [`payload::take`].
+#[cold]
+unsafe fn caught(exception: *mut Exception) -> Payload {
+    // SAFETY: the caller's promise.
+    match unsafe { payload::take(exception) } {
+        Some(payload) => {
+            platform().state().end();
+            payload
+        }
+        None => fatal(format_args!("Rust cannot catch foreign exceptions")),
+    }
+}
+
+/// Goes on with a panic that was caught, or starts one silently: nothing is printed.
+///
+/// As `std::panic::resume_unwind`.
+pub fn resume_unwind(payload: Box<dyn Any + Send>) -> ! {
+    platform().state().begin();
+    raise(payload)
+}
+
+/// Panics with a payload of any type.
+///
+/// As `std::panic::panic_any`: strings are printed, other payloads as `Box<dyn Any>`.
+#[track_caller]
+pub fn panic_any<M: 'static + Any + Send>(message: M) -> ! {
+    let location = Location::caller();
+    end_short(move || begin_any(Box::new(message), location))
+}
+
+#[inline(never)]
+fn begin_any(payload: Payload, location: &Location<'_>) -> ! {
+    platform().state().begin();
+    report(Some(location), format_args!("{}", as_str(&*payload)));
+    raise(payload)
+}
+
+/// What std prints of a payload.
+fn as_str(payload: &(dyn Any + Send)) -> &str {
+    if let Some(literal) = payload.downcast_ref::<&'static str>() {
+        literal
+    } else if let Some(text) = payload.downcast_ref::<String>() {
+        text
+    } else {
+        "Box<dyn Any>"
+    }
+}
+
+/// Makes the exception that carries `payload`.
+pub(crate) fn exception(payload: Payload) -> *mut Exception {
+    match payload::allocate(payload) {
+        Ok(exception) => exception,
+        Err(_) => fatal(format_args!("no memory for an exception")),
+    }
+}
+
+/// Raises an exception with this payload. The task's panic has been counted.
+#[inline(never)]
+pub(crate) fn raise(payload: Payload) -> ! {
+    let exception = exception(payload);
+    // SAFETY:
+    // 1. The exception was just made and lives until it is caught.
+    // 2. The modules registered globally vouch for the code on this stack.
+    // 3. The platform says what the current stack is.
+    let error = unsafe { unspool_unwind::raise(exception, platform().stack()) };
+    fatal(format_args!("failed to initiate panic, error {} ({error})", error.code().0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn payloads_print_as_in_std() {
+        assert_eq!(as_str(&"literal"), "literal");
+        assert_eq!(as_str(&String::from("text")), "text");
+        assert_eq!(as_str(&7u8), "Box<dyn Any>");
+    }
+
+    #[test]
+    fn a_body_that_returns_gives_its_result() {
+        let text = String::from("moved in");
+        assert_eq!(catch_unwind(move || text.len()).unwrap(), 8);
+    }
+}

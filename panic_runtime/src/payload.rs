@@ -1,0 +1,200 @@
+//! What an exception carries, and the exception object itself.
+//!
+//! ```text
+//!   RustException │ header (class "UNSPRUST") │ canary │ Box<dyn Any + Send> │
+//!                   in a heap box; with memory exhausted in one of a few reserved places
+//! ```
+
+use alloc::alloc::{Layout, alloc, dealloc};
+use alloc::boxed::Box;
+use alloc::string::String;
+use core::any::Any;
+use core::cell::UnsafeCell;
+use core::fmt::{self, Write};
+use core::mem::MaybeUninit;
+use core::panic::PanicMessage;
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use static_assertions::const_assert_eq;
+use unspool_unwind::{Exception, Reason};
+
+use crate::handler::fatal;
+
+pub(crate) type Payload = Box<dyn Any + Send>;
+
+/// The payload of a panic whose formatted message found no memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MessageLost;
+
+/// The payload of `panic!`: `&'static str` for a literal, `String` for a formatted message.
+///
+/// With memory exhausted it is [`MessageLost`], which needs none.
+pub(crate) fn of_message(message: &PanicMessage<'_>) -> Payload {
+    let payload = match message.as_str() {
+        Some(literal) => try_box(literal).map(|boxed| boxed as Payload),
+        None => format(message).and_then(try_box).map(|boxed| boxed as Payload),
+    };
+    payload.unwrap_or_else(|| Box::new(MessageLost))
+}
+
+/// A string that asks before it grows.
+struct Cautious(String);
+
+impl Write for Cautious {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0.try_reserve(text.len()).map_err(|_| fmt::Error)?;
+        self.0.push_str(text);
+        Ok(())
+    }
+}
+
+fn format(message: &PanicMessage<'_>) -> Option<String> {
+    let mut text = Cautious(String::new());
+    write!(text, "{message}").ok()?;
+    Some(text.0)
+}
+
+/// `Box::new` that can fail.
+fn try_box<T>(value: T) -> Option<Box<T>> {
+    let layout = Layout::new::<T>();
+    const { assert!(size_of::<T>() != 0, "a box of nothing needs no memory") };
+    // SAFETY: the layout has a size, checked at compile time.
+    let place = NonNull::new(unsafe { alloc(layout) }.cast::<T>())?;
+    // SAFETY: just allocated with the layout of `T`.
+    unsafe { place.write(value) };
+    // SAFETY: a valid `T` from the global allocator, with `T`'s layout.
+    Some(unsafe { Box::from_raw(place.as_ptr()) })
+}
+
+/// Vendor and language, as the ABI asks (Itanium EH §1.2): told from std's `MOZ\0RUST`, because
+/// the object behind the header is not std's.
+pub(crate) const CLASS: u64 = u64::from_be_bytes(*b"UNSPRUST");
+
+/// An exception of ours.
+#[repr(C)]
+pub(crate) struct RustException {
+    header: Exception,
+    /// Tells the exceptions of this copy of the runtime from those of another.
+    canary: *const u8,
+    payload: Payload,
+}
+
+const_assert_eq!(core::mem::offset_of!(RustException, header), 0);
+
+static CANARY: u8 = 0;
+
+impl RustException {
+    fn new(payload: Payload) -> Self {
+        Self { header: Exception::new(CLASS, Some(dropped_by_foreigner)), canary: &CANARY, payload }
+    }
+}
+
+/// Makes an exception that carries `payload`. `None` if neither the heap nor a reserve has room.
+pub(crate) fn allocate(payload: Payload) -> Result<*mut Exception, Payload> {
+    let layout = Layout::new::<RustException>();
+    // SAFETY: the layout has a size.
+    let heap = unsafe { alloc(layout) }.cast::<RustException>();
+    let place = match NonNull::new(heap).or_else(|| RESERVE.iter().find_map(Reserve::take)) {
+        Some(place) => place,
+        None => return Err(payload),
+    };
+    // SAFETY: the place is ours, large enough and aligned.
+    unsafe { place.write(RustException::new(payload)) };
+    Ok(place.as_ptr().cast())
+}
+
+/// The payload of a caught exception, which is freed. `None` if it is not ours.
+///
+/// # Safety
+///
+/// `exception` was caught and nobody else uses it.
+pub(crate) unsafe fn take(exception: *mut Exception) -> Option<Payload> {
+    // SAFETY: a caught exception has a valid header (contract).
+    if unsafe { (*exception).class } != CLASS {
+        return None;
+    }
+    let ours = exception.cast::<RustException>();
+    // SAFETY: the class says that it is one of some copy of this runtime, all of which have the
+    // canary there.
+    if !core::ptr::eq(unsafe { (*ours).canary }, &CANARY) {
+        return None;
+    }
+    // SAFETY: ours and nobody else's; the place is freed below without dropping the payload.
+    let RustException { payload, .. } = unsafe { ours.read() };
+    if !RESERVE.iter().any(|reserve| reserve.give_back(ours)) {
+        // SAFETY: not in the reserve, so `allocate` got it from the heap with this layout.
+        unsafe { dealloc(ours.cast(), Layout::new::<RustException>()) };
+    }
+    Some(payload)
+}
+
+/// A foreign runtime caught a Rust panic and dropped it, which std does not allow either.
+unsafe extern "C" fn dropped_by_foreigner(_reason: Reason, _exception: *mut Exception) {
+    fatal(format_args!("Rust panics must be rethrown"))
+}
+
+/// A place for an exception when the heap has none.
+struct Reserve {
+    taken: AtomicBool,
+    place: UnsafeCell<MaybeUninit<RustException>>,
+}
+
+// SAFETY: `place` is used only by whoever set `taken`, and payloads are `Send`.
+unsafe impl Sync for Reserve {}
+
+/// Panics in flight at once with memory exhausted: one for each of a few CPUs, nested once.
+static RESERVE: [Reserve; 8] = [const {
+    Reserve { taken: AtomicBool::new(false), place: UnsafeCell::new(MaybeUninit::uninit()) }
+}; 8];
+
+impl Reserve {
+    fn take(&self) -> Option<NonNull<RustException>> {
+        (!self.taken.swap(true, Ordering::Acquire)).then(|| self.address())
+    }
+
+    fn give_back(&self, exception: *mut RustException) -> bool {
+        let mine = self.address().as_ptr() == exception;
+        if mine {
+            self.taken.store(false, Ordering::Release);
+        }
+        mine
+    }
+
+    fn address(&self) -> NonNull<RustException> {
+        NonNull::from(&self.place).cast()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_payload_comes_back_as_it_was_put_in() {
+        let exception = allocate(Box::new(42u32)).unwrap();
+        // SAFETY: just made, nobody else has it.
+        let payload = unsafe { take(exception) }.unwrap();
+        assert_eq!(*payload.downcast::<u32>().unwrap(), 42);
+    }
+
+    #[test]
+    fn a_foreign_exception_is_not_taken() {
+        let mut foreign = Exception::new(u64::from_be_bytes(*b"GNUCC++\0"), None);
+        // SAFETY: valid, and nobody else's.
+        assert!(unsafe { take(&raw mut foreign) }.is_none());
+    }
+
+    #[test]
+    fn a_reserved_place_is_given_once_and_can_be_given_back() {
+        let reserve = Reserve {
+            taken: AtomicBool::new(false),
+            place: UnsafeCell::new(MaybeUninit::uninit()),
+        };
+        let place = reserve.take().unwrap();
+        assert!(reserve.take().is_none());
+        assert!(!reserve.give_back(core::ptr::null_mut()));
+        assert!(reserve.give_back(place.as_ptr()));
+        assert!(reserve.take().is_some());
+    }
+}

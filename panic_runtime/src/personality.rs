@@ -1,0 +1,76 @@
+//! The personality routine of Rust functions.
+//!
+//! ```text
+//!   phase 1: does the frame catch?       Catch, Filter ─► yes     Cleanup, None ─► go on
+//!   phase 2: land in it                  rax = exception, rdx = 0, ip = landing pad
+//! ```
+//!
+//! Compiled Rust code names it `rust_eh_personality` in its unwind tables.
+
+use unspool_unwind::{Actions, Context, Exception, Pc, Reason, Register};
+
+use crate::lsda::{Action, Lsda};
+
+/// Decides, for a frame of a Rust function, whether it catches and where it lands
+/// (Itanium EH §1.6).
+///
+/// # Safety
+///
+/// Called by the unwinder, with the frame of a function whose tables name this routine.
+#[cfg_attr(feature = "lang-items", lang = "eh_personality")]
+pub unsafe extern "C" fn rust_eh_personality(
+    version: i32,
+    actions: Actions,
+    _class: u64,
+    exception: *mut Exception,
+    context: &mut Context<'_>,
+) -> Reason {
+    if version != 1 {
+        return Reason::FATAL_PHASE1_ERROR;
+    }
+    let Ok(action) = action(context) else {
+        return fatal(actions);
+    };
+    if actions.contains(Actions::SEARCH_PHASE) {
+        return match action {
+            Action::None | Action::Cleanup(_) => Reason::CONTINUE_UNWIND,
+            Action::Catch(_) | Action::Filter(_) => Reason::HANDLER_FOUND,
+            Action::Terminate => Reason::FATAL_PHASE1_ERROR,
+        };
+    }
+    match action {
+        Action::None => Reason::CONTINUE_UNWIND,
+        // A forced unwind may run cleanups but not be stopped by a specification.
+        Action::Filter(_) if actions.contains(Actions::FORCE_UNWIND) => Reason::CONTINUE_UNWIND,
+        Action::Cleanup(pad) | Action::Catch(pad) | Action::Filter(pad) => {
+            context.set_register(Register::RAX, exception.expose_provenance() as u64);
+            context.set_register(Register::RDX, 0);
+            context.set_ip(pad);
+            Reason::INSTALL_CONTEXT
+        }
+        Action::Terminate => Reason::FATAL_PHASE2_ERROR,
+    }
+}
+
+const fn fatal(actions: Actions) -> Reason {
+    if actions.contains(Actions::SEARCH_PHASE) {
+        Reason::FATAL_PHASE1_ERROR
+    } else {
+        Reason::FATAL_PHASE2_ERROR
+    }
+}
+
+fn action(context: &Context<'_>) -> gimli::Result<Action> {
+    // A function without an area has nothing to clean up.
+    let (Some(data), Some(address)) = (context.lsda(), context.lsda_address()) else {
+        return Ok(Action::None);
+    };
+    let lsda = Lsda { data, address, function: context.region_start() };
+    let action = lsda.action(context.pc().lookup())?;
+    Ok(match (action, context.pc()) {
+        // The compiler lists calls, not loads: an instruction that faulted has no entry, which
+        // says nothing about whether its callers may be unwound.
+        (Action::Terminate, Pc::Exact(_)) => Action::None,
+        (action, _) => action,
+    })
+}

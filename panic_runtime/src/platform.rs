@@ -1,0 +1,133 @@
+//! What the panic runtime asks of the program it runs in.
+//!
+//! ```text
+//!   console · halt · stack bounds        required: without these nothing can be said or done
+//!   task · state · symbols · style       have defaults that work before tasks exist
+//! ```
+
+use core::fmt::{self, Write};
+
+use spin::Once;
+use unspool_stack_trace::{NoSymbols, Style, Symbolize, Trace};
+use unspool_unwind::{Cursor, Pc, RaiseError, Registers, StackBounds, global, set_dead_end};
+
+use crate::handler::fatal;
+use crate::state::TaskState;
+
+/// How a task is called in messages: `thread 'name' (id) panicked at …`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TaskName<'a> {
+    /// Its name, if it has one.
+    pub name: Option<&'a str>,
+    /// Its number.
+    pub id: u64,
+}
+
+impl fmt::Display for TaskName<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.name {
+            Some(name) => write!(f, "'{name}' ({})", self.id),
+            None => write!(f, "<unnamed> ({})", self.id),
+        }
+    }
+}
+
+/// The program's side of the panic runtime.
+///
+/// All methods are called during panics: they must not panic, and must not wait for anything
+/// that the panicking code may hold.
+pub trait Platform: Sync {
+    /// Writes to the console.
+    fn write(&self, text: &str);
+
+    /// Stops the program: nothing more can be done, and the reason has been written.
+    fn halt(&self) -> !;
+
+    /// The stack that the caller runs on.
+    fn stack(&self) -> StackBounds;
+
+    /// The task that the caller belongs to.
+    fn task(&self) -> TaskName<'_> {
+        TaskName { name: Some("main"), id: 0 }
+    }
+
+    /// Where the panic runtime keeps what it knows of the caller's task. The default serves
+    /// programs with one task, and the time before there are tasks.
+    fn state(&self) -> &TaskState {
+        &NO_TASK
+    }
+
+    /// Names for addresses.
+    fn symbols(&self) -> &dyn Symbolize {
+        &NoSymbols
+    }
+
+    /// How much of a trace panics print.
+    fn backtrace_style(&self) -> Style {
+        Style::Short
+    }
+
+    /// How the user gets a trace when the style is [`Style::Off`]; printed after the first panic.
+    fn backtrace_note(&self) -> &str {
+        "note: set the platform's backtrace style to display a backtrace"
+    }
+}
+
+static NO_TASK: TaskState = TaskState::new();
+static PLATFORM: Once<&'static dyn Platform> = Once::new();
+
+/// The platform of a program that has not set one.
+struct Unset;
+
+impl Platform for Unset {
+    fn write(&self, _text: &str) {}
+
+    fn halt(&self) -> ! {
+        loop {
+            core::hint::spin_loop();
+        }
+    }
+
+    fn stack(&self) -> StackBounds {
+        StackBounds::EMPTY
+    }
+}
+
+/// Sets the program's platform. The first call counts; later ones change nothing.
+pub fn set_platform(platform: &'static dyn Platform) {
+    PLATFORM.call_once(|| platform);
+    set_dead_end(unwinding_stuck);
+}
+
+pub(crate) fn platform() -> &'static dyn Platform {
+    PLATFORM.get().copied().unwrap_or(&Unset)
+}
+
+fn unwinding_stuck(error: RaiseError) -> ! {
+    fatal(format_args!("unwinding cannot go on: {error}"))
+}
+
+/// The platform's console.
+pub(crate) struct Console;
+
+impl Write for Console {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        platform().write(text);
+        Ok(())
+    }
+}
+
+/// Prints a trace of the caller's stack to the platform's console.
+#[inline(never)]
+pub fn backtrace(style: Style) {
+    let registers = Registers::here();
+    print_trace(registers, Pc::Return(registers.ip()), style);
+}
+
+pub(crate) fn print_trace(registers: Registers, pc: Pc, style: Style) {
+    let platform = platform();
+    let stack = platform.stack().above(registers.sp());
+    let trace = Trace::new(Cursor::new(registers, pc, stack, global()));
+    // The console cannot fail.
+    let _ = unspool_stack_trace::print(&mut Console, trace, style, platform.symbols());
+}

@@ -1,0 +1,148 @@
+//! Takes a stack frame by frame, and says why it ended.
+//!
+//! ```text
+//!   here ─► caller ─► caller ─► … ─► End::{Outermost, Error, …}
+//! ```
+#![forbid(unsafe_code)]
+
+use unspool_unwind::{Cursor, FindModule, Pc, ReadStack, Step, UnwindError};
+
+/// One frame of a trace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// Where the frame is executing.
+    pub pc: Pc,
+    /// The frame's stack pointer.
+    pub sp: u64,
+}
+
+/// Why a trace has no further frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The outermost frame was reached.
+    Outermost,
+    /// The frame's caller cannot be found.
+    Error(UnwindError),
+    /// Whoever took the trace had room for no more.
+    Full,
+}
+
+/// The frames of a stack, innermost first.
+pub struct Trace<'m, S, M> {
+    cursor: Cursor<'m, S, M>,
+    started: bool,
+    end: Option<End>,
+}
+
+impl<S: Copy, M> Clone for Trace<'_, S, M> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<S: Copy, M> Copy for Trace<'_, S, M> {}
+
+impl<'m, S: ReadStack, M: FindModule> Trace<'m, S, M> {
+    /// The frames from where the cursor stands.
+    pub const fn new(cursor: Cursor<'m, S, M>) -> Self {
+        Self { cursor, started: false, end: None }
+    }
+
+    /// Why the trace ended, once [`next`](Iterator::next) has returned `None`.
+    pub const fn end(&self) -> Option<End> {
+        self.end
+    }
+
+    fn frame(&self) -> Frame {
+        Frame { pc: self.cursor.pc(), sp: self.cursor.registers().sp() }
+    }
+}
+
+impl<S: ReadStack, M: FindModule> Iterator for Trace<'_, S, M> {
+    type Item = Frame;
+
+    fn next(&mut self) -> Option<Frame> {
+        if !self.started {
+            self.started = true;
+            return Some(self.frame());
+        }
+        if self.end.is_some() {
+            return None;
+        }
+        match self.cursor.step() {
+            Ok(Step::Caller { .. }) => Some(self.frame()),
+            Ok(Step::End) => {
+                self.end = Some(End::Outermost);
+                None
+            }
+            Err(error) => {
+                self.end = Some(End::Error(error));
+                None
+            }
+        }
+    }
+}
+
+/// Up to `N` frames, kept: taken now, printed later.
+#[derive(Clone, Copy, Debug)]
+pub struct Captured<const N: usize> {
+    frames: [Frame; N],
+    len: usize,
+    end: End,
+}
+
+impl<const N: usize> Captured<N> {
+    /// Takes the first `N` frames of a trace.
+    pub fn take<S: ReadStack, M: FindModule>(mut trace: Trace<'_, S, M>) -> Self {
+        let none = Frame { pc: Pc::Exact(0), sp: 0 };
+        let mut captured = Self { frames: [none; N], len: 0, end: End::Full };
+        for (slot, frame) in captured.frames.iter_mut().zip(&mut trace) {
+            *slot = frame;
+            captured.len += 1;
+        }
+        // `zip` asks for a slot first, so a full array leaves the trace's end open.
+        captured.end = trace.end().unwrap_or(End::Full);
+        captured
+    }
+
+    /// The frames, innermost first.
+    pub fn frames(&self) -> &[Frame] {
+        &self.frames[..self.len]
+    }
+
+    /// Why there are no more.
+    pub const fn end(&self) -> End {
+        self.end
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use unspool_unwind::{Modules, NoStack, Registers};
+
+    fn lost() -> Trace<'static, NoStack, Modules> {
+        static NONE: Modules = Modules::new();
+        Trace::new(Cursor::new(Registers::new(), Pc::Exact(0x1234), NoStack, &NONE))
+    }
+
+    #[test]
+    fn a_trace_has_its_first_frame_even_where_nothing_is_known() {
+        let mut trace = lost();
+        assert_eq!(trace.next().unwrap().pc, Pc::Exact(0x1234));
+        assert_eq!(trace.end(), None);
+        assert_eq!(trace.next(), None);
+        assert_eq!(trace.end(), Some(End::Error(UnwindError::NoModule(0x1234))));
+        assert_eq!(trace.next(), None);
+    }
+
+    #[test]
+    fn a_capture_knows_whether_it_is_whole() {
+        let whole = Captured::<4>::take(lost());
+        assert_eq!(whole.frames().len(), 1);
+        assert_eq!(whole.end(), End::Error(UnwindError::NoModule(0x1234)));
+        let full = Captured::<1>::take(lost());
+        assert_eq!(full.frames().len(), 1);
+        assert_eq!(full.end(), End::Full);
+    }
+}

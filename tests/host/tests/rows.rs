@@ -1,0 +1,120 @@
+//! Every row of every FDE of real binaries: our caller's registers against gimli's.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use gimli::{CieOrFde, EhFrame, UnwindContext, UnwindSection as _};
+use unspool_host_tests::image::Image;
+use unspool_host_tests::oracle::{self, Everywhere};
+use unspool_unwind::{Cursor, Pc, Rule, Step};
+
+/// What comparing one file found.
+#[derive(Default)]
+struct Tally {
+    rows: usize,
+    in_rules: usize,
+    /// FDEs of code that another FDE describes too; which one is right only the table that the
+    /// linker sorted says.
+    shadowed: usize,
+}
+
+/// Compares at the first and the last address of every row.
+fn compare(image: &Image) -> Tally {
+    let (section, bases) = image.gimli();
+    let mut tally = Tally::default();
+    let mut context = UnwindContext::new();
+    let mut entries = section.entries(&bases);
+    while let Some(entry) = entries.next().expect("a valid .eh_frame") {
+        let CieOrFde::Fde(partial) = entry else { continue };
+        let fde = partial.parse(EhFrame::cie_from_offset).expect("a valid FDE");
+        // Linkers leave FDEs of discarded functions behind, at address 0 or without length.
+        if fde.len() == 0 || fde.initial_address() == 0 {
+            continue;
+        }
+        let found = image.module().function(fde.initial_address()).expect("in the table");
+        if (found.start(), found.end()) != (fde.initial_address(), fde.end_address()) {
+            tally.shadowed += 1;
+            continue;
+        }
+        let mut table = fde.rows(&section, &bases, &mut context).expect("a valid CIE");
+        while let Some(row) = table.next_row().expect("a valid program") {
+            let (first, last) = (row.start_address(), row.end_address() - 1);
+            // Some tools end a program with an advance to the end of the function.
+            if row.start_address() == row.end_address() {
+                continue;
+            }
+            for pc in [first, last] {
+                let registers = oracle::registers(pc);
+                let expected = oracle::caller(&section, row, &registers);
+                let mut cursor = Cursor::new(registers, Pc::Exact(pc), Everywhere, image);
+                let step = cursor.step();
+                let ours = match step {
+                    Ok(Step::Caller { cfa }) => Some((cfa, *cursor.registers())),
+                    Ok(Step::End) => None,
+                    Err(error) => panic!("{}: {pc:#x}: {error}", image.path().display()),
+                };
+                assert_eq!(ours, expected, "{}: {pc:#x}", image.path().display());
+            }
+            tally.rows += 1;
+            let function = image.module().function(first).expect("found above");
+            let row = function.row(first).expect("evaluated above");
+            tally.in_rules += usize::from(Rule::from_row(&row).is_some());
+        }
+    }
+    tally
+}
+
+fn check(path: &Path) {
+    let image = Image::open(path).unwrap();
+    let tally = compare(&image);
+    let share = tally.in_rules as f64 / tally.rows as f64 * 100.0;
+    let (rows, shadowed) = (tally.rows, tally.shadowed);
+    println!("{}: {rows} rows agree, {share:.2} % fit a rule", path.display());
+    println!("{}: {shadowed} FDEs are shadowed by others", path.display());
+    assert!(tally.rows > 1000, "{}: too few rows to mean anything", path.display());
+    assert!(share > 99.0, "{}: only {share:.2} % of the rows fit a rule", path.display());
+}
+
+/// Where this program's dynamic linker found a library.
+fn loaded(name: &str) -> PathBuf {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let path = maps.lines().filter_map(|line| line.split_whitespace().nth(5));
+    path.map(PathBuf::from)
+        .find(|path| path.file_name().is_some_and(|f| f.to_string_lossy().starts_with(name)))
+        .unwrap_or_else(|| panic!("{name} is not loaded"))
+}
+
+fn output(program: &str, arguments: &[&str]) -> PathBuf {
+    let output = Command::new(program).args(arguments).output().unwrap();
+    PathBuf::from(String::from_utf8(output.stdout).unwrap().trim())
+}
+
+#[test]
+fn libc_agrees_with_gimli() {
+    check(&loaded("libc.so.6"));
+}
+
+#[test]
+fn libstdcxx_agrees_with_gimli() {
+    let path = output("cc", &["-print-file-name=libstdc++.so.6"]);
+    check(&path.canonicalize().expect("libstdc++ comes with g++"));
+}
+
+#[test]
+fn a_rust_shared_library_agrees_with_gimli() {
+    let sysroot =
+        output(&std::env::var("RUSTC").unwrap_or("rustc".into()), &["--print", "sysroot"]);
+    let libraries = std::fs::read_dir(sysroot.join("lib")).unwrap();
+    let library = libraries
+        .map(|entry| entry.unwrap().path())
+        .find(|path| {
+            path.file_name().is_some_and(|f| f.to_string_lossy().starts_with("librustc_driver-"))
+        })
+        .expect("the toolchain has the compiler as a shared library");
+    check(&library);
+}
+
+#[test]
+fn this_test_program_agrees_with_gimli() {
+    check(&std::env::current_exe().unwrap());
+}

@@ -1,0 +1,12 @@
+//! What assembly must do, per architecture: capture registers, land in a frame, catch.
+
+#[cfg(target_arch = "x86_64")]
+mod x86_64;
+
+#[cfg(target_arch = "x86_64")]
+pub use x86_64::catch;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use x86_64::{land, linker_symbols, stop};
+
+#[cfg(not(target_arch = "x86_64"))]
+compile_error!("unspool-unwind supports x86_64 only");

@@ -1,0 +1,212 @@
+//! x86-64: the only assembly of the unwinder.
+//!
+//! ```text
+//!   capture   registers ─► Registers         as they are when it returns
+//!   land      Registers ─► registers         and jumps to their ip
+//!   catch     a frame whose landing pad is the return address of its only call
+//! ```
+
+use core::arch::{asm, global_asm, naked_asm};
+use core::mem::offset_of;
+
+use crate::exception::{Actions, Exception, Reason};
+use crate::raise::Context;
+use crate::registers::{Register, Registers};
+
+/// The offset of a register in [`Registers`], in bytes.
+const fn offset(register: Register) -> usize {
+    register.number() * size_of::<u64>()
+}
+
+impl Registers {
+    /// The registers of the caller, as of the instruction after this call. Only `rsp`, `ip` and
+    /// the callee-saved ones mean anything.
+    #[inline(always)]
+    pub fn here() -> Self {
+        let mut registers = Self::new();
+        // SAFETY: `capture` writes the seventeen words of a valid `Registers` and nothing else.
+        unsafe { capture(&mut registers) };
+        registers
+    }
+}
+
+/// Stores the registers that the caller has when this returns.
+///
+/// # Safety
+///
+/// `to` is valid for a write.
+#[unsafe(naked)]
+unsafe extern "C" fn capture(to: *mut Registers) {
+    naked_asm!(
+        ".cfi_startproc",
+        "mov [rdi + {rbx}], rbx",
+        "mov [rdi + {rbp}], rbp",
+        "mov [rdi + {r12}], r12",
+        "mov [rdi + {r13}], r13",
+        "mov [rdi + {r14}], r14",
+        "mov [rdi + {r15}], r15",
+        "lea rax, [rsp + 8]",
+        "mov [rdi + {rsp}], rax",
+        "mov rax, [rsp]",
+        "mov [rdi + {ra}], rax",
+        "ret",
+        ".cfi_endproc",
+        rbx = const offset(Register::RBX),
+        rbp = const offset(Register::RBP),
+        r12 = const offset(Register::R12),
+        r13 = const offset(Register::R13),
+        r14 = const offset(Register::R14),
+        r15 = const offset(Register::R15),
+        rsp = const offset(Register::RSP),
+        ra = const offset(Register::RA),
+    )
+}
+
+/// Continues at `registers`' ip with all of `registers`, except `r11`, which no landing pad reads
+/// (psABI x86-64 §3.2.1: a scratch register).
+///
+/// # Safety
+///
+/// The registers must be those of a live frame of this stack, at a place in its function that
+/// expects them; all frames below it are given up.
+#[unsafe(naked)]
+pub(crate) unsafe extern "C" fn land(registers: &Registers) -> ! {
+    naked_asm!(
+        ".cfi_startproc",
+        "cld",
+        "mov rax, [rdi + {rax}]",
+        "mov rdx, [rdi + {rdx}]",
+        "mov rcx, [rdi + {rcx}]",
+        "mov rbx, [rdi + {rbx}]",
+        "mov rsi, [rdi + {rsi}]",
+        "mov rbp, [rdi + {rbp}]",
+        "mov r8, [rdi + {r8}]",
+        "mov r9, [rdi + {r9}]",
+        "mov r10, [rdi + {r10}]",
+        "mov r11, [rdi + {ra}]",
+        "mov r12, [rdi + {r12}]",
+        "mov r13, [rdi + {r13}]",
+        "mov r14, [rdi + {r14}]",
+        "mov r15, [rdi + {r15}]",
+        // The struct lies on the stack that is given up, so the stack pointer moves last.
+        "mov rsp, [rdi + {rsp}]",
+        "mov rdi, [rdi + {rdi}]",
+        "jmp r11",
+        ".cfi_endproc",
+        rax = const offset(Register::RAX),
+        rdx = const offset(Register::RDX),
+        rcx = const offset(Register::RCX),
+        rbx = const offset(Register::RBX),
+        rsi = const offset(Register::RSI),
+        rdi = const offset(Register::RDI),
+        rbp = const offset(Register::RBP),
+        rsp = const offset(Register::RSP),
+        r8 = const offset(Register::R8),
+        r9 = const offset(Register::R9),
+        r10 = const offset(Register::R10),
+        r12 = const offset(Register::R12),
+        r13 = const offset(Register::R13),
+        r14 = const offset(Register::R14),
+        r15 = const offset(Register::R15),
+        ra = const offset(Register::RA),
+    )
+}
+
+/// Calls `body(data)`. Null if it returned (it must return null), or the exception that left it.
+///
+/// The frame is our own rather than the compiler's `catch_unwind` intrinsic, whose signature
+/// changes between nightlies. Its landing pad is the return address of the call itself: landing
+/// only puts the exception where the return value would be. No register needs restoring beyond
+/// what unwinding restores.
+///
+/// # Safety
+///
+/// `body(data)` must be sound to call, and must return null.
+#[unsafe(naked)]
+pub unsafe extern "C" fn catch(
+    body: unsafe extern "C-unwind" fn(*mut u8) -> *mut Exception,
+    data: *mut u8,
+) -> *mut Exception {
+    naked_asm!(
+        ".cfi_startproc",
+        // DW_EH_PE_pcrel | DW_EH_PE_sdata4: correct wherever the program is loaded.
+        ".cfi_personality 0x1b, {personality}",
+        "sub rsp, 8",
+        ".cfi_adjust_cfa_offset 8",
+        "mov rax, rdi",
+        "mov rdi, rsi",
+        "call rax",
+        "add rsp, 8",
+        ".cfi_adjust_cfa_offset -8",
+        "ret",
+        ".cfi_endproc",
+        personality = sym catch_personality,
+    )
+}
+
+/// The personality of [`catch`]: catches whatever comes, unless nobody may.
+unsafe extern "C" fn catch_personality(
+    _version: i32,
+    actions: Actions,
+    _class: u64,
+    exception: *mut Exception,
+    context: &mut Context<'_>,
+) -> Reason {
+    if actions.contains(Actions::SEARCH_PHASE) {
+        Reason::HANDLER_FOUND
+    } else if actions.contains(Actions::HANDLER_FRAME) {
+        context.set_register(Register::RAX, exception.expose_provenance() as u64);
+        Reason::INSTALL_CONTEXT
+    } else {
+        Reason::CONTINUE_UNWIND
+    }
+}
+
+/// Stops for good, by an instruction that is invalid on purpose.
+pub(crate) fn stop() -> ! {
+    // SAFETY: `ud2` traps; nothing after it runs.
+    unsafe { asm!("ud2", options(noreturn, nomem, nostack)) }
+}
+
+/// The addresses of the linker script's symbols; zero where one is not defined.
+#[repr(C)]
+pub(crate) struct LinkerSymbols {
+    pub(crate) text_start: usize,
+    pub(crate) text_end: usize,
+    pub(crate) eh_frame_start: usize,
+    pub(crate) eh_frame_end: usize,
+    pub(crate) eh_frame_hdr_start: usize,
+    pub(crate) eh_frame_hdr_end: usize,
+    pub(crate) except_table_start: usize,
+    pub(crate) except_table_end: usize,
+}
+
+// Weak references become zero where nobody defines the symbol; Rust has none on stable. The
+// order is that of `LinkerSymbols`.
+global_asm!(
+    ".weak __text_start, __text_end",
+    ".weak __eh_frame_start, __eh_frame_end",
+    ".weak __eh_frame_hdr_start, __eh_frame_hdr_end",
+    ".weak __gcc_except_table_start, __gcc_except_table_end",
+    ".pushsection .data.rel.ro.unspool_unwind, \"aw\", @progbits",
+    ".balign 8",
+    ".hidden unspool_unwind_linker_symbols",
+    ".globl unspool_unwind_linker_symbols",
+    "unspool_unwind_linker_symbols:",
+    ".quad __text_start, __text_end",
+    ".quad __eh_frame_start, __eh_frame_end",
+    ".quad __eh_frame_hdr_start, __eh_frame_hdr_end",
+    ".quad __gcc_except_table_start, __gcc_except_table_end",
+    ".popsection",
+);
+
+unsafe extern "C" {
+    safe static unspool_unwind_linker_symbols: LinkerSymbols;
+}
+
+static_assertions::const_assert_eq!(size_of::<LinkerSymbols>(), 64);
+static_assertions::const_assert_eq!(offset_of!(LinkerSymbols, except_table_end), 56);
+
+pub(crate) fn linker_symbols() -> &'static LinkerSymbols {
+    &unspool_unwind_linker_symbols
+}

@@ -1,0 +1,100 @@
+//! The exception header and the vocabulary of personality functions.
+//!
+//! ```text
+//!   Exception (32 bytes, 16-aligned)      │ the thrower's object follows
+//!   class │ cleanup │ private 1 │ private 2
+//!                     stop fn     CFA of the handler's frame
+//! ```
+//!
+//! Itanium EH §1.2 (header), §1.6 (personality routine).
+#![forbid(unsafe_code)]
+
+use static_assertions::const_assert_eq;
+
+use crate::raise::Context;
+
+/// The header of every exception, at the start of the thrower's object
+/// (`struct _Unwind_Exception`).
+#[derive(Debug)]
+#[repr(C, align(16))]
+pub struct Exception {
+    /// Who threw: eight bytes, vendor and language.
+    pub class: u64,
+    /// Frees the exception when a foreign runtime caught it.
+    pub cleanup: Option<unsafe extern "C" fn(Reason, *mut Exception)>,
+    /// The unwinder's: unused by ordinary exceptions (the stop function of a forced unwind).
+    pub(crate) private_1: u64,
+    /// The unwinder's: the CFA of the frame that catches, set by phase 1.
+    pub(crate) private_2: u64,
+}
+
+const_assert_eq!(size_of::<Exception>(), 32);
+const_assert_eq!(align_of::<Exception>(), 16);
+
+impl Exception {
+    /// A header that is ready to be raised.
+    pub const fn new(
+        class: u64,
+        cleanup: Option<unsafe extern "C" fn(Reason, *mut Exception)>,
+    ) -> Self {
+        Self { class, cleanup, private_1: 0, private_2: 0 }
+    }
+}
+
+/// `_Unwind_Reason_Code`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct Reason(pub i32);
+
+impl Reason {
+    /// Nothing to report.
+    pub const NO_REASON: Self = Self(0);
+    /// A foreign runtime caught the exception.
+    pub const FOREIGN_EXCEPTION_CAUGHT: Self = Self(1);
+    /// Phase 2 failed.
+    pub const FATAL_PHASE2_ERROR: Self = Self(2);
+    /// Phase 1 failed.
+    pub const FATAL_PHASE1_ERROR: Self = Self(3);
+    /// Not an error: the walk was asked to stop.
+    pub const NORMAL_STOP: Self = Self(4);
+    /// Nobody catches.
+    pub const END_OF_STACK: Self = Self(5);
+    /// Phase 1: this frame catches.
+    pub const HANDLER_FOUND: Self = Self(6);
+    /// Phase 2: the context was changed to a landing pad of this frame.
+    pub const INSTALL_CONTEXT: Self = Self(7);
+    /// Go on with the caller.
+    pub const CONTINUE_UNWIND: Self = Self(8);
+}
+
+/// `_Unwind_Action`: what a personality function is asked to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct Actions(pub i32);
+
+impl Actions {
+    /// Phase 1: say whether this frame catches, change nothing.
+    pub const SEARCH_PHASE: Self = Self(1);
+    /// Phase 2: run this frame's cleanups.
+    pub const CLEANUP_PHASE: Self = Self(2);
+    /// With [`CLEANUP_PHASE`](Self::CLEANUP_PHASE): this is the frame that phase 1 chose.
+    pub const HANDLER_FRAME: Self = Self(4);
+    /// With [`CLEANUP_PHASE`](Self::CLEANUP_PHASE): nobody may catch.
+    pub const FORCE_UNWIND: Self = Self(8);
+
+    /// Whether all of `other`'s bits are set.
+    pub const fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// Both sets of bits.
+    #[must_use]
+    pub const fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+/// A personality routine: the language's part of unwinding (Itanium EH §1.6). The arguments are
+/// the ABI version (1), what to do, the exception's class, the exception, and the frame.
+pub type Personality =
+    unsafe extern "C" fn(i32, Actions, u64, *mut Exception, &mut Context<'_>) -> Reason;

@@ -1,0 +1,63 @@
+//! From a program counter and `.eh_frame` to the caller's registers, and from there to two-phase
+//! unwinding, without a heap, a lock or an operating system.
+//!
+//! ```text
+//!  ip ──► modules ──► fde ──► cfi ──► rule (16 bytes) ──► caller's registers ──► ip …
+//!         which       which   run     CFA = rsp|rbp + n,      │
+//!         object      func-   its     who is saved where      ├─► cursor: walk
+//!                     tion    program                         └─► raise: personality, landing pad
+//!                                 └─ what does not fit a rule ─► dwarf (expressions, odd registers)
+//! ```
+//!
+//! Promise: walking and raising never allocate, never wait for a lock, and read stack memory only
+//! inside the bounds they were given; a stack or a table that makes no sense ends in an
+//! [`UnwindError`] that names the address, not in a fault.
+//!
+//! Where the rules come from: DWARF 5 §6.4 (call frame information), the Linux Standard Base core
+//! specification §10.6 (`.eh_frame`, `.eh_frame_hdr`), the Itanium C++ ABI: Exception Handling §1
+//! (two phases, personality), and the System V x86-64 psABI §3.6 (register numbers).
+//!
+//! # Walking
+//!
+//! ```
+//! use unspool_unwind::{Cursor, Modules, NoStack, Pc, Registers};
+//!
+//! // No module is known here, so the first step says so, with the address.
+//! let modules = Modules::new();
+//! let mut cursor = Cursor::new(Registers::new(), Pc::Exact(0x1000), NoStack, &modules);
+//! assert_eq!(cursor.step().unwrap_err().to_string(), "no module contains 0x1000");
+//! ```
+#![cfg_attr(not(test), no_std)]
+
+#[cfg(feature = "abi")]
+mod abi;
+mod address;
+mod arch;
+mod cfi;
+mod cursor;
+mod dwarf;
+mod error;
+mod exception;
+mod fde;
+mod linker;
+mod module;
+mod modules;
+mod raise;
+mod registers;
+mod rule;
+mod stack;
+
+pub use address::Pc;
+pub use arch::catch;
+pub use cfi::{CfaRule, RegisterRule, Row};
+pub use cursor::{Cursor, Step};
+pub use error::{RaiseError, RegisterError, UnwindError};
+pub use exception::{Actions, Exception, Personality, Reason};
+pub use fde::{FdeEntry, Function};
+pub use linker::MissingSymbol;
+pub use module::{FdeIndex, Module, Section};
+pub use modules::{FindModule, Modules, Registration, global, register};
+pub use raise::{Context, raise, raise_from, resume, set_dead_end};
+pub use registers::{Register, Registers};
+pub use rule::Rule;
+pub use stack::{NoStack, ReadStack, StackBounds};

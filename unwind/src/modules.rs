@@ -1,0 +1,381 @@
+//! Finds the module of a program counter, in any context, while modules come and go.
+//!
+//! ```text
+//!   version 6 (even): readers use copy 0      writer: 7, change copy 0, 8, change copy 1
+//!   version 7 (odd):  readers use copy 1      a reader whose version moved on reads again
+//! ```
+//!
+//! Two copies of a sorted table under a version counter. A reader takes no lock: one that
+//! interrupts the writer (an NMI on the same CPU) finds the copy that is not being changed, and
+//! the version stands still for it, so it never loops. Writers exclude each other by a flag and
+//! are never readers' concern.
+
+use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
+
+use crate::error::RegisterError;
+use crate::fde::FdeEntry;
+use crate::module::{FdeIndex, Module, Section};
+
+/// Answers which module a program counter belongs to.
+pub trait FindModule {
+    /// The module whose text contains `address`.
+    fn find(&self, address: u64) -> Option<Module<'_>>;
+}
+
+/// How many modules a table holds.
+const CAPACITY: usize = 256;
+
+/// A module as words, so that a torn read is a wrong number and not undefined behaviour.
+const WORDS: usize = 10;
+
+/// One copy of the table: sorted by start of text, packed.
+struct Copy {
+    count: AtomicUsize,
+    entries: [[AtomicU64; WORDS]; CAPACITY],
+}
+
+impl Copy {
+    const fn new() -> Self {
+        Self {
+            count: AtomicUsize::new(0),
+            entries: [const { [const { AtomicU64::new(0) }; WORDS] }; CAPACITY],
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.count.load(Ordering::Relaxed).min(CAPACITY)
+    }
+
+    fn start(&self, index: usize) -> u64 {
+        self.entries[index][0].load(Ordering::Relaxed)
+    }
+
+    fn words(&self, index: usize) -> [u64; WORDS] {
+        core::array::from_fn(|word| self.entries[index][word].load(Ordering::Relaxed))
+    }
+
+    fn store(&self, index: usize, words: &[u64; WORDS]) {
+        for (to, &from) in self.entries[index].iter().zip(words) {
+            to.store(from, Ordering::Relaxed);
+        }
+    }
+
+    /// How many entries start at or below `address`.
+    fn position(&self, address: u64) -> usize {
+        let (mut low, mut high) = (0, self.len());
+        while low < high {
+            let middle = low.midpoint(high);
+            if self.start(middle) <= address {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        low
+    }
+
+    fn find(&self, address: u64) -> Option<[u64; WORDS]> {
+        let words = self.words(self.position(address).checked_sub(1)?);
+        (address < words[1]).then_some(words)
+    }
+
+    fn insert(&self, index: usize, words: &[u64; WORDS]) {
+        let count = self.len();
+        for place in (index..count).rev() {
+            self.store(place + 1, &self.words(place));
+        }
+        self.store(index, words);
+        self.count.store(count + 1, Ordering::Relaxed);
+    }
+
+    fn remove(&self, index: usize) {
+        let count = self.len();
+        for place in index + 1..count {
+            self.store(place - 1, &self.words(place));
+        }
+        self.count.store(count - 1, Ordering::Relaxed);
+    }
+}
+
+/// A table of modules: 256 of them, without a heap.
+pub struct Modules {
+    version: AtomicU64,
+    copies: [Copy; 2],
+    writing: AtomicBool,
+}
+
+impl Modules {
+    /// An empty table.
+    pub const fn new() -> Self {
+        Self {
+            version: AtomicU64::new(0),
+            copies: [Copy::new(), Copy::new()],
+            writing: AtomicBool::new(false),
+        }
+    }
+
+    /// Adds a module; it is found from now on until the registration is dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`RegisterError`] if the table is full, the text is empty or overlaps another's.
+    ///
+    /// # Safety
+    ///
+    /// Until the registration is dropped, the module's slices must stay valid and unchanged, and
+    /// its tables must describe its code: exceptions are raised by them. It may be dropped only
+    /// when no frame of the module is on any stack and none will be.
+    pub unsafe fn register(
+        &self,
+        module: Module<'static>,
+    ) -> Result<Registration<'_>, RegisterError> {
+        let (start, end) = module.text;
+        if start >= end {
+            return Err(RegisterError::Empty { start });
+        }
+        let _writer = Writer::enter(&self.writing);
+        let copy = &self.copies[0];
+        let index = copy.position(end - 1);
+        if let Some(before) = index.checked_sub(1) {
+            let words = copy.words(before);
+            if start < words[1] {
+                return Err(RegisterError::Overlap { start, existing: words[0] });
+            }
+        }
+        if copy.len() == CAPACITY {
+            return Err(RegisterError::Full { capacity: CAPACITY });
+        }
+        self.change(|copy| copy.insert(index, &encode(&module)));
+        Ok(Registration { modules: self, start })
+    }
+
+    /// How many modules are registered.
+    pub fn len(&self) -> usize {
+        self.read(Copy::len)
+    }
+
+    /// Whether no module is registered.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Applies `change` to both copies, one after the other, each while readers use the other.
+    /// The caller is the only writer.
+    fn change(&self, change: impl Fn(&Copy)) {
+        for copy in &self.copies {
+            // Readers turn to the other copy. The release store publishes the previous round's
+            // changes to it; the fence keeps this round's behind the new version.
+            self.version.fetch_add(1, Ordering::Release);
+            fence(Ordering::Release);
+            change(copy);
+        }
+        // An even number of increments: the version is even again, and readers use copy 0.
+    }
+
+    fn read<T>(&self, read: impl Fn(&Copy) -> T) -> T {
+        loop {
+            let version = self.version.load(Ordering::Acquire);
+            let value = read(&self.copies[(version & 1) as usize]);
+            fence(Ordering::Acquire);
+            if self.version.load(Ordering::Relaxed) == version {
+                return value;
+            }
+        }
+    }
+}
+
+impl Default for Modules {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl FindModule for Modules {
+    fn find(&self, address: u64) -> Option<Module<'_>> {
+        let words = self.read(|copy| copy.find(address))?;
+        // SAFETY: the words were read under one version, so they are what `register` stored for
+        // one module, whose slices its caller keeps valid while it is registered.
+        Some(unsafe { decode(&words) })
+    }
+}
+
+/// Holds the right to change a table.
+struct Writer<'m>(&'m AtomicBool);
+
+impl<'m> Writer<'m> {
+    fn enter(flag: &'m AtomicBool) -> Self {
+        while flag.compare_exchange_weak(false, true, Ordering::Acquire, Ordering::Relaxed).is_err()
+        {
+            core::hint::spin_loop();
+        }
+        Self(flag)
+    }
+}
+
+impl Drop for Writer<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
+/// A registered module. Dropping it removes the module from the table.
+#[must_use = "dropping a registration removes the module"]
+pub struct Registration<'m> {
+    modules: &'m Modules,
+    start: u64,
+}
+
+impl Drop for Registration<'_> {
+    fn drop(&mut self) {
+        let _writer = Writer::enter(&self.modules.writing);
+        // The table is not changed by others while we hold the flag, and copies are equal
+        // between changes, so the place found in one is the place in both.
+        if let Some(index) = self.modules.copies[0].position(self.start).checked_sub(1) {
+            self.modules.change(|copy| copy.remove(index));
+        }
+    }
+}
+
+static GLOBAL: Modules = Modules::new();
+
+/// The table that raising uses.
+pub fn global() -> &'static Modules {
+    &GLOBAL
+}
+
+/// Adds a module to the [`global`] table.
+///
+/// # Errors
+///
+/// As [`Modules::register`].
+///
+/// # Safety
+///
+/// As [`Modules::register`].
+pub unsafe fn register(module: Module<'static>) -> Result<Registration<'static>, RegisterError> {
+    // SAFETY: the caller's promise is the same.
+    unsafe { GLOBAL.register(module) }
+}
+
+const INDEX_LINEAR: u64 = 0;
+const INDEX_HEADER: u64 = 1;
+const INDEX_SORTED: u64 = 2;
+
+/// `[text start, text end, eh_frame × 2, index kind, index × 2, lsda × 2]`; sections as pointer
+/// and length, which are also their addresses: a registered module lies where it runs.
+fn encode(module: &Module<'static>) -> [u64; WORDS] {
+    let (kind, index) = match module.index {
+        FdeIndex::Linear => (INDEX_LINEAR, [0, 0]),
+        FdeIndex::Header(section) => (INDEX_HEADER, pointer(section.data)),
+        FdeIndex::Sorted(table) => (INDEX_SORTED, pointer(table)),
+    };
+    let (eh_frame, lsda) = (pointer(module.eh_frame.data), pointer(module.lsda.data));
+    let (start, end) = module.text;
+    [start, end, eh_frame[0], eh_frame[1], kind, index[0], index[1], lsda[0], lsda[1], 0]
+}
+
+fn pointer<T>(slice: &'static [T]) -> [u64; 2] {
+    [slice.as_ptr().expose_provenance() as u64, slice.len() as u64]
+}
+
+/// # Safety
+///
+/// `words` must come from [`encode`], and the module's slices must still be valid.
+unsafe fn decode<'m>(words: &[u64; WORDS]) -> Module<'m> {
+    // SAFETY: pointer and length of a valid slice, by this function's contract.
+    let section = |at: usize| Section::in_memory(unsafe { slice(words[at], words[at + 1]) });
+    let index = match words[4] {
+        INDEX_HEADER => FdeIndex::Header(section(5)),
+        // SAFETY: as above; `encode` stored a slice of entries.
+        INDEX_SORTED => FdeIndex::Sorted(unsafe { slice::<FdeEntry>(words[5], words[6]) }),
+        _ => FdeIndex::Linear,
+    };
+    Module { text: (words[0], words[1]), eh_frame: section(2), index, lsda: section(7) }
+}
+
+/// # Safety
+///
+/// Pointer and length of a valid slice of `T`.
+unsafe fn slice<'m, T>(pointer: u64, length: u64) -> &'m [T] {
+    let first = core::ptr::with_exposed_provenance(pointer as usize);
+    // SAFETY: this function's contract.
+    unsafe { core::slice::from_raw_parts(first, length as usize) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn module(start: u64) -> Module<'static> {
+        Module::new(start..start + 0x10, Section::EMPTY)
+    }
+
+    #[test]
+    fn an_address_finds_its_module_and_no_other() {
+        let modules = Modules::new();
+        let _registrations: Vec<_> = [0x300, 0x100, 0x200]
+            // SAFETY: the modules have no tables.
+            .map(|start| unsafe { modules.register(module(start)) }.unwrap())
+            .into();
+        for start in [0x100, 0x200, 0x300] {
+            assert_eq!(modules.find(start).unwrap().text.0, start);
+            assert_eq!(modules.find(start + 0xf).unwrap().text.0, start);
+            assert!(modules.find(start + 0x10).is_none());
+            assert!(modules.find(start - 1).is_none());
+        }
+    }
+
+    #[test]
+    fn a_dropped_registration_is_not_found_and_its_place_is_free() {
+        let modules = Modules::new();
+        // SAFETY: the module has no tables.
+        let first = unsafe { modules.register(module(0x100)) }.unwrap();
+        // SAFETY: as above.
+        let overlap = unsafe { modules.register(module(0x10f)) };
+        assert_eq!(overlap.err(), Some(RegisterError::Overlap { start: 0x10f, existing: 0x100 }));
+        drop(first);
+        assert!(modules.find(0x100).is_none());
+        // SAFETY: as above.
+        assert!(unsafe { modules.register(module(0x10f)) }.is_ok());
+    }
+
+    #[test]
+    fn the_256th_module_fits_and_the_257th_is_an_error() {
+        let modules = Modules::new();
+        let mut kept = Vec::new();
+        for n in 1..=CAPACITY as u64 {
+            // SAFETY: the modules have no tables.
+            kept.push(unsafe { modules.register(module(n * 0x100)) }.unwrap());
+        }
+        // SAFETY: as above.
+        let more = unsafe { modules.register(module(0x10)) };
+        assert_eq!(more.err(), Some(RegisterError::Full { capacity: CAPACITY }));
+    }
+
+    #[test]
+    fn readers_see_whole_modules_while_others_come_and_go() {
+        static MODULES: Modules = Modules::new();
+        // SAFETY: the modules have no tables.
+        let _stays = unsafe { MODULES.register(module(0x5000)) }.unwrap();
+        std::thread::scope(|scope| {
+            let writer = scope.spawn(|| {
+                for n in 0..20_000u64 {
+                    let start = 0x1000 + (n % 7) * 0x1000;
+                    if start != 0x5000 {
+                        // SAFETY: as above.
+                        drop(unsafe { MODULES.register(module(start)) }.unwrap());
+                    }
+                }
+            });
+            let mut rounds = 0u32;
+            while !writer.is_finished() || rounds == 0 {
+                assert_eq!(MODULES.find(0x5008).unwrap().text, (0x5000, 0x5010));
+                if let Some(other) = MODULES.find(0x3008) {
+                    assert_eq!(other.text, (0x3000, 0x3010));
+                }
+                rounds += 1;
+            }
+        });
+        assert_eq!(MODULES.len(), 1);
+    }
+}

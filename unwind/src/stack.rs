@@ -1,0 +1,115 @@
+//! The only way the unwinder looks at stack memory.
+//!
+//! ```text
+//!  low ──────────────────────────────► high
+//!  │ free │ frames …                   │      a word is read if it lies wholly inside
+//! ```
+
+use core::ops::Range;
+
+/// Answers the one question unwinding has about a stack.
+pub trait ReadStack {
+    /// The word at `address`, or `None` if it is not wholly inside this stack.
+    fn read(&self, address: u64) -> Option<u64>;
+}
+
+impl<S: ReadStack + ?Sized> ReadStack for &S {
+    fn read(&self, address: u64) -> Option<u64> {
+        (**self).read(address)
+    }
+}
+
+/// A stack on which nothing can be read.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoStack;
+
+impl ReadStack for NoStack {
+    fn read(&self, _address: u64) -> Option<u64> {
+        None
+    }
+}
+
+/// A stack in this address space, from its lowest address to one past its highest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StackBounds {
+    low: u64,
+    high: u64,
+}
+
+impl StackBounds {
+    /// No stack: nothing can be read.
+    pub const EMPTY: Self = Self { low: 0, high: 0 };
+
+    /// The stack in `low..high` (bytes).
+    ///
+    /// # Safety
+    ///
+    /// As long as the value (or a copy) is used, every byte of `low..high` must be mapped and
+    /// readable, and nobody else may write the frames that are walked.
+    pub const unsafe fn new(low: u64, high: u64) -> Self {
+        Self { low, high }
+    }
+
+    /// The addresses of this stack.
+    pub const fn range(&self) -> Range<u64> {
+        self.low..self.high
+    }
+
+    /// The part of this stack from `low` on, where the frames of the caller and older ones are.
+    #[must_use]
+    pub fn above(self, low: u64) -> Self {
+        Self { low: low.clamp(self.low, self.high), high: self.high }
+    }
+
+    /// The part of this stack below `high`.
+    #[must_use]
+    pub fn below(self, high: u64) -> Self {
+        Self { low: self.low, high: high.clamp(self.low, self.high) }
+    }
+}
+
+impl ReadStack for StackBounds {
+    #[inline]
+    fn read(&self, address: u64) -> Option<u64> {
+        let inside = address >= self.low && address < self.high && self.high - address >= 8;
+        if !inside || !address.is_multiple_of(8) {
+            return None;
+        }
+        let word = core::ptr::with_exposed_provenance::<u64>(address as usize);
+        // SAFETY:
+        // 1. The word lies wholly inside `low..high`, checked above, which whoever made the
+        //    value promised to be readable.
+        // 2. It is aligned, checked above.
+        // 3. Volatile: the compiler knows nothing of the frames that wrote it.
+        Some(unsafe { word.read_volatile() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_aligned_words_wholly_inside_are_read() {
+        let memory = [1u64, 2, 3];
+        let low = memory.as_ptr().expose_provenance() as u64;
+        // SAFETY: `memory` lives until the end of the test and nobody writes it.
+        let stack = unsafe { StackBounds::new(low, low + 20) };
+        assert_eq!(stack.read(low), Some(1));
+        assert_eq!(stack.read(low + 8), Some(2));
+        assert_eq!(stack.read(low + 16), None, "only four bytes are left");
+        assert_eq!(stack.read(low + 4), None, "misaligned");
+        assert_eq!(stack.read(low - 8), None);
+        assert_eq!(stack.read(u64::MAX - 7), None);
+        assert_eq!(StackBounds::EMPTY.read(0), None);
+    }
+
+    #[test]
+    fn a_stack_can_be_narrowed_but_never_widened() {
+        // SAFETY: nothing is read through it.
+        let stack = unsafe { StackBounds::new(100, 200) };
+        assert_eq!(stack.above(150).below(180).range(), 150..180);
+        assert_eq!(stack.above(50).below(300).range(), 100..200);
+        assert_eq!(stack.above(500).range(), 200..200);
+    }
+}
