@@ -23,7 +23,7 @@ pub unsafe extern "C" fn rust_eh_personality(
     actions: Actions,
     _class: u64,
     exception: *mut Exception,
-    context: &mut Context<'_>,
+    context: &mut Context,
 ) -> Reason {
     if version != 1 {
         return Reason::FATAL_PHASE1_ERROR;
@@ -60,7 +60,7 @@ const fn fatal(actions: Actions) -> Reason {
     }
 }
 
-fn action(context: &Context<'_>) -> gimli::Result<Action> {
+fn action(context: &Context) -> gimli::Result<Action> {
     // A function without an area has nothing to clean up.
     let (Some(data), Some(address)) = (context.lsda(), context.lsda_address()) else {
         return Ok(Action::None);

@@ -5,16 +5,19 @@
 //!                                 advance_loc · def_cfa · offset · remember/restore_state · …
 //! ```
 //!
-//! A row of ours is 144 bytes (gimli's, made for every architecture, has more than a thousand), so that
-//! a row and the states that a program remembers fit on a stack of a few KiB. Only parsing is
-//! gimli's; what an instruction means is DWARF 5 §6.4.2.
+//! A row of ours is 148 bytes and there is only one (gimli's, made for every architecture, has
+//! more than a thousand, and a stack of them), so that unwinding fits on a stack of a few KiB.
+//! What an instruction means is DWARF 5 §6.4.2.
 #![forbid(unsafe_code)]
 
 use gimli::{CallFrameInstruction as Instruction, UnwindExpression};
 
+use crate::encoding::Bytes;
 use crate::error::UnwindError;
-use crate::fde::Function;
+use crate::fde::{Function, Span};
+use crate::instruction::Decoder;
 use crate::registers::Register;
+use crate::rule::Rule;
 
 /// A DWARF expression: where it lies in `.eh_frame`, in bytes.
 ///
@@ -83,75 +86,143 @@ impl Row {
     }
 }
 
-/// How many `DW_CFA_remember_state` may be open at once. Compilers nest them one deep.
-const REMEMBERED: usize = 4;
-
 impl Function<'_> {
     /// The row in force at `address`, which must lie in this function.
     ///
     /// # Errors
     ///
-    /// [`UnwindError::BadTable`], [`UnwindError::Unsupported`] or
-    /// [`UnwindError::RememberTooDeep`], each with `address`.
+    /// [`UnwindError::BadTable`] or [`UnwindError::Unsupported`], each with `address`.
+    #[inline(always)]
     pub fn row(&self, address: u64) -> Result<Row, UnwindError> {
-        let mut program = Program::new(self, address);
-        program.run_cie()?;
-        program.run_fde()?;
+        let mut program = Program { function: self, target: address, row: Row::START };
+        program.run(self.cie.program)?;
+        program.run(self.program)?;
         Ok(program.row)
     }
+
+    /// The row in force at `address` as a rule, if it fits one.
+    #[inline(never)]
+    pub(crate) fn rule(&self, address: u64) -> Result<Option<Rule>, UnwindError> {
+        Ok(Rule::from_row(&self.row(address)?))
+    }
+}
+
+/// A program and how far its location has advanced.
+#[derive(Clone, Copy)]
+struct Tape<'m> {
+    reader: Bytes<'m>,
+    location: u64,
+}
+
+/// What comes next on a tape.
+enum Next {
+    Instruction(Instruction<usize>),
+    /// The program ends, or what follows is for later addresses.
+    End,
 }
 
 struct Program<'f, 'm> {
     function: &'f Function<'m>,
     /// The address asked for.
     target: u64,
-    /// The address that the program has reached.
-    location: u64,
     row: Row,
-    remembered: [Row; REMEMBERED],
-    depth: usize,
 }
 
-impl<'f, 'm> Program<'f, 'm> {
-    fn new(function: &'f Function<'m>, target: u64) -> Self {
-        Self {
-            function,
-            target,
-            location: function.start(),
-            row: Row::START,
-            remembered: [Row::START; REMEMBERED],
-            depth: 0,
+impl Program<'_, '_> {
+    fn run(&mut self, span: Span) -> Result<(), UnwindError> {
+        let cie = &self.function.cie;
+        let bases = self.function.module.bases();
+        let decoder = Decoder { encoding: cie.address_encoding, bases, end: span.end };
+        let reader = self.function.module.reader(span).map_err(|e| self.bad_table(e))?;
+        let mut tape = Tape { reader, location: self.function.start() };
+        loop {
+            match self.next(&decoder, &mut tape).map_err(|e| self.bad_table(e))? {
+                Next::End => return Ok(()),
+                Next::Instruction(Instruction::RememberState) => {
+                    if let Some(after) =
+                        self.after_restore(&decoder, tape).map_err(|e| self.bad_table(e))?
+                    {
+                        tape = after;
+                    }
+                }
+                // Its partner would have skipped it.
+                Next::Instruction(Instruction::RestoreState) => {
+                    return Err(self.bad_table(gimli::Error::PopWithEmptyStack));
+                }
+                Next::Instruction(Instruction::Restore { register }) => {
+                    let rule = self.initial_rule(register)?;
+                    self.set(register, rule);
+                }
+                Next::Instruction(other) => self.step(other)?,
+            }
         }
     }
 
-    fn run_cie(&mut self) -> Result<(), UnwindError> {
-        let (section, bases) = (self.function.section(), self.function.bases());
-        let mut instructions = self.function.fde.cie().instructions(&section, &bases);
-        while let Some(instruction) = instructions.next().map_err(|e| self.bad_table(e))? {
-            self.step(instruction)?;
-        }
-        Ok(())
-    }
-
-    fn run_fde(&mut self) -> Result<(), UnwindError> {
-        let (section, bases) = (self.function.section(), self.function.bases());
-        let mut instructions = self.function.fde.instructions(&section, &bases);
-        while let Some(instruction) = instructions.next().map_err(|e| self.bad_table(e))? {
-            let next = match instruction {
+    /// The next instruction in force at the target; those that move the location are consumed.
+    fn next(&self, decoder: &Decoder, tape: &mut Tape<'_>) -> gimli::Result<Next> {
+        while let Some(instruction) = decoder.next(&mut tape.reader)? {
+            let location = match instruction {
                 Instruction::AdvanceLoc { delta } => {
-                    let factor = self.function.fde.cie().code_alignment_factor();
-                    self.location.wrapping_add(u64::from(delta).wrapping_mul(factor))
+                    let bytes = u64::from(delta).wrapping_mul(self.function.cie.code_factor);
+                    tape.location.wrapping_add(bytes)
                 }
                 Instruction::SetLoc { address } => address,
-                other => {
-                    self.step(other)?;
-                    continue;
-                }
+                other => return Ok(Next::Instruction(other)),
             };
-            if next > self.target {
+            if location > self.target {
                 break;
             }
-            self.location = next;
+            tape.location = location;
+        }
+        Ok(Next::End)
+    }
+
+    /// After a `DW_CFA_remember_state`: the tape after the `DW_CFA_restore_state` that belongs
+    /// to it, if the target lies behind that.
+    ///
+    /// What stands between the two is undone, so that it need not be done; and so no state need
+    /// be remembered, however deeply compilers nest them.
+    fn after_restore<'m>(
+        &self,
+        decoder: &Decoder,
+        mut tape: Tape<'m>,
+    ) -> gimli::Result<Option<Tape<'m>>> {
+        let mut open = 1;
+        while let Next::Instruction(instruction) = self.next(decoder, &mut tape)? {
+            match instruction {
+                Instruction::RememberState => open += 1,
+                Instruction::RestoreState => open -= 1,
+                _ => {}
+            }
+            if open == 0 {
+                return Ok(Some(tape));
+            }
+        }
+        Ok(None)
+    }
+
+    /// What the CIE says of a register. CIE programs have two or three instructions, so running
+    /// one again is cheaper than keeping its row.
+    #[cold]
+    #[inline(never)]
+    fn initial_rule(&self, register: gimli::Register) -> Result<RegisterRule, UnwindError> {
+        let Some(column) = Register::from_dwarf(register.0) else {
+            return Ok(RegisterRule::Unspecified);
+        };
+        let mut initial = Program { function: self.function, target: self.target, row: Row::START };
+        initial.run_initial()?;
+        Ok(initial.row.rule(column))
+    }
+
+    /// The CIE's program, in which nothing can be restored.
+    fn run_initial(&mut self) -> Result<(), UnwindError> {
+        let span = self.function.cie.program;
+        let bases = self.function.module.bases();
+        let encoding = self.function.cie.address_encoding;
+        let decoder = Decoder { encoding, bases, end: span.end };
+        let mut reader = self.function.module.reader(span).map_err(|e| self.bad_table(e))?;
+        while let Some(instruction) = decoder.next(&mut reader).map_err(|e| self.bad_table(e))? {
+            self.step(instruction)?;
         }
         Ok(())
     }
@@ -181,16 +252,10 @@ impl<'f, 'm> Program<'f, 'm> {
             Instruction::DefCfaExpression { expression } => {
                 self.row.cfa = CfaRule::Expression(self.expression(expression)?);
             }
-            Instruction::RememberState => self.remember()?,
-            Instruction::RestoreState => self.restore()?,
             Instruction::ArgsSize { size } => {
                 self.row.args_size = u32::try_from(size).map_err(|_| self.unsupported())?;
             }
             Instruction::Nop => {}
-            Instruction::Restore { register } => {
-                let rule = self.initial_rule(register)?;
-                self.set(register, rule);
-            }
             other => return self.register_rule(other),
         }
         Ok(())
@@ -244,35 +309,6 @@ impl<'f, 'm> Program<'f, 'm> {
         Ok(())
     }
 
-    fn remember(&mut self) -> Result<(), UnwindError> {
-        let slot = self
-            .remembered
-            .get_mut(self.depth)
-            .ok_or(UnwindError::RememberTooDeep { pc: self.target, limit: REMEMBERED })?;
-        *slot = self.row;
-        self.depth += 1;
-        Ok(())
-    }
-
-    fn restore(&mut self) -> Result<(), UnwindError> {
-        self.depth = self
-            .depth
-            .checked_sub(1)
-            .ok_or_else(|| self.bad_table(gimli::Error::PopWithEmptyStack))?;
-        self.row = self.remembered[self.depth];
-        Ok(())
-    }
-
-    /// What the CIE says of a register. CIE programs have two or three instructions, so running
-    /// one again is cheaper than keeping its row.
-    #[inline(never)]
-    fn initial_rule(&self, register: gimli::Register) -> Result<RegisterRule, UnwindError> {
-        let mut initial = Program::new(self.function, self.target);
-        initial.run_cie()?;
-        Ok(Register::from_dwarf(register.0)
-            .map_or(RegisterRule::Unspecified, |r| initial.row.rule(r)))
-    }
-
     fn cfa_register(&self, register: gimli::Register) -> Result<Register, UnwindError> {
         Register::from_dwarf(register.0).ok_or_else(|| self.unsupported())
     }
@@ -287,7 +323,7 @@ impl<'f, 'm> Program<'f, 'm> {
 
     fn factored_signed(&self, offset: i64) -> Result<i32, UnwindError> {
         offset
-            .checked_mul(self.function.fde.cie().data_alignment_factor())
+            .checked_mul(self.function.cie.data_factor)
             .and_then(|bytes| i32::try_from(bytes).ok())
             .ok_or_else(|| self.unsupported())
     }

@@ -28,7 +28,7 @@ pub enum Step {
         cfa: u64,
     },
     /// The frame is the outermost: its tables say that it has no caller, or the return address
-    /// is zero. The cursor did not move.
+    /// is zero. The cursor is done.
     End,
 }
 
@@ -86,33 +86,58 @@ impl<'m, S: ReadStack, M: FindModule> Cursor<'m, S, M> {
     ///
     /// Says why the caller cannot be found; the cursor stays where it is.
     pub fn step(&mut self) -> Result<Step, UnwindError> {
-        self.step_out_of(&self.function()?)
+        let function = self.function()?;
+        let exit = self.exit(&function)?;
+        self.leave(&function, exit)
     }
 
-    /// Moves to the caller of the frame, whose function is `function`.
-    pub(crate) fn step_out_of(&mut self, function: &Function<'_>) -> Result<Step, UnwindError> {
-        let address = self.pc.lookup();
-        let row = function.row(address)?;
-        let mut caller = self.registers;
-        let step = match Rule::from_row(&row) {
-            Some(rule) => rule.apply(address, &mut caller, &self.stack)?,
-            None => {
-                let (registers, stack) = (&self.registers, &self.stack);
-                let frame = Frame { function, pc: self.pc, registers, stack };
-                let (step, registers) = frame.caller(&row)?;
-                caller = registers;
-                step
+    /// How the frame is left, whose function is `function`.
+    pub(crate) fn exit(&self, function: &Function<'_>) -> Result<Exit, UnwindError> {
+        Ok(function.rule(self.pc.lookup())?.map_or(Exit::Dwarf, Exit::Rule))
+    }
+
+    /// The CFA of the frame.
+    pub(crate) fn cfa(&self, function: &Function<'_>, exit: Exit) -> Result<u64, UnwindError> {
+        match exit {
+            Exit::Rule(rule) => Ok(rule.cfa(&self.registers)),
+            Exit::Dwarf => Frame { function, pc: self.pc, stack: &self.stack }.cfa(&self.registers),
+        }
+    }
+
+    /// Moves to the caller by what [`exit`](Self::exit) answered.
+    pub(crate) fn leave(
+        &mut self,
+        function: &Function<'_>,
+        exit: Exit,
+    ) -> Result<Step, UnwindError> {
+        let step = match exit {
+            Exit::Rule(rule) => rule.apply(self.pc.lookup(), &mut self.registers, &self.stack)?,
+            Exit::Dwarf => {
+                Frame { function, pc: self.pc, stack: &self.stack }.leave(&mut self.registers)?
             }
         };
-        if step == Step::End || caller.ip() == 0 {
+        let ip = self.registers.ip();
+        if step == Step::End || ip == 0 {
             return Ok(Step::End);
         }
-        self.registers = caller;
-        self.pc = if function.is_signal_frame() {
-            Pc::Exact(caller.ip())
-        } else {
-            Pc::Return(caller.ip())
-        };
+        self.pc = if function.is_signal_frame() { Pc::Exact(ip) } else { Pc::Return(ip) };
         Ok(step)
     }
+
+    pub(crate) const fn registers_mut(&mut self) -> &mut Registers {
+        &mut self.registers
+    }
+
+    pub(crate) const fn stack(&self) -> &S {
+        &self.stack
+    }
+}
+
+/// How a frame is left.
+#[derive(Clone, Copy)]
+pub(crate) enum Exit {
+    /// By a rule.
+    Rule(Rule),
+    /// By its row, which is read again where it is used: it is too large to keep.
+    Dwarf,
 }

@@ -13,13 +13,14 @@ use gimli::{Encoding, Evaluation, EvaluationResult, EvaluationStorage, Format, P
 use crate::address::Pc;
 use crate::cfi::{CfaRule, ExpressionRange, RegisterRule, Row};
 use crate::cursor::Step;
+use crate::encoding::Bytes;
 use crate::error::UnwindError;
-use crate::fde::{Bytes, Function};
+use crate::fde::{Function, Span};
 use crate::registers::{Register, Registers};
 use crate::stack::ReadStack;
 
 /// Values on the expression stack; the deepest one in real tables holds four.
-const VALUES: usize = 16;
+const VALUES: usize = 8;
 /// Operations an expression may execute: bounds loops made with `DW_OP_bra`.
 const OPERATIONS: u32 = 1000;
 
@@ -27,7 +28,6 @@ const OPERATIONS: u32 = 1000;
 pub(crate) struct Frame<'f, 'm, S> {
     pub(crate) function: &'f Function<'m>,
     pub(crate) pc: Pc,
-    pub(crate) registers: &'f Registers,
     pub(crate) stack: &'f S,
 }
 
@@ -42,19 +42,24 @@ impl<'m> EvaluationStorage<Bytes<'m>> for Fixed {
 }
 
 impl<S: ReadStack> Frame<'_, '_, S> {
-    /// The caller's registers.
+    /// The frame's CFA.
+    #[cold]
     #[inline(never)]
-    pub(crate) fn caller(&self, row: &Row) -> Result<(Step, Registers), UnwindError> {
+    pub(crate) fn cfa(&self, registers: &Registers) -> Result<u64, UnwindError> {
+        let row = self.function.row(self.address())?;
+        self.cfa_by(&row, registers)
+    }
+
+    /// Replaces the registers of the frame by those of its caller.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn leave(&self, registers: &mut Registers) -> Result<Step, UnwindError> {
+        let row = self.function.row(self.address())?;
         if row.rule(Register::RA) == RegisterRule::Undefined {
-            return Ok((Step::End, *self.registers));
+            return Ok(Step::End);
         }
-        let cfa = match row.cfa {
-            CfaRule::Offset(base, offset) => {
-                self.registers.get(base).wrapping_add_signed(i64::from(offset))
-            }
-            CfaRule::Expression(range) => self.evaluate(range, None)?,
-        };
-        let sp = self.registers.sp();
+        let cfa = self.cfa_by(&row, registers)?;
+        let sp = registers.sp();
         // A function that has popped its return address into a register (vfork does) has its CFA
         // at its stack pointer. It cannot have called anyone like that, so only the innermost
         // frame may, and a walk still ends.
@@ -64,17 +69,32 @@ impl<S: ReadStack> Frame<'_, '_, S> {
         if cfa <= sp && !popped {
             return Err(UnwindError::CfaNotAbove { pc: self.address(), cfa, sp });
         }
-        let mut caller = self.registers.with(Register::RSP, cfa);
+        let mut caller = registers.with(Register::RSP, cfa);
         for register in Register::all() {
-            if let Some(value) = self.value(row.rule(register), cfa)? {
+            if let Some(value) = self.value(row.rule(register), registers, cfa)? {
                 caller.set(register, value);
             }
         }
-        Ok((Step::Caller { cfa }, caller))
+        *registers = caller;
+        Ok(Step::Caller { cfa })
+    }
+
+    fn cfa_by(&self, row: &Row, registers: &Registers) -> Result<u64, UnwindError> {
+        match row.cfa {
+            CfaRule::Offset(base, offset) => {
+                Ok(registers.get(base).wrapping_add_signed(i64::from(offset)))
+            }
+            CfaRule::Expression(range) => self.evaluate(range, registers, None),
+        }
     }
 
     /// The caller's value of a register, unless it is what the frame has.
-    fn value(&self, rule: RegisterRule, cfa: u64) -> Result<Option<u64>, UnwindError> {
+    fn value(
+        &self,
+        rule: RegisterRule,
+        registers: &Registers,
+        cfa: u64,
+    ) -> Result<Option<u64>, UnwindError> {
         let value = match rule {
             RegisterRule::Unspecified | RegisterRule::Undefined | RegisterRule::SameValue => {
                 return Ok(None);
@@ -83,9 +103,11 @@ impl<S: ReadStack> Frame<'_, '_, S> {
                 self.read(cfa.wrapping_add_signed(i64::from(offset)))?
             }
             RegisterRule::ValOffset(offset) => cfa.wrapping_add_signed(i64::from(offset)),
-            RegisterRule::Register(register) => self.registers.get(register),
-            RegisterRule::Expression(range) => self.read(self.evaluate(range, Some(cfa))?)?,
-            RegisterRule::ValExpression(range) => self.evaluate(range, Some(cfa))?,
+            RegisterRule::Register(register) => registers.get(register),
+            RegisterRule::Expression(range) => {
+                self.read(self.evaluate(range, registers, Some(cfa))?)?
+            }
+            RegisterRule::ValExpression(range) => self.evaluate(range, registers, Some(cfa))?,
         };
         Ok(Some(value))
     }
@@ -114,16 +136,19 @@ impl<S: ReadStack> Frame<'_, '_, S> {
 
     #[cold]
     #[inline(never)]
-    fn evaluate(&self, range: ExpressionRange, initial: Option<u64>) -> Result<u64, UnwindError> {
+    fn evaluate(
+        &self,
+        range: ExpressionRange,
+        registers: &Registers,
+        initial: Option<u64>,
+    ) -> Result<u64, UnwindError> {
         let bad_table = |source| UnwindError::BadTable { pc: self.address(), source };
         let unsupported = UnwindError::Unsupported { pc: self.address() };
-        let range = gimli::UnwindExpression {
-            offset: range.offset as usize,
-            length: usize::from(range.length),
-        };
+        let start = range.offset as usize;
+        let span = Span { start, end: start + usize::from(range.length) };
+        let code = self.function.module.reader(span).map_err(bad_table)?;
         let encoding = Encoding { format: Format::Dwarf32, version: 5, address_size: 8 };
-        let code = range.get(&self.function.section()).map_err(bad_table)?;
-        let mut evaluation = Evaluation::<_, Fixed>::new_in(code.0, encoding);
+        let mut evaluation = Evaluation::<_, Fixed>::new_in(code, encoding);
         evaluation.set_max_iterations(OPERATIONS);
         if let Some(value) = initial {
             evaluation.set_initial_value(value);
@@ -138,7 +163,7 @@ impl<S: ReadStack> Frame<'_, '_, S> {
                 }
                 EvaluationResult::RequiresRegister { register, .. } => {
                     let register = Register::from_dwarf(register.0).ok_or(unsupported)?;
-                    evaluation.resume_with_register(Value::Generic(self.registers.get(register)))
+                    evaluation.resume_with_register(Value::Generic(registers.get(register)))
                 }
                 _ => return Err(unsupported),
             }

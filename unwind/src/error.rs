@@ -26,13 +26,6 @@ pub enum UnwindError {
         /// The address that was looked up.
         pc: u64,
     },
-    /// More `DW_CFA_remember_state` are open than the row stack holds.
-    RememberTooDeep {
-        /// The address that was looked up.
-        pc: u64,
-        /// How many fit.
-        limit: usize,
-    },
     /// A word that the rules ask for is not on the stack.
     StackRead {
         /// The address of the frame's code.
@@ -58,9 +51,6 @@ impl fmt::Display for UnwindError {
             Self::NoFde(pc) => write!(f, "no FDE for {pc:#x}"),
             Self::BadTable { pc, source } => write!(f, "bad unwind table for {pc:#x}: {source}"),
             Self::Unsupported { pc } => write!(f, "unsupported unwind rule for {pc:#x}"),
-            Self::RememberTooDeep { pc, limit } => {
-                write!(f, "more than {limit} remembered states in the unwind table for {pc:#x}")
-            }
             Self::StackRead { pc, address } => {
                 write!(f, "frame of {pc:#x} needs {address:#x}, which is not on the stack")
             }

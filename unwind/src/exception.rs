@@ -97,4 +97,4 @@ impl Actions {
 /// A personality routine: the language's part of unwinding (Itanium EH §1.6). The arguments are
 /// the ABI version (1), what to do, the exception's class, the exception, and the frame.
 pub type Personality =
-    unsafe extern "C" fn(i32, Actions, u64, *mut Exception, &mut Context<'_>) -> Reason;
+    unsafe extern "C" fn(i32, Actions, u64, *mut Exception, &mut Context) -> Reason;

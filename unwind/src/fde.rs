@@ -1,23 +1,20 @@
-//! Finds the FDE of an address and reads what it says of the function.
+//! Finds the FDE of an address and reads what it and its CIE say of the function.
 //!
 //! ```text
-//!   .eh_frame_hdr:  pc ─ binary search ─► FDE ─► CIE      LSB core §10.6
+//!   .eh_frame_hdr, or an index: pc ─ binary search ─► FDE ─► CIE
+//!   length │ CIE pointer │ start │ size │ LSDA │ program …      │ augmentation "zPLR" │ program …
 //! ```
 //!
-//! Two files speak gimli's language: this one for entries, `cfi` for their programs (`dwarf`
-//! evaluates the expressions that programs may contain).
+//! LSB core §10.6. Reading an entry leaves a [`Function`] of some 200 bytes and nothing else on
+//! the stack; numbers, constants and errors are gimli's.
 #![forbid(unsafe_code)]
 
-use gimli::{
-    BaseAddresses, EhFrame, EhFrameHdr, EhFrameOffset, EndianSlice, LittleEndian, Pointer,
-    UnwindSection as _,
-};
+use gimli::constants;
+use gimli::{DwEhPe, EndianSlice, Error, LittleEndian, Reader, Result};
 
+use crate::encoding::{Bases, Bytes, Pointer, number, pointer};
 use crate::error::UnwindError;
-use crate::module::{FdeIndex, Module};
-
-pub(crate) type Bytes<'m> = EndianSlice<'m, LittleEndian>;
-pub(crate) type Fde<'m> = gimli::FrameDescriptionEntry<Bytes<'m>>;
+use crate::module::{FdeIndex, Module, Section};
 
 /// Where an FDE starts in its section and which code it describes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,51 +25,78 @@ pub struct FdeEntry {
     pub offset: u64,
 }
 
+/// A part of `.eh_frame`, in bytes from its start.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Span {
+    pub(crate) start: usize,
+    pub(crate) end: usize,
+}
+
+/// What a CIE says (LSB core §10.6.1.1).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Cie {
+    pub(crate) code_factor: u64,
+    pub(crate) data_factor: i64,
+    pub(crate) program: Span,
+    pub(crate) address_encoding: DwEhPe,
+    lsda_encoding: DwEhPe,
+    personality: Option<Pointer>,
+    /// The augmentation starts with `z`: FDEs say how long theirs is.
+    sized: bool,
+    signal_frame: bool,
+}
+
 /// What the tables say of the function around an address.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Function<'m> {
     pub(crate) module: Module<'m>,
-    pub(crate) fde: Fde<'m>,
+    pub(crate) cie: Cie,
+    pub(crate) program: Span,
+    start: u64,
+    end: u64,
+    lsda: Option<u64>,
 }
 
 impl<'m> Function<'m> {
+    /// No function: a place to put one.
+    pub(crate) const UNKNOWN: Self = Self {
+        module: Module::new(0..0, Section::EMPTY),
+        cie: Cie::NEW,
+        program: Span { start: 0, end: 0 },
+        start: 0,
+        end: 0,
+        lsda: None,
+    };
+
     /// The first address of the function (or of the part that this FDE covers).
-    pub fn start(&self) -> u64 {
-        self.fde.initial_address()
+    pub const fn start(&self) -> u64 {
+        self.start
     }
 
     /// One past the last address.
-    pub fn end(&self) -> u64 {
-        self.fde.end_address()
+    pub const fn end(&self) -> u64 {
+        self.end
     }
 
     /// Whether the frame is that of an interrupted instruction's handler (augmentation `S`): its
     /// caller is to be looked up at the exact address.
-    pub fn is_signal_frame(&self) -> bool {
-        self.fde.is_signal_trampoline()
+    pub const fn is_signal_frame(&self) -> bool {
+        self.cie.signal_frame
     }
 
     /// Where the language-specific data area of the function lies, if it has one.
-    pub fn lsda(&self) -> Option<u64> {
-        // A null pointer is how some assemblers say "none".
-        self.fde.lsda().map(Pointer::pointer).filter(|&address| address != 0)
+    pub const fn lsda(&self) -> Option<u64> {
+        self.lsda
     }
 
     /// Where the LSDA of the function starts, to the end of the module's LSDAs.
     pub fn lsda_data(&self) -> Option<&'m [u8]> {
-        self.module.lsda.rest_at(self.lsda()?)
+        self.module.lsda.rest_at(self.lsda?)
     }
 
-    pub(crate) fn personality(&self) -> Option<Pointer> {
-        self.fde.personality()
-    }
-
-    pub(crate) fn section(&self) -> EhFrame<Bytes<'m>> {
-        section(&self.module)
-    }
-
-    pub(crate) fn bases(&self) -> BaseAddresses {
-        bases(&self.module)
+    /// The personality routine of the function, if it has one.
+    pub const fn personality(&self) -> Option<Pointer> {
+        self.cie.personality
     }
 }
 
@@ -83,26 +107,13 @@ impl<'m> Module<'m> {
     ///
     /// [`UnwindError::NoFde`] if no FDE covers the address, [`UnwindError::BadTable`] if the
     /// table cannot be read.
-    pub fn function(&self, address: u64) -> Result<Function<'m>, UnwindError> {
-        let bad_table = |source| match source {
-            gimli::Error::NoUnwindInfoForAddress => UnwindError::NoFde(address),
-            source => UnwindError::BadTable { pc: address, source },
-        };
-        let eh_frame = section(self);
-        let bases = bases(self);
-        let fde = match self.index {
-            FdeIndex::Linear => eh_frame.fde_for_address(&bases, address, EhFrame::cie_from_offset),
-            FdeIndex::Header(header) => header_offset(header.data, &bases, address)
-                .and_then(|offset| entry_at(&eh_frame, &bases, offset)),
-            FdeIndex::Sorted(table) => {
-                let after = table.partition_point(|entry| entry.start <= address);
-                let entry = table[..after].last().ok_or(UnwindError::NoFde(address))?;
-                entry_at(&eh_frame, &bases, EhFrameOffset(entry.offset as usize))
-            }
-        }
-        .map_err(bad_table)?;
-        if fde.contains(address) {
-            Ok(Function { module: *self, fde })
+    #[inline(never)]
+    pub fn function(&self, address: u64) -> core::result::Result<Function<'m>, UnwindError> {
+        let bad_table = |source| UnwindError::BadTable { pc: address, source };
+        let offset = self.find(address).map_err(bad_table)?.ok_or(UnwindError::NoFde(address))?;
+        let function = self.read(offset).map_err(bad_table)?;
+        if (function.start..function.end).contains(&address) {
+            Ok(function)
         } else {
             Err(UnwindError::NoFde(address))
         }
@@ -113,48 +124,247 @@ impl<'m> Module<'m> {
     ///
     /// # Errors
     ///
-    /// What the parser says of the first entry that it cannot read.
-    pub fn for_each_entry(&self, mut each: impl FnMut(FdeEntry)) -> Result<(), gimli::Error> {
-        let eh_frame = section(self);
-        let bases = bases(self);
-        let mut entries = eh_frame.entries(&bases);
-        while let Some(entry) = entries.next()? {
-            if let gimli::CieOrFde::Fde(partial) = entry {
-                let fde = partial.parse(EhFrame::cie_from_offset)?;
-                each(FdeEntry { start: fde.initial_address(), offset: fde.offset() as u64 });
+    /// What is wrong with the first entry that cannot be read.
+    pub fn for_each_entry(&self, mut each: impl FnMut(FdeEntry)) -> Result<()> {
+        let mut offset = 0;
+        while let Some(entry) = self.entry(offset)? {
+            if entry.id != 0 {
+                let start = self.read(offset)?.start;
+                each(FdeEntry { start, offset: offset as u64 });
+            }
+            offset = entry.body.end;
+        }
+        Ok(())
+    }
+
+    /// Where the FDE lies that may cover `address`.
+    fn find(&self, address: u64) -> Result<Option<usize>> {
+        match self.index {
+            FdeIndex::Linear => self.search(address),
+            FdeIndex::Header(header) => self.look_up(&header, address),
+            FdeIndex::Sorted(table) => {
+                let after = table.partition_point(|entry| entry.start <= address);
+                Ok(table[..after].last().map(|entry| entry.offset as usize))
+            }
+        }
+    }
+
+    #[cold]
+    fn search(&self, address: u64) -> Result<Option<usize>> {
+        let mut offset = 0;
+        while let Some(entry) = self.entry(offset)? {
+            if entry.id != 0 {
+                let function = self.read(offset)?;
+                if (function.start..function.end).contains(&address) {
+                    return Ok(Some(offset));
+                }
+            }
+            offset = entry.body.end;
+        }
+        Ok(None)
+    }
+
+    /// Searches the table of `.eh_frame_hdr` (LSB core §10.6.2). Without one, or in an encoding
+    /// whose entries differ in size, `.eh_frame` itself is read.
+    fn look_up(&self, header: &Section<'_>, address: u64) -> Result<Option<usize>> {
+        let mut reader = EndianSlice::new(header.data, LittleEndian);
+        let version = reader.read_u8()?;
+        if version != 1 {
+            return Err(Error::UnknownVersion(version.into()));
+        }
+        let eh_frame = DwEhPe(reader.read_u8()?);
+        let count = DwEhPe(reader.read_u8()?);
+        let table = DwEhPe(reader.read_u8()?);
+        number(&mut reader, eh_frame)?;
+        let size = match table.format() {
+            constants::DW_EH_PE_sdata4 | constants::DW_EH_PE_udata4 => 4,
+            constants::DW_EH_PE_sdata8 | constants::DW_EH_PE_udata8 => 8,
+            _ => return self.search(address),
+        };
+        if count == constants::DW_EH_PE_omit {
+            return self.search(address);
+        }
+        let count = number(&mut reader, count)?;
+        let first = header.data.len() - reader.len();
+        let bases =
+            Bases { section: header.address, data: header.address, text: self.text.0, function: 0 };
+        let value = |place: u64| -> Result<u64> {
+            let overflow = Error::OffsetOutOfBounds(place);
+            let offset = place.checked_mul(size).and_then(|n| usize::try_from(n).ok());
+            let position = offset.and_then(|n| n.checked_add(first)).ok_or(overflow)?;
+            let rest = header.data.get(position..).ok_or(overflow)?;
+            let mut reader = EndianSlice::new(rest, LittleEndian);
+            Ok(pointer(&mut reader, position, table, &bases)?.map_or(0, Pointer::address))
+        };
+        let (mut low, mut high) = (0, count);
+        while low < high {
+            let middle = low.midpoint(high);
+            if value(middle.wrapping_mul(2))? <= address {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        let Some(found) = low.checked_sub(1) else { return Ok(None) };
+        let fde = value(found * 2 + 1)?.wrapping_sub(self.eh_frame.address);
+        usize::try_from(fde).map(Some).map_err(|_| Error::OffsetOutOfBounds(fde))
+    }
+
+    /// The FDE at `offset`, with its CIE.
+    fn read(&self, offset: usize) -> Result<Function<'m>> {
+        let invalid = Error::NoEntryAtGivenOffset(offset as u64);
+        let entry = self.entry(offset)?.filter(|entry| entry.id != 0).ok_or(invalid)?;
+        let cie = entry.id_at.checked_sub(entry.id as usize).ok_or(invalid)?;
+        let cie = self.cie(cie)?;
+        let mut reader = self.reader(entry.body)?;
+        let mut bases = self.bases();
+        let at = |reader: &Bytes<'_>| entry.body.end - reader.len();
+        let position = at(&reader);
+        let start = pointer(&mut reader, position, cie.address_encoding, &bases)?;
+        let start = start.map_or(0, Pointer::address);
+        // The size is a number in the same format, relative to nothing.
+        let end = start.wrapping_add(number(&mut reader, cie.address_encoding)?);
+        bases.function = start;
+        let mut lsda = None;
+        if cie.sized {
+            let length = length(&mut reader)?;
+            let mut augmentation = reader.split(length)?;
+            if cie.lsda_encoding != constants::DW_EH_PE_omit {
+                let position = at(&reader) - augmentation.len();
+                lsda = pointer(&mut augmentation, position, cie.lsda_encoding, &bases)?;
+            }
+        }
+        let program = Span { start: at(&reader), end: entry.body.end };
+        let lsda = lsda.map(Pointer::address);
+        Ok(Function { module: *self, cie, program, start, end, lsda })
+    }
+
+    fn cie(&self, offset: usize) -> Result<Cie> {
+        let invalid = Error::NotCieId(offset as u64);
+        let entry = self.entry(offset)?.filter(|entry| entry.id == 0).ok_or(invalid)?;
+        let mut reader = self.reader(entry.body)?;
+        let version = reader.read_u8()?;
+        if !matches!(version, 1 | 3 | 4) {
+            return Err(Error::UnknownVersion(version.into()));
+        }
+        let augmentation = reader.read_null_terminated_slice()?;
+        // GCC before 3.0 put a pointer to its own tables here.
+        if augmentation.slice() == b"eh" {
+            reader.skip(size_of::<u64>())?;
+        }
+        if version == 4 && (reader.read_u8()?, reader.read_u8()?) != (8, 0) {
+            return Err(Error::UnknownAugmentation);
+        }
+        let mut cie = Cie {
+            code_factor: reader.read_uleb128()?,
+            data_factor: reader.read_sleb128()?,
+            ..Cie::NEW
+        };
+        let return_address =
+            if version == 1 { reader.read_u8()?.into() } else { reader.read_uleb128()? };
+        if return_address != RETURN_ADDRESS {
+            return Err(Error::UnknownAugmentation);
+        }
+        if let Some(letters) = augmentation.slice().strip_prefix(b"z") {
+            cie.sized = true;
+            let length = length(&mut reader)?;
+            let data = reader.split(length)?;
+            self.augmentation(&mut cie, letters, data, entry.body.end - reader.len())?;
+        } else if !matches!(augmentation.slice(), b"" | b"eh") {
+            return Err(Error::UnknownAugmentation);
+        }
+        cie.program = Span { start: entry.body.end - reader.len(), end: entry.body.end };
+        Ok(cie)
+    }
+
+    /// What the letters after `z` announce; `end` is where `data` ends in the section.
+    fn augmentation(
+        &self,
+        cie: &mut Cie,
+        letters: &[u8],
+        mut data: Bytes<'m>,
+        end: usize,
+    ) -> Result<()> {
+        for letter in letters {
+            match letter {
+                b'L' => cie.lsda_encoding = DwEhPe(data.read_u8()?),
+                b'R' => cie.address_encoding = DwEhPe(data.read_u8()?),
+                b'P' => {
+                    let encoding = DwEhPe(data.read_u8()?);
+                    let position = end - data.len();
+                    cie.personality = pointer(&mut data, position, encoding, &self.bases())?;
+                }
+                b'S' => cie.signal_frame = true,
+                // Pointer authentication on another architecture.
+                b'B' => {}
+                _ => return Err(Error::UnknownAugmentation),
             }
         }
         Ok(())
     }
-}
 
-fn section<'m>(module: &Module<'m>) -> EhFrame<Bytes<'m>> {
-    EhFrame::new(module.eh_frame.data, LittleEndian)
-}
+    /// The entry at `offset`; `None` at the end of the section or at its terminator.
+    fn entry(&self, offset: usize) -> Result<Option<Entry>> {
+        let beyond = Error::OffsetOutOfBounds(offset as u64);
+        let section = self.eh_frame.data;
+        let mut reader = EndianSlice::new(section.get(offset..).ok_or(beyond)?, LittleEndian);
+        if reader.is_empty() {
+            return Ok(None);
+        }
+        let length = match reader.read_u32()? {
+            0 => return Ok(None),
+            u32::MAX => reader.read_u64()?,
+            length => length.into(),
+        };
+        let length = usize::try_from(length).map_err(|_| beyond)?;
+        let id_at = section.len() - reader.len();
+        let mut body = reader.split(length)?;
+        // 32 bits even in 64-bit entries (LSB core §10.6.1).
+        let id = body.read_u32()?;
+        let end = section.len() - reader.len();
+        Ok(Some(Entry { id, id_at, body: Span { start: end - body.len(), end } }))
+    }
 
-fn bases(module: &Module<'_>) -> BaseAddresses {
-    let bases =
-        BaseAddresses::default().set_eh_frame(module.eh_frame.address).set_text(module.text.0);
-    match module.index {
-        FdeIndex::Header(header) => bases.set_eh_frame_hdr(header.address),
-        _ => bases,
+    /// A part of `.eh_frame`.
+    pub(crate) fn reader(&self, span: Span) -> Result<Bytes<'m>> {
+        let bytes = self.eh_frame.data.get(span.start..span.end);
+        let bytes = bytes.ok_or(Error::OffsetOutOfBounds(span.start as u64))?;
+        Ok(EndianSlice::new(bytes, LittleEndian))
+    }
+
+    pub(crate) const fn bases(&self) -> Bases {
+        Bases { section: self.eh_frame.address, text: self.text.0, data: 0, function: 0 }
     }
 }
 
-fn header_offset(
-    header: &[u8],
-    bases: &BaseAddresses,
-    address: u64,
-) -> Result<EhFrameOffset, gimli::Error> {
-    let header = EhFrameHdr::new(header, LittleEndian).parse(bases, size_of::<u64>() as u8)?;
-    let table = header.table().ok_or(gimli::Error::NoUnwindInfoForAddress)?;
-    table.pointer_to_offset(table.lookup(address, bases)?)
+/// The DWARF number of the return address column.
+const RETURN_ADDRESS: u64 = 16;
+
+impl Cie {
+    const NEW: Self = Self {
+        code_factor: 1,
+        data_factor: 1,
+        program: Span { start: 0, end: 0 },
+        address_encoding: constants::DW_EH_PE_absptr,
+        lsda_encoding: constants::DW_EH_PE_omit,
+        personality: None,
+        sized: false,
+        signal_frame: false,
+    };
 }
 
-fn entry_at<'m>(
-    eh_frame: &EhFrame<Bytes<'m>>,
-    bases: &BaseAddresses,
-    offset: EhFrameOffset,
-) -> Result<Fde<'m>, gimli::Error> {
-    eh_frame.fde_from_offset(bases, offset, EhFrame::cie_from_offset)
+/// One entry of `.eh_frame`.
+#[derive(Clone, Copy)]
+struct Entry {
+    /// 0 for a CIE; for an FDE how far its CIE lies before this field.
+    id: u32,
+    /// Where that field stands.
+    id_at: usize,
+    /// What follows it.
+    body: Span,
+}
+
+fn length(reader: &mut Bytes<'_>) -> Result<usize> {
+    let length = reader.read_uleb128()?;
+    usize::try_from(length).map_err(|_| Error::OffsetOutOfBounds(length))
 }

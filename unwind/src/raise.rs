@@ -10,14 +10,14 @@
 //! that raises; nothing is allocated and nothing is locked. If phase 1 finds nobody, no frame
 //! has been touched and the caller still has its whole stack to report.
 
+use core::convert::Infallible;
 use core::sync::atomic::{AtomicPtr, Ordering};
-
-use gimli::Pointer;
 
 use crate::address::Pc;
 use crate::arch;
-use crate::cursor::{Cursor, Step};
-use crate::error::RaiseError;
+use crate::cursor::{Cursor, Exit, Step};
+use crate::encoding::Pointer;
+use crate::error::{RaiseError, UnwindError};
 use crate::exception::{Actions, Exception, Personality, Reason};
 use crate::fde::Function;
 use crate::modules::{Modules, global};
@@ -30,17 +30,60 @@ const ABI_VERSION: i32 = 1;
 type RaiseCursor = Cursor<'static, StackBounds, Modules>;
 
 /// One frame as a personality function sees it (`struct _Unwind_Context`).
-pub struct Context<'f> {
-    registers: Registers,
-    pc: Pc,
+pub struct Context {
+    cursor: RaiseCursor,
+    function: Function<'static>,
+    exit: Exit,
     cfa: u64,
-    function: &'f Function<'static>,
 }
 
-impl Context<'_> {
+impl Context {
+    /// The frame where a cursor with these registers stands. [`look`](Self::look) before use.
+    ///
+    /// Made in place and filled in two steps that do not nest: what each needs for a moment is
+    /// off the stack before the other runs.
+    #[inline(always)]
+    fn new(registers: &Registers, pc: Pc, stack: StackBounds) -> Self {
+        let cursor = Cursor::new(*registers, pc, stack, global());
+        Self { cursor, function: Function::UNKNOWN, exit: Exit::Dwarf, cfa: 0 }
+    }
+
+    /// Moves to the caller's frame, if there is one.
+    fn leave(&mut self) -> Result<Step, UnwindError> {
+        self.cursor.leave(&self.function, self.exit)
+    }
+
+    /// Finds out about the frame where the cursor stands.
+    #[inline(always)]
+    fn look(&mut self) -> Result<(), UnwindError> {
+        self.find_function()?;
+        self.find_exit()
+    }
+
+    #[inline(never)]
+    fn find_function(&mut self) -> Result<(), UnwindError> {
+        self.function = self.cursor.function()?;
+        Ok(())
+    }
+
+    #[inline(never)]
+    fn find_exit(&mut self) -> Result<(), UnwindError> {
+        self.exit = self.cursor.exit(&self.function)?;
+        self.cfa = self.cursor.cfa(&self.function, self.exit)?;
+        Ok(())
+    }
+
+    /// What the caller pushed for the call; gone when a landing pad runs.
+    fn pushed(&self) -> Result<u64, UnwindError> {
+        Ok(u64::from(match self.exit {
+            Exit::Rule(rule) => rule.args_size(),
+            Exit::Dwarf => self.function.row(self.pc().lookup())?.args_size,
+        }))
+    }
+
     /// Where the frame is executing.
     pub const fn pc(&self) -> Pc {
-        self.pc
+        self.cursor.pc()
     }
 
     /// The frame's CFA.
@@ -49,7 +92,7 @@ impl Context<'_> {
     }
 
     /// The first address of the frame's function.
-    pub fn region_start(&self) -> u64 {
+    pub const fn region_start(&self) -> u64 {
         self.function.start()
     }
 
@@ -59,24 +102,24 @@ impl Context<'_> {
     }
 
     /// The function's LSDA's address.
-    pub fn lsda_address(&self) -> Option<u64> {
+    pub const fn lsda_address(&self) -> Option<u64> {
         self.function.lsda()
     }
 
     /// A register of the frame.
     pub const fn register(&self, register: Register) -> u64 {
-        self.registers.get(register)
+        self.cursor.registers().get(register)
     }
 
     /// Sets a register for the landing pad. `rax` and `rdx` carry the exception and the selector
     /// (psABI x86-64 §6.2.1).
     pub const fn set_register(&mut self, register: Register, value: u64) {
-        self.registers.set(register, value);
+        self.cursor.registers_mut().set(register, value);
     }
 
     /// Sets where to land.
     pub const fn set_ip(&mut self, address: u64) {
-        self.registers.set(Register::RA, address);
+        self.cursor.registers_mut().set(Register::RA, address);
     }
 }
 
@@ -94,9 +137,8 @@ impl Context<'_> {
 #[inline(never)]
 pub unsafe fn raise(exception: *mut Exception, stack: StackBounds) -> RaiseError {
     let registers = Registers::here();
-    let start = Cursor::new(registers, Pc::Return(registers.ip()), stack, global());
     // SAFETY: handed on to this function's caller.
-    unsafe { two_phases(exception, start) }
+    unsafe { two_phases(exception, &registers, Pc::Return(registers.ip()), stack) }
 }
 
 /// Raises an exception at an interrupted instruction: `registers` are those that the CPU had, its
@@ -106,15 +148,13 @@ pub unsafe fn raise(exception: *mut Exception, stack: StackBounds) -> RaiseError
 ///
 /// As [`raise`], and: the caller runs on the same stack, below `registers`' stack pointer and its
 /// red zone, and gives up all frames below it.
-#[inline(never)]
 pub unsafe fn raise_from(
     exception: *mut Exception,
     registers: &Registers,
     stack: StackBounds,
 ) -> RaiseError {
-    let start = Cursor::new(*registers, Pc::Exact(registers.ip()), stack, global());
     // SAFETY: handed on to this function's caller.
-    unsafe { two_phases(exception, start) }
+    unsafe { two_phases(exception, registers, Pc::Exact(registers.ip()), stack) }
 }
 
 /// Goes on with phase 2 after a cleanup (`_Unwind_Resume`): the caller is the landing pad.
@@ -130,21 +170,27 @@ pub unsafe fn resume(exception: *mut Exception) -> ! {
     let registers = Registers::here();
     // SAFETY: the exception is valid (contract).
     let handler = unsafe { (*exception).private_2 };
-    // SAFETY: phase 1 walked the frames up to the handler's CFA on this very stack, so all
-    // between here and there is mapped; nobody else runs on it.
+    // SAFETY: phase 1 found the handler's frame inside this very stack, so all between here and
+    // its CFA is mapped; nobody else runs on it.
     let stack = unsafe { StackBounds::new(registers.sp(), handler) };
-    let start = Cursor::new(registers, Pc::Return(registers.ip()), stack, global());
+    let pc = Pc::Return(registers.ip());
     // SAFETY: the exception was raised, so `raise`'s contract holds for it.
-    let error = unsafe { cleanup_phase(exception, start) };
+    let Err(error) = unsafe { cleanup_phase(exception, &registers, pc, stack) };
     dead_end(error)
 }
 
 /// # Safety
 ///
 /// As [`raise`].
-unsafe fn two_phases(exception: *mut Exception, start: RaiseCursor) -> RaiseError {
+#[inline(never)]
+unsafe fn two_phases(
+    exception: *mut Exception,
+    registers: &Registers,
+    pc: Pc,
+    stack: StackBounds,
+) -> RaiseError {
     // SAFETY: handed on to the caller.
-    let handler = match unsafe { search_phase(exception, start) } {
+    let handler = match unsafe { search_phase(exception, registers, pc, stack) } {
         Ok(cfa) => cfa,
         Err(error) => return error,
     };
@@ -153,7 +199,8 @@ unsafe fn two_phases(exception: *mut Exception, start: RaiseCursor) -> RaiseErro
     // SAFETY: as above.
     unsafe { (*exception).private_2 = handler };
     // SAFETY: handed on to the caller.
-    unsafe { cleanup_phase(exception, start) }
+    let Err(error) = unsafe { cleanup_phase(exception, registers, pc, stack) };
+    error
 }
 
 /// Phase 1: the CFA of the frame that catches.
@@ -164,25 +211,26 @@ unsafe fn two_phases(exception: *mut Exception, start: RaiseCursor) -> RaiseErro
 #[inline(never)]
 unsafe fn search_phase(
     exception: *mut Exception,
-    mut cursor: RaiseCursor,
+    registers: &Registers,
+    pc: Pc,
+    stack: StackBounds,
 ) -> Result<u64, RaiseError> {
+    let mut frame = Context::new(registers, pc, stack);
     loop {
-        let function = cursor.function()?;
-        let frame = cursor;
-        let step = cursor.step_out_of(&function)?;
-        let Step::Caller { cfa } = step else { return Err(RaiseError::EndOfStack) };
-        if let Some(personality) = personality(&function) {
-            let mut context = context(&frame, cfa, &function);
-            // SAFETY: the personality belongs to the frame's module; the exception is valid.
-            let reason =
-                unsafe { ask(personality, Actions::SEARCH_PHASE, exception, &mut context) };
-            match reason {
-                Reason::CONTINUE_UNWIND => {}
-                Reason::HANDLER_FOUND => return Ok(cfa),
-                reason => {
-                    return Err(RaiseError::Personality { pc: frame.pc().address(), reason });
-                }
+        frame.look()?;
+        // SAFETY: handed on to the caller.
+        match unsafe { ask(&mut frame, Actions::SEARCH_PHASE, exception) } {
+            Reason::CONTINUE_UNWIND => {}
+            // Phase 2 reads the stack up to there.
+            Reason::HANDLER_FOUND if frame.cursor.stack().range().contains(&(frame.cfa - 1)) => {
+                return Ok(frame.cfa);
             }
+            reason => {
+                return Err(RaiseError::Personality { pc: frame.pc().address(), reason });
+            }
+        }
+        if frame.leave()? == Step::End {
+            return Err(RaiseError::EndOfStack);
         }
     }
 }
@@ -193,75 +241,56 @@ unsafe fn search_phase(
 ///
 /// As [`raise`], and phase 1 has set the exception's handler.
 #[inline(never)]
-unsafe fn cleanup_phase(exception: *mut Exception, mut cursor: RaiseCursor) -> RaiseError {
+unsafe fn cleanup_phase(
+    exception: *mut Exception,
+    registers: &Registers,
+    pc: Pc,
+    stack: StackBounds,
+) -> Result<Infallible, RaiseError> {
     // SAFETY: the exception is valid (contract).
     let handler = unsafe { (*exception).private_2 };
-    // SAFETY: handed on to the caller.
-    match unsafe { next_landing(exception, handler, &mut cursor) } {
-        // SAFETY: a personality chose the landing pad for this frame, whose registers these are.
-        Ok(registers) => unsafe { arch::land(&registers) },
-        Err(error) => error,
-    }
-}
-
-/// # Safety
-///
-/// As [`cleanup_phase`].
-unsafe fn next_landing(
-    exception: *mut Exception,
-    handler: u64,
-    cursor: &mut RaiseCursor,
-) -> Result<Registers, RaiseError> {
+    let mut frame = Context::new(registers, pc, stack);
     loop {
-        let function = cursor.function()?;
-        let frame = *cursor;
-        let Step::Caller { cfa } = cursor.step_out_of(&function)? else {
-            return Err(RaiseError::HandlerLost { cfa: handler });
+        frame.look()?;
+        let is_handler = frame.cfa >= handler;
+        let actions = if is_handler {
+            Actions::CLEANUP_PHASE.with(Actions::HANDLER_FRAME)
+        } else {
+            Actions::CLEANUP_PHASE
         };
-        if let Some(personality) = personality(&function) {
-            let mut context = context(&frame, cfa, &function);
-            let mut actions = Actions::CLEANUP_PHASE;
-            if cfa == handler {
-                actions = actions.with(Actions::HANDLER_FRAME);
+        // SAFETY: handed on to the caller.
+        match unsafe { ask(&mut frame, actions, exception) } {
+            Reason::CONTINUE_UNWIND => {}
+            Reason::INSTALL_CONTEXT => {
+                let sp = frame.cursor.registers().sp() + frame.pushed()?;
+                frame.cursor.registers_mut().set(Register::RSP, sp);
+                // SAFETY: the personality chose the landing pad for this frame, whose registers
+                // these are.
+                unsafe { arch::land(frame.cursor.registers()) }
             }
-            // SAFETY: the personality belongs to the frame's module; the exception is valid.
-            match unsafe { ask(personality, actions, exception, &mut context) } {
-                Reason::CONTINUE_UNWIND => {}
-                Reason::INSTALL_CONTEXT => {
-                    // What the caller pushed for the call is gone when the landing pad runs.
-                    let args = function.row(frame.pc().lookup())?.args_size;
-                    let sp = context.registers.sp() + u64::from(args);
-                    context.registers.set(Register::RSP, sp);
-                    return Ok(context.registers);
-                }
-                reason => {
-                    return Err(RaiseError::Personality { pc: frame.pc().address(), reason });
-                }
+            reason => {
+                return Err(RaiseError::Personality { pc: frame.pc().address(), reason });
             }
         }
-        if cfa >= handler {
+        if is_handler || frame.leave()? == Step::End {
             return Err(RaiseError::HandlerLost { cfa: handler });
         }
     }
 }
 
-fn context<'f>(frame: &RaiseCursor, cfa: u64, function: &'f Function<'static>) -> Context<'f> {
-    Context { registers: *frame.registers(), pc: frame.pc(), cfa, function }
-}
-
+/// Asks the personality of a frame; a frame without one goes on.
+///
 /// # Safety
 ///
-/// `personality` is a personality routine and `exception` a valid exception.
-unsafe fn ask(
-    personality: Personality,
-    actions: Actions,
-    exception: *mut Exception,
-    context: &mut Context<'_>,
-) -> Reason {
+/// `exception` is a valid exception.
+unsafe fn ask(frame: &mut Context, actions: Actions, exception: *mut Exception) -> Reason {
+    let Some(personality) = personality(&frame.function) else {
+        return Reason::CONTINUE_UNWIND;
+    };
     // SAFETY: the exception is valid (contract).
     let class = unsafe { (*exception).class };
     // SAFETY: a personality routine takes these arguments (Itanium EH §1.6.1).
-    unsafe { personality(ABI_VERSION, actions, class, exception, context) }
+    unsafe { personality(ABI_VERSION, actions, class, exception, frame) }
 }
 
 /// The personality routine of a function of a registered module.

@@ -111,15 +111,21 @@ impl Rule {
             let address = cfa.wrapping_sub(u64::from(slots) * WORD as u64);
             stack.read(address).ok_or(UnwindError::StackRead { pc, address })
         };
-        let mut caller = *registers;
-        caller.set(Register::RA, read(1)?);
-        caller.set(Register::RSP, cfa);
-        for (&slots, register) in self.saved.iter().zip(SAVED) {
+        // All reads come first: an error leaves the registers as they were.
+        let ra = read(1)?;
+        let mut values = [0; SAVED.len()];
+        for (value, &slots) in values.iter_mut().zip(&self.saved) {
             if slots != 0 {
-                caller.set(register, read(slots)?);
+                *value = read(slots)?;
             }
         }
-        *registers = caller;
+        registers.set(Register::RA, ra);
+        registers.set(Register::RSP, cfa);
+        for ((value, &slots), register) in values.into_iter().zip(&self.saved).zip(SAVED) {
+            if slots != 0 {
+                registers.set(register, value);
+            }
+        }
         Ok(Step::Caller { cfa })
     }
 }

@@ -150,7 +150,7 @@ unsafe extern "C" fn catch_personality(
     actions: Actions,
     _class: u64,
     exception: *mut Exception,
-    context: &mut Context<'_>,
+    context: &mut Context,
 ) -> Reason {
     if actions.contains(Actions::SEARCH_PHASE) {
         Reason::HANDLER_FOUND

@@ -1,0 +1,134 @@
+//! Reads pointers as exception tables encode them.
+//!
+//! ```text
+//!   DW_EH_PE   │ indirect? │ relative to: 0, here, text, data, function │ format: u16 … s64, LEB │
+//! ```
+//!
+//! LSB core §10.5.1. The same encodings are in CIEs, FDEs, `.eh_frame_hdr` and LSDAs.
+#![forbid(unsafe_code)]
+
+use gimli::constants;
+use gimli::{DwEhPe, EndianSlice, Error, LittleEndian, Reader, Result};
+
+/// Little-endian bytes to read from.
+pub type Bytes<'m> = EndianSlice<'m, LittleEndian>;
+
+/// A decoded pointer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pointer {
+    /// The address.
+    Direct(u64),
+    /// Where the address is stored.
+    Indirect(u64),
+}
+
+impl Pointer {
+    /// The address, of the thing or of where it is stored.
+    pub const fn address(self) -> u64 {
+        match self {
+            Self::Direct(address) | Self::Indirect(address) => address,
+        }
+    }
+}
+
+/// What pointers of a section may be relative to. Zero where there is none.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Bases {
+    /// The address of the section's first byte, for pc-relative pointers.
+    pub section: u64,
+    /// The address of the text.
+    pub text: u64,
+    /// The address of the data: of the section itself in `.eh_frame_hdr`.
+    pub data: u64,
+    /// The first address of the function.
+    pub function: u64,
+}
+
+/// Reads the number in a pointer, without what it is relative to.
+///
+/// # Errors
+///
+/// The input ends, or the format is unknown.
+#[inline]
+pub fn number(reader: &mut Bytes<'_>, encoding: DwEhPe) -> Result<u64> {
+    match encoding.format() {
+        constants::DW_EH_PE_sdata4 => Ok(i64::from(reader.read_i32()?) as u64),
+        constants::DW_EH_PE_udata4 => Ok(u64::from(reader.read_u32()?)),
+        constants::DW_EH_PE_absptr | constants::DW_EH_PE_udata8 | constants::DW_EH_PE_sdata8 => {
+            reader.read_u64()
+        }
+        constants::DW_EH_PE_uleb128 => reader.read_uleb128(),
+        constants::DW_EH_PE_sleb128 => Ok(reader.read_sleb128()? as u64),
+        constants::DW_EH_PE_udata2 => Ok(u64::from(reader.read_u16()?)),
+        constants::DW_EH_PE_sdata2 => Ok(i64::from(reader.read_i16()?) as u64),
+        _ => Err(Error::UnsupportedPointerEncoding(encoding)),
+    }
+}
+
+/// Reads a pointer; `position` is where `reader` stands in its section. `None` for the number
+/// zero, which stands for "no pointer" whatever it is relative to.
+///
+/// # Errors
+///
+/// The input ends, or the encoding is unknown.
+#[inline]
+pub fn pointer(
+    reader: &mut Bytes<'_>,
+    position: usize,
+    encoding: DwEhPe,
+    bases: &Bases,
+) -> Result<Option<Pointer>> {
+    let number = number(reader, encoding)?;
+    let base = match encoding.application() {
+        constants::DW_EH_PE_absptr => 0,
+        constants::DW_EH_PE_pcrel => bases.section.wrapping_add(position as u64),
+        constants::DW_EH_PE_textrel => bases.text,
+        constants::DW_EH_PE_datarel => bases.data,
+        constants::DW_EH_PE_funcrel => bases.function,
+        _ => return Err(Error::UnsupportedPointerEncoding(encoding)),
+    };
+    if number == 0 {
+        return Ok(None);
+    }
+    let address = base.wrapping_add(number);
+    Ok(Some(if encoding.is_indirect() {
+        Pointer::Indirect(address)
+    } else {
+        Pointer::Direct(address)
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(bytes: &[u8], encoding: u8) -> Result<Option<Pointer>> {
+        let bases = Bases { section: 0x1000, text: 0x2000, data: 0x3000, function: 0x4000 };
+        pointer(&mut EndianSlice::new(bytes, LittleEndian), 4, DwEhPe(encoding), &bases)
+    }
+
+    #[test]
+    fn a_pointer_is_relative_to_what_its_encoding_says() {
+        let minus_2 = [0xfe, 0xff, 0xff, 0xff];
+        assert_eq!(read(&minus_2, 0x1b), Ok(Some(Pointer::Direct(0x1002))));
+        assert_eq!(read(&minus_2, 0x2b), Ok(Some(Pointer::Direct(0x1ffe))));
+        assert_eq!(read(&minus_2, 0x3b), Ok(Some(Pointer::Direct(0x2ffe))));
+        assert_eq!(read(&minus_2, 0x4b), Ok(Some(Pointer::Direct(0x3ffe))));
+        assert_eq!(read(&minus_2, 0x03), Ok(Some(Pointer::Direct(0xffff_fffe))));
+        assert_eq!(read(&minus_2, 0x9b), Ok(Some(Pointer::Indirect(0x1002))));
+    }
+
+    #[test]
+    fn zero_is_no_pointer_whatever_it_is_relative_to() {
+        assert_eq!(read(&[0; 4], 0x1b), Ok(None));
+        assert_eq!(read(&[0], 0x01), Ok(None));
+    }
+
+    #[test]
+    fn cut_input_and_unknown_encodings_are_errors() {
+        assert!(read(&[1, 2, 3], 0x1b).is_err());
+        assert!(read(&[0x80], 0x01).is_err());
+        assert_eq!(read(&[1; 8], 0x05), Err(Error::UnsupportedPointerEncoding(DwEhPe(0x05))));
+        assert_eq!(read(&[1; 8], 0x5b), Err(Error::UnsupportedPointerEncoding(DwEhPe(0x5b))));
+    }
+}
