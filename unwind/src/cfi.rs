@@ -92,18 +92,18 @@ impl Function<'_> {
     /// # Errors
     ///
     /// [`UnwindError::BadTable`] or [`UnwindError::Unsupported`], each with `address`.
-    #[inline(always)]
     pub fn row(&self, address: u64) -> Result<Row, UnwindError> {
         let mut program = Program { function: self, target: address, row: Row::START };
-        program.run(self.cie.program)?;
-        program.run(self.program)?;
+        program.run_all()?;
         Ok(program.row)
     }
 
     /// The row in force at `address` as a rule, if it fits one.
     #[inline(never)]
     pub(crate) fn rule(&self, address: u64) -> Result<Option<Rule>, UnwindError> {
-        Ok(Rule::from_row(&self.row(address)?))
+        let mut program = Program { function: self, target: address, row: Row::START };
+        program.run_all()?;
+        Ok(Rule::from_row(&program.row))
     }
 }
 
@@ -129,6 +129,11 @@ struct Program<'f, 'm> {
 }
 
 impl Program<'_, '_> {
+    fn run_all(&mut self) -> Result<(), UnwindError> {
+        self.run(self.function.cie.program)?;
+        self.run(self.function.program)
+    }
+
     fn run(&mut self, span: Span) -> Result<(), UnwindError> {
         let cie = &self.function.cie;
         let bases = self.function.module.bases();

@@ -76,8 +76,16 @@ impl<'m, S: ReadStack, M: FindModule> Cursor<'m, S, M> {
     ///
     /// [`UnwindError::NoModule`], [`UnwindError::NoFde`] or [`UnwindError::BadTable`].
     pub fn function(&self) -> Result<Function<'m>, UnwindError> {
+        let mut function = Function::UNKNOWN;
+        self.find_function(&mut function)?;
+        Ok(function)
+    }
+
+    #[inline(never)]
+    pub(crate) fn find_function(&self, function: &mut Function<'m>) -> Result<(), UnwindError> {
         let address = self.pc.lookup();
-        self.modules.find(address).ok_or(UnwindError::NoModule(address))?.function(address)
+        let module = self.modules.find(address).ok_or(UnwindError::NoModule(address))?;
+        module.find_function(address, function)
     }
 
     /// Moves to the caller.
@@ -86,7 +94,8 @@ impl<'m, S: ReadStack, M: FindModule> Cursor<'m, S, M> {
     ///
     /// Says why the caller cannot be found; the cursor stays where it is.
     pub fn step(&mut self) -> Result<Step, UnwindError> {
-        let function = self.function()?;
+        let mut function = Function::UNKNOWN;
+        self.find_function(&mut function)?;
         let exit = self.exit(&function)?;
         self.leave(&function, exit)
     }

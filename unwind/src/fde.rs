@@ -107,13 +107,25 @@ impl<'m> Module<'m> {
     ///
     /// [`UnwindError::NoFde`] if no FDE covers the address, [`UnwindError::BadTable`] if the
     /// table cannot be read.
-    #[inline(never)]
     pub fn function(&self, address: u64) -> core::result::Result<Function<'m>, UnwindError> {
+        let mut function = Function::UNKNOWN;
+        self.find_function(address, &mut function)?;
+        Ok(function)
+    }
+
+    /// As [`function`](Self::function), into a place that is there already: a `Function` is too
+    /// large to be handed through several returns on a small stack.
+    #[inline(never)]
+    pub(crate) fn find_function(
+        &self,
+        address: u64,
+        function: &mut Function<'m>,
+    ) -> core::result::Result<(), UnwindError> {
         let bad_table = |source| UnwindError::BadTable { pc: address, source };
         let offset = self.find(address).map_err(bad_table)?.ok_or(UnwindError::NoFde(address))?;
-        let function = self.read(offset).map_err(bad_table)?;
+        self.read(offset, function).map_err(bad_table)?;
         if (function.start..function.end).contains(&address) {
-            Ok(function)
+            Ok(())
         } else {
             Err(UnwindError::NoFde(address))
         }
@@ -126,11 +138,11 @@ impl<'m> Module<'m> {
     ///
     /// What is wrong with the first entry that cannot be read.
     pub fn for_each_entry(&self, mut each: impl FnMut(FdeEntry)) -> Result<()> {
-        let mut offset = 0;
+        let (mut offset, mut function) = (0, Function::UNKNOWN);
         while let Some(entry) = self.entry(offset)? {
             if entry.id != 0 {
-                let start = self.read(offset)?.start;
-                each(FdeEntry { start, offset: offset as u64 });
+                self.read(offset, &mut function)?;
+                each(FdeEntry { start: function.start, offset: offset as u64 });
             }
             offset = entry.body.end;
         }
@@ -150,11 +162,12 @@ impl<'m> Module<'m> {
     }
 
     #[cold]
+    #[inline(never)]
     fn search(&self, address: u64) -> Result<Option<usize>> {
-        let mut offset = 0;
+        let (mut offset, mut function) = (0, Function::UNKNOWN);
         while let Some(entry) = self.entry(offset)? {
             if entry.id != 0 {
-                let function = self.read(offset)?;
+                self.read(offset, &mut function)?;
                 if (function.start..function.end).contains(&address) {
                     return Ok(Some(offset));
                 }
@@ -166,6 +179,7 @@ impl<'m> Module<'m> {
 
     /// Searches the table of `.eh_frame_hdr` (LSB core §10.6.2). Without one, or in an encoding
     /// whose entries differ in size, `.eh_frame` itself is read.
+    #[inline(never)]
     fn look_up(&self, header: &Section<'_>, address: u64) -> Result<Option<usize>> {
         let mut reader = EndianSlice::new(header.data, LittleEndian);
         let version = reader.read_u8()?;
@@ -211,11 +225,12 @@ impl<'m> Module<'m> {
     }
 
     /// The FDE at `offset`, with its CIE.
-    fn read(&self, offset: usize) -> Result<Function<'m>> {
+    fn read(&self, offset: usize, function: &mut Function<'m>) -> Result<()> {
         let invalid = Error::NoEntryAtGivenOffset(offset as u64);
         let entry = self.entry(offset)?.filter(|entry| entry.id != 0).ok_or(invalid)?;
         let cie = entry.id_at.checked_sub(entry.id as usize).ok_or(invalid)?;
-        let cie = self.cie(cie)?;
+        self.read_cie(cie, &mut function.cie)?;
+        let cie = &function.cie;
         let mut reader = self.reader(entry.body)?;
         let mut bases = self.bases();
         let at = |reader: &Bytes<'_>| entry.body.end - reader.len();
@@ -235,11 +250,16 @@ impl<'m> Module<'m> {
             }
         }
         let program = Span { start: at(&reader), end: entry.body.end };
-        let lsda = lsda.map(Pointer::address);
-        Ok(Function { module: *self, cie, program, start, end, lsda })
+        function.module = *self;
+        function.program = program;
+        function.start = start;
+        function.end = end;
+        function.lsda = lsda.map(Pointer::address);
+        Ok(())
     }
 
-    fn cie(&self, offset: usize) -> Result<Cie> {
+    #[inline(never)]
+    fn read_cie(&self, offset: usize, cie: &mut Cie) -> Result<()> {
         let invalid = Error::NotCieId(offset as u64);
         let entry = self.entry(offset)?.filter(|entry| entry.id == 0).ok_or(invalid)?;
         let mut reader = self.reader(entry.body)?;
@@ -255,11 +275,9 @@ impl<'m> Module<'m> {
         if version == 4 && (reader.read_u8()?, reader.read_u8()?) != (8, 0) {
             return Err(Error::UnknownAugmentation);
         }
-        let mut cie = Cie {
-            code_factor: reader.read_uleb128()?,
-            data_factor: reader.read_sleb128()?,
-            ..Cie::NEW
-        };
+        *cie = Cie::NEW;
+        cie.code_factor = reader.read_uleb128()?;
+        cie.data_factor = reader.read_sleb128()?;
         let return_address =
             if version == 1 { reader.read_u8()?.into() } else { reader.read_uleb128()? };
         if return_address != RETURN_ADDRESS {
@@ -269,12 +287,12 @@ impl<'m> Module<'m> {
             cie.sized = true;
             let length = length(&mut reader)?;
             let data = reader.split(length)?;
-            self.augmentation(&mut cie, letters, data, entry.body.end - reader.len())?;
+            self.augmentation(cie, letters, data, entry.body.end - reader.len())?;
         } else if !matches!(augmentation.slice(), b"" | b"eh") {
             return Err(Error::UnknownAugmentation);
         }
         cie.program = Span { start: entry.body.end - reader.len(), end: entry.body.end };
-        Ok(cie)
+        Ok(())
     }
 
     /// What the letters after `z` announce; `end` is where `data` ends in the section.

@@ -56,18 +56,7 @@ impl Context {
     /// Finds out about the frame where the cursor stands.
     #[inline(always)]
     fn look(&mut self) -> Result<(), UnwindError> {
-        self.find_function()?;
-        self.find_exit()
-    }
-
-    #[inline(never)]
-    fn find_function(&mut self) -> Result<(), UnwindError> {
-        self.function = self.cursor.function()?;
-        Ok(())
-    }
-
-    #[inline(never)]
-    fn find_exit(&mut self) -> Result<(), UnwindError> {
+        self.cursor.find_function(&mut self.function)?;
         self.exit = self.cursor.exit(&self.function)?;
         self.cfa = self.cursor.cfa(&self.function, self.exit)?;
         Ok(())
@@ -136,7 +125,8 @@ impl Context {
 /// 3. `stack` contains the frames of this stack.
 #[inline(never)]
 pub unsafe fn raise(exception: *mut Exception, stack: StackBounds) -> RaiseError {
-    let registers = Registers::here();
+    let mut registers = Registers::new();
+    registers.capture();
     // SAFETY: handed on to this function's caller.
     unsafe { two_phases(exception, &registers, Pc::Return(registers.ip()), stack) }
 }
@@ -167,7 +157,8 @@ pub unsafe fn raise_from(
 /// `exception` is the one that the landing pad was entered with.
 #[inline(never)]
 pub unsafe fn resume(exception: *mut Exception) -> ! {
-    let registers = Registers::here();
+    let mut registers = Registers::new();
+    registers.capture();
     // SAFETY: the exception is valid (contract).
     let handler = unsafe { (*exception).private_2 };
     // SAFETY: phase 1 found the handler's frame inside this very stack, so all between here and

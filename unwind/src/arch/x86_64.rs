@@ -24,9 +24,15 @@ impl Registers {
     #[inline(always)]
     pub fn here() -> Self {
         let mut registers = Self::new();
-        // SAFETY: `capture` writes the seventeen words of a valid `Registers` and nothing else.
-        unsafe { capture(&mut registers) };
+        registers.capture();
         registers
+    }
+
+    /// As [`here`](Self::here), into a place that is there already.
+    #[inline(always)]
+    pub fn capture(&mut self) {
+        // SAFETY: `capture` writes words of a valid `Registers` and nothing else.
+        unsafe { capture(self) };
     }
 }
 

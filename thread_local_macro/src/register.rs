@@ -1,0 +1,179 @@
+//! The way from a storage to the task's list of destructors, and back when the task ends.
+//!
+//! ```text
+//!  first access ─► register ─► unspool_tls's list ─► destroy ─► state := Destroyed, drop value
+//! ```
+//!
+//! A value is visible only if its destructor is on the list.
+
+use unspool_tls::{Destructor, OutOfMemory, register_destructor};
+
+/// Where a storage registers its destructor: the task's list, or a list of a test.
+pub(crate) type Register =
+    unsafe fn(object: *mut u8, destructor: Destructor) -> Result<(), OutOfMemory>;
+
+/// The running task's list.
+pub(crate) const CURRENT_TASK: Register = register_destructor;
+
+/// Something whose value a destructor can end.
+pub(crate) trait Destroy {
+    /// Marks the value as destroyed, then drops it.
+    ///
+    /// # Safety
+    /// The value is alive and in use by nobody.
+    unsafe fn destroy(&self);
+}
+
+/// Registers `storage` for destruction.
+///
+/// # Panics
+/// There is no memory to record it. A storage calls this before its value becomes visible, so
+/// the panic leaves it as if the access had not been made.
+///
+/// # Safety
+/// 1. `register` may be called here.
+/// 2. `storage` stays where it is, and can be destroyed, until its destructor has run.
+pub(crate) unsafe fn register<S: Destroy>(register: Register, storage: &S) {
+    let object = core::ptr::from_ref(storage).cast_mut().cast();
+    // SAFETY: The caller may call it (1), and `destroy::<S>` may be called with this storage (2).
+    if unsafe { register(object, destroy::<S>) }.is_err() {
+        no_memory();
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn no_memory() -> ! {
+    panic!("cannot register a thread-local destructor: out of memory")
+}
+
+/// What the list calls. It cannot unwind: the ABI turns a panic that arrives here into an abort.
+///
+/// # Safety
+/// `storage` points to an `S` that was registered, and this is the one call for it.
+unsafe extern "C" fn destroy<S: Destroy>(storage: *mut u8) {
+    let abort = AbortOnUnwind;
+    // SAFETY: A registered `S` stays in place until this call ends (contract of `register`).
+    let storage = unsafe { &*storage.cast::<S>() };
+    // SAFETY: Registered means alive, and a task runs destructors when it uses nothing else.
+    unsafe { storage.destroy() };
+    core::mem::forget(abort);
+}
+
+/// Says why before the abort: dropped only if a destructor unwinds.
+struct AbortOnUnwind;
+
+impl Drop for AbortOnUnwind {
+    fn drop(&mut self) {
+        panic!("fatal runtime error: thread local panicked on drop, aborting")
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    //! A list of destructors for tests: the host's thread control block is not ours to use.
+
+    use std::cell::RefCell;
+    use std::vec::Vec;
+
+    use unspool_tls::{Destructor, OutOfMemory};
+
+    std::thread_local! {
+        static LIST: RefCell<Vec<(*mut u8, Destructor)>> = const { RefCell::new(Vec::new()) };
+        static LOG: RefCell<Vec<&'static str>> = const { RefCell::new(Vec::new()) };
+    }
+
+    /// Records a destructor on this thread's list.
+    pub(crate) unsafe fn accept(object: *mut u8, destroy: Destructor) -> Result<(), OutOfMemory> {
+        LIST.with_borrow_mut(|list| list.push((object, destroy)));
+        Ok(())
+    }
+
+    /// Has no memory.
+    pub(crate) unsafe fn refuse(_: *mut u8, _: Destructor) -> Result<(), OutOfMemory> {
+        Err(OutOfMemory)
+    }
+
+    /// How many destructors are on the list.
+    pub(crate) fn registered() -> usize {
+        LIST.with_borrow(Vec::len)
+    }
+
+    /// Ends the task: the last registered first, until none is left.
+    pub(crate) fn end_task() {
+        while let Some((object, destroy)) = LIST.with_borrow_mut(Vec::pop) {
+            // SAFETY: The tests keep what they register in place until the task has ended.
+            unsafe { destroy(object) };
+        }
+    }
+
+    /// Notes that something happened.
+    pub(crate) fn note(event: &'static str) {
+        LOG.with_borrow_mut(|log| log.push(event));
+    }
+
+    /// What happened since the last call.
+    pub(crate) fn events() -> Vec<&'static str> {
+        LOG.take()
+    }
+
+    /// The message of the panic that `f` ends with.
+    pub(crate) fn panic_of(f: impl FnOnce()) -> std::string::String {
+        let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(f));
+        let payload = caught.expect_err("no panic");
+        match payload.downcast_ref::<&str>() {
+            Some(text) => (*text).into(),
+            None => payload.downcast_ref::<std::string::String>().unwrap().clone(),
+        }
+    }
+
+    /// Notes its name when it is dropped.
+    pub(crate) struct Noisy(pub(crate) &'static str);
+
+    impl Drop for Noisy {
+        fn drop(&mut self) {
+            note(self.0);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::env;
+    use std::process::Command;
+
+    use super::testing::{accept, end_task};
+    use super::*;
+
+    const CHILD: &str = "UNSPOOL_TEST_PANIC_IN_DESTRUCTOR";
+
+    struct Panics;
+
+    impl Destroy for Panics {
+        unsafe fn destroy(&self) {
+            panic!("from the destructor");
+        }
+    }
+
+    #[test]
+    fn a_destructor_that_panics_ends_the_program_with_the_words_of_std() {
+        if env::var_os(CHILD).is_some() {
+            // SAFETY: The list is the test's, and a constant without bytes stays in place.
+            unsafe { register(accept, &Panics) };
+            end_task();
+            return;
+        }
+        let name =
+            "register::tests::a_destructor_that_panics_ends_the_program_with_the_words_of_std";
+        let child = Command::new(env::current_exe().unwrap())
+            .args(["--exact", name, "--nocapture"])
+            .env(CHILD, "1")
+            .output()
+            .unwrap();
+        let output = std::string::String::from_utf8_lossy(&child.stderr);
+        assert_eq!(child.status.code(), None, "no signal ended it: {output}");
+        assert!(output.contains("from the destructor"), "{output}");
+        let words = "fatal runtime error: thread local panicked on drop, aborting";
+        assert!(output.contains(words), "{output}");
+    }
+}
