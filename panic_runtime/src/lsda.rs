@@ -8,8 +8,8 @@
 //! bounds-checked: a damaged table is an error, not a wrong jump target read from beyond it.
 #![forbid(unsafe_code)]
 
-use gimli::constants;
-use gimli::{DwEhPe, EndianSlice, LittleEndian, Reader};
+use gimli::{DwEhPe, EndianSlice, LittleEndian, Reader, constants};
+use unspool_unwind::encoding::{Bases, Bytes, Pointer, number, pointer};
 
 /// What a frame wants to do about an exception.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,18 +38,11 @@ pub(crate) struct Lsda<'a> {
     pub(crate) function: u64,
 }
 
-type Bytes<'a> = EndianSlice<'a, LittleEndian>;
-
 impl Lsda<'_> {
     /// What to do at `ip`, the address of an instruction of the function.
     pub(crate) fn action(&self, ip: u64) -> gimli::Result<Action> {
         let mut reader = EndianSlice::new(self.data, LittleEndian);
-        let start_encoding = DwEhPe(reader.read_u8()?);
-        let landing_base = if start_encoding == constants::DW_EH_PE_omit {
-            self.function
-        } else {
-            self.pointer(&mut reader, start_encoding)?
-        };
+        let landing_base = self.landing_base(&mut reader)?;
         if DwEhPe(reader.read_u8()?) != constants::DW_EH_PE_omit {
             // The offset of the type table, which Rust has no use for.
             reader.read_uleb128()?;
@@ -60,9 +53,9 @@ impl Lsda<'_> {
         let mut sites = reader.split(length)?;
         let actions = reader;
         while !sites.is_empty() {
-            let start = self.function.wrapping_add(self.pointer(&mut sites, encoding)?);
-            let length = self.pointer(&mut sites, encoding)?;
-            let landing_pad = self.pointer(&mut sites, encoding)?;
+            let start = self.function.wrapping_add(number(&mut sites, encoding)?);
+            let length = number(&mut sites, encoding)?;
+            let landing_pad = number(&mut sites, encoding)?;
             let action = sites.read_uleb128()?;
             // Call sites are sorted by their start.
             if ip < start {
@@ -78,27 +71,15 @@ impl Lsda<'_> {
         Ok(Action::Terminate)
     }
 
-    /// A number or pointer in one of the encodings of LSB core §10.5.1.
-    fn pointer(&self, reader: &mut Bytes<'_>, encoding: DwEhPe) -> gimli::Result<u64> {
-        let offset = self.data.len() - reader.len();
-        let value = match encoding.format() {
-            constants::DW_EH_PE_absptr
-            | constants::DW_EH_PE_udata8
-            | constants::DW_EH_PE_sdata8 => reader.read_u64()?,
-            constants::DW_EH_PE_uleb128 => reader.read_uleb128()?,
-            constants::DW_EH_PE_udata2 => u64::from(reader.read_u16()?),
-            constants::DW_EH_PE_udata4 => u64::from(reader.read_u32()?),
-            constants::DW_EH_PE_sdata2 => i64::from(reader.read_i16()?) as u64,
-            constants::DW_EH_PE_sdata4 => i64::from(reader.read_i32()?) as u64,
-            _ => return Err(gimli::Error::UnsupportedPointerEncoding(encoding)),
-        };
-        match encoding.application() {
-            constants::DW_EH_PE_absptr => Ok(value),
-            constants::DW_EH_PE_pcrel => {
-                Ok(self.address.wrapping_add(offset as u64).wrapping_add(value))
-            }
-            _ => Err(gimli::Error::UnsupportedPointerEncoding(encoding)),
+    /// What landing pads are relative to: the function, unless the area says otherwise.
+    fn landing_base(&self, reader: &mut Bytes<'_>) -> gimli::Result<u64> {
+        let encoding = DwEhPe(reader.read_u8()?);
+        if encoding == constants::DW_EH_PE_omit {
+            return Ok(self.function);
         }
+        let bases = Bases { section: self.address, function: self.function, ..Bases::default() };
+        let position = self.data.len() - reader.len();
+        Ok(pointer(reader, position, encoding, &bases)?.map_or(0, Pointer::address))
     }
 }
 

@@ -347,3 +347,6 @@ impl Program<'_, '_> {
         UnwindError::BadTable { pc: self.target, source }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -386,3 +386,6 @@ fn length(reader: &mut Bytes<'_>) -> Result<usize> {
     let length = reader.read_uleb128()?;
     usize::try_from(length).map_err(|_| Error::OffsetOutOfBounds(length))
 }
+
+#[cfg(test)]
+mod tests;

@@ -47,6 +47,8 @@ mod modules;
 mod raise;
 mod registers;
 mod rule;
+#[cfg(test)]
+mod sample;
 mod stack;
 
 pub use address::Pc;
