@@ -15,8 +15,8 @@ use core::any::Any;
 use unspool_unwind::{Pc, Registers};
 
 use crate::catch::exception;
-use crate::handler::{fatal, trace};
-use crate::platform::{Console, platform};
+use crate::handler::{fatal, report_trace};
+use crate::platform::{Console, platform, trace_from};
 
 /// Reports a CPU fault with a trace from the faulting instruction, and unwinds the task with
 /// `payload` to whoever catches.
@@ -37,7 +37,7 @@ pub unsafe fn unwind_fault(
     let reported = state.report(|| {
         // The console cannot fail.
         let _ = writeln!(Console, "\nthread {} faulted at {pc:#x}:\n{reason}", platform().task());
-        trace(*registers, pc);
+        report_trace(trace_from(registers, pc));
     });
     if !reported {
         fatal(format_args!("CPU fault at {pc:#x} while processing panic: {reason}"));

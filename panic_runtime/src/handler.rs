@@ -11,11 +11,10 @@ use core::panic::{Location, PanicInfo};
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use unspool_stack_trace::{Style, end_short};
-use unspool_unwind::{Pc, Registers};
 
 use crate::catch;
 use crate::payload;
-use crate::platform::{Console, platform, print_trace};
+use crate::platform::{Console, StackTrace, platform, print_trace, trace};
 
 /// Writes std's words for an error that nothing can be done about, and halts.
 pub(crate) fn fatal(reason: fmt::Arguments<'_>) -> ! {
@@ -29,7 +28,7 @@ static FIRST: AtomicBool = AtomicBool::new(true);
 /// Reports a panic: the default hook of std. A panic while reporting one ends the program.
 #[inline(never)]
 pub(crate) fn report(location: Option<&Location<'_>>, message: fmt::Arguments<'_>) {
-    let registers = Registers::here();
+    let trace = trace();
     let reported = platform().state().report(|| {
         // The console cannot fail.
         let _ = match location {
@@ -38,7 +37,7 @@ pub(crate) fn report(location: Option<&Location<'_>>, message: fmt::Arguments<'_
             }
             None => writeln!(Console, "\nthread {} panicked:\n{message}", platform().task()),
         };
-        trace(registers, Pc::Return(registers.ip()));
+        report_trace(trace);
     });
     if !reported {
         cut_short(location, message);
@@ -46,11 +45,11 @@ pub(crate) fn report(location: Option<&Location<'_>>, message: fmt::Arguments<'_
 }
 
 /// The trace of a report, in the platform's style.
-pub(crate) fn trace(registers: Registers, pc: Pc) {
+pub(crate) fn report_trace(trace: StackTrace) {
     let style = platform().backtrace_style();
     let first = FIRST.swap(false, Ordering::Relaxed);
     if style != Style::Off {
-        print_trace(registers, pc, style);
+        print_trace(trace, style);
     } else if first {
         let _ = writeln!(Console, "{}", platform().backtrace_note());
     }

@@ -38,6 +38,6 @@ pub use fault::unwind_fault;
 pub use handler::begin_panic;
 pub use payload::MessageLost;
 pub use personality::rust_eh_personality;
-pub use platform::{Platform, TaskName, backtrace, set_platform};
+pub use platform::{Platform, StackTrace, TaskName, backtrace, platform, set_platform, trace};
 pub use state::{TaskState, panicking};
 pub use unspool_stack_trace::Style as BacktraceStyle;

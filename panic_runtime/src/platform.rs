@@ -9,7 +9,9 @@ use core::fmt::{self, Write};
 
 use spin::Once;
 use unspool_stack_trace::{NoSymbols, Style, Symbolize, Trace};
-use unspool_unwind::{Cursor, Pc, RaiseError, Registers, StackBounds, global, set_dead_end};
+use unspool_unwind::{
+    Cursor, Modules, Pc, RaiseError, Registers, StackBounds, global, set_dead_end,
+};
 
 use crate::handler::fatal;
 use crate::state::TaskState;
@@ -99,7 +101,8 @@ pub fn set_platform(platform: &'static dyn Platform) {
     set_dead_end(unwinding_stuck);
 }
 
-pub(crate) fn platform() -> &'static dyn Platform {
+/// The program's platform; one that is silent and knows nothing if none is set.
+pub fn platform() -> &'static dyn Platform {
     PLATFORM.get().copied().unwrap_or(&Unset)
 }
 
@@ -117,17 +120,31 @@ impl Write for Console {
     }
 }
 
+/// A trace of the caller's stack, by the program's unwind tables.
+pub type StackTrace = Trace<'static, StackBounds, Modules>;
+
+/// The frames of the caller's stack; the first one is the caller's own.
+///
+/// They are read when the iterator is asked for them: use it before the calling function returns.
+#[inline(always)]
+pub fn trace() -> StackTrace {
+    let registers = Registers::here();
+    trace_from(&registers, Pc::Return(registers.ip()))
+}
+
+/// The frames from one with these registers.
+pub(crate) fn trace_from(registers: &Registers, pc: Pc) -> StackTrace {
+    let stack = platform().stack().above(registers.sp());
+    Trace::new(Cursor::new(*registers, pc, stack, global()))
+}
+
 /// Prints a trace of the caller's stack to the platform's console.
 #[inline(never)]
 pub fn backtrace(style: Style) {
-    let registers = Registers::here();
-    print_trace(registers, Pc::Return(registers.ip()), style);
+    print_trace(trace(), style);
 }
 
-pub(crate) fn print_trace(registers: Registers, pc: Pc, style: Style) {
-    let platform = platform();
-    let stack = platform.stack().above(registers.sp());
-    let trace = Trace::new(Cursor::new(registers, pc, stack, global()));
+pub(crate) fn print_trace(trace: StackTrace, style: Style) {
     // The console cannot fail.
-    let _ = unspool_stack_trace::print(&mut Console, trace, style, platform.symbols());
+    let _ = unspool_stack_trace::print(&mut Console, trace, style, platform().symbols());
 }

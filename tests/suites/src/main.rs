@@ -1,1 +1,79 @@
-fn main(){}
+//! The suites: what only a running kernel can show.
+//!
+//! ```text
+//!   main ─► each test in a task of its own ─► join ─► `test NAME ... ok`
+//!                                                     last line: `N passed, N failed`
+//! ```
+//!
+//! The same program runs in QEMU and as a bare Linux process; tests do not ask which. Words on
+//! the command line select the tests whose names contain one of them; `die:NAME` runs one of the
+//! programs that must not survive (see `deaths`).
+#![no_std]
+#![no_main]
+#![feature(thread_local)]
+
+extern crate alloc;
+
+mod deaths;
+mod faults;
+mod loading;
+mod panics;
+mod random;
+mod support;
+mod thread_locals;
+mod tls;
+mod traces;
+
+use alloc::vec::Vec;
+
+use unspool_kernel::{Boot, ExitCode, println, task};
+
+/// One test: it passes if it returns.
+pub struct Test {
+    name: &'static str,
+    run: fn(),
+}
+
+/// The tests of a module, by the names of their functions.
+#[macro_export]
+macro_rules! tests {
+    ($($name:ident),* $(,)?) => {
+        /// The tests of this module.
+        pub const TESTS: &[$crate::Test] =
+            &[$($crate::Test { name: stringify!($name), run: $name }),*];
+    };
+}
+
+const SUITES: &[(&str, &[Test])] = &[
+    ("tls", tls::TESTS),
+    ("thread_locals", thread_locals::TESTS),
+    ("panics", panics::TESTS),
+    ("random", random::TESTS),
+    ("traces", traces::TESTS),
+    ("faults", faults::TESTS),
+    ("loading", loading::TESTS),
+];
+
+unspool_kernel::entry!(main);
+
+fn main(boot: &Boot) -> ExitCode {
+    let words: Vec<&str> = boot.args().collect();
+    if let Some(name) = words.iter().find_map(|word| word.strip_prefix("die:")) {
+        return deaths::run(name);
+    }
+    let (mut passed, mut failed) = (0, 0);
+    for (suite, tests) in SUITES {
+        for test in *tests {
+            let selected = |word: &&str| suite.contains(*word) || test.name.contains(*word);
+            if !words.is_empty() && !words.iter().any(selected) {
+                continue;
+            }
+            let outcome = task::spawn(test.name, test.run).join();
+            let word = if outcome.is_ok() { "ok" } else { "FAILED" };
+            println!("test {suite}::{} ... {word}", test.name);
+            if outcome.is_ok() { passed += 1 } else { failed += 1 }
+        }
+    }
+    println!("{passed} passed, {failed} failed");
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

@@ -1,0 +1,89 @@
+//! Programs that must not survive: each ends with a reason on the console and exit code 101.
+//!
+//! The test runner starts the suites with `die:NAME` and compares what was said.
+
+use alloc::boxed::Box;
+use core::hint::black_box;
+
+use unspool::panic::{catch_unwind, platform, resume_unwind};
+use unspool::thread_local;
+use unspool::unwind::{Exception, raise};
+use unspool_kernel::{ExitCode, println, task};
+
+/// Dies as `name` says. Returns only if there is no such death, or if it was survived.
+pub fn run(name: &str) -> ExitCode {
+    let die: fn() = match name {
+        "drop_panics_during_cleanup" => drop_panics_during_cleanup,
+        "panic_leaves_extern_c" => panic_leaves_extern_c,
+        "thread_local_panics_on_drop" => thread_local_panics_on_drop,
+        "display_panics" => display_panics,
+        "foreign_exception" => foreign_exception,
+        "stack_overflow" => stack_overflow,
+        _ => {
+            println!("no such death: {name}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let outcome = task::spawn("dies", die).join();
+    println!("survived: {}", outcome.is_ok());
+    ExitCode::FAILURE
+}
+
+struct PanicsOnDrop;
+
+impl Drop for PanicsOnDrop {
+    fn drop(&mut self) {
+        panic!("while dropping");
+    }
+}
+
+fn drop_panics_during_cleanup() {
+    let _ = catch_unwind(|| {
+        let _bad = PanicsOnDrop;
+        resume_unwind(Box::new(()));
+    });
+}
+
+fn panic_leaves_extern_c() {
+    extern "C" fn wall() {
+        panic!("against the wall");
+    }
+    let _ = catch_unwind(|| black_box(wall as extern "C" fn())());
+}
+
+fn thread_local_panics_on_drop() {
+    thread_local! {
+        static BAD: PanicsOnDrop = const { PanicsOnDrop };
+    }
+    BAD.with(|_| ());
+}
+
+/// A message that panics while it is being printed.
+fn display_panics() {
+    struct Worse;
+    impl core::fmt::Display for Worse {
+        fn fmt(&self, _: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+            panic!("while formatting")
+        }
+    }
+    panic!("{Worse}");
+}
+
+fn foreign_exception() {
+    let _ = catch_unwind(|| {
+        let exception = Box::leak(Box::new(Exception::new(u64::from_be_bytes(*b"ELSEELSE"), None)));
+        // SAFETY: the exception is never freed; the kernel has registered its tables and knows
+        // this stack.
+        let error = unsafe { raise(exception, platform().stack()) };
+        println!("not raised: {error}");
+    });
+}
+
+fn stack_overflow() {
+    #[inline(never)]
+    fn deeper(n: u64) -> u64 {
+        let numbers = black_box([n; 64]);
+        deeper(n + 1) + numbers[(n % 64) as usize]
+    }
+    black_box(deeper(0));
+}

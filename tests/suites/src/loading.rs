@@ -1,0 +1,197 @@
+//! Objects: good ones run, bad ones leave nothing behind.
+
+use alloc::format;
+use alloc::string::{String, ToString};
+
+use unspool::loader::Object;
+use unspool::panic::{catch_unwind, platform};
+use unspool_kernel::loader;
+use unspool_kernel::platform::tls_registry;
+
+use crate::support::module;
+
+crate::tests![
+    c_objects_run,
+    rust_objects_run_and_write_their_data,
+    a_panic_in_an_object_is_caught_outside_and_drops_on_both_sides,
+    a_trace_names_functions_of_an_object,
+    every_truncation_is_an_error_that_leaves_nothing,
+    an_object_for_another_machine_is_refused,
+    an_unknown_relocation_is_refused,
+    all_undefined_symbols_are_listed,
+    thread_local_storage_that_does_not_fit_is_refused,
+];
+
+/// What a failed load must leave as it was.
+#[derive(PartialEq, Eq, Debug)]
+struct Footprint {
+    objects: usize,
+    modules: usize,
+    surplus: usize,
+    pages: usize,
+    heap: usize,
+}
+
+fn footprint() -> Footprint {
+    Footprint {
+        objects: loader().objects().count(),
+        modules: unspool::unwind::global().len(),
+        surplus: tls_registry().surplus_free(),
+        pages: unspool_kernel::loaded_pages(),
+        heap: unspool_kernel::heap::used(),
+    }
+}
+
+/// Loads what must not load; the error as text.
+fn refused(bytes: &[u8]) -> String {
+    let before = footprint();
+    let text = loader().load("refused.o", bytes).map(Object::name).unwrap_err().to_string();
+    let after = footprint();
+    assert_eq!(Footprint { heap: after.heap - text.capacity(), ..after }, before);
+    text
+}
+
+/// A function of an object.
+fn function(object: &Object<'_>, name: &str) -> *const () {
+    let address = object.symbol(name).unwrap_or_else(|| panic!("no {name}"));
+    core::ptr::with_exposed_provenance(address as usize)
+}
+
+fn c_objects_run() {
+    for name in ["plain.static.o", "plain.pic.o"] {
+        let object = loader().load(name, module(name)).unwrap();
+        // SAFETY: the functions of `tests/objects/plain.c`, with their types.
+        let (prime, calls, fill) = unsafe {
+            (
+                core::mem::transmute::<*const (), extern "C" fn(u32) -> i32>(function(
+                    object,
+                    "plain_prime",
+                )),
+                core::mem::transmute::<*const (), extern "C" fn() -> i32>(function(
+                    object,
+                    "plain_calls",
+                )),
+                core::mem::transmute::<*const (), extern "C" fn(i32) -> i32>(function(
+                    object,
+                    "plain_fill",
+                )),
+            )
+        };
+        assert_eq!([0, 3, 5, 6].map(prime), [2, 7, 13, -1]);
+        assert_eq!(calls(), 104);
+        assert_eq!(fill(3), 3 * 64);
+    }
+}
+
+/// `tests/objects/panics.rs`.
+struct Panics {
+    drops: extern "C" fn() -> u32,
+    call: extern "C-unwind" fn(usize, u32) -> u32,
+    scratch: extern "C" fn(usize, u32) -> u32,
+}
+
+fn panics(name: &str) -> Panics {
+    let object = match loader().objects().find(|object| object.name() == name) {
+        Some(object) => object,
+        None => loader().load(name, module(name)).unwrap(),
+    };
+    // SAFETY: the functions of `tests/objects/panics.rs`, with their types.
+    unsafe {
+        Panics {
+            drops: core::mem::transmute::<*const (), extern "C" fn() -> u32>(function(
+                object,
+                "object_drops",
+            )),
+            call: core::mem::transmute::<*const (), extern "C-unwind" fn(usize, u32) -> u32>(
+                function(object, "object_call"),
+            ),
+            scratch: core::mem::transmute::<*const (), extern "C" fn(usize, u32) -> u32>(function(
+                object,
+                "object_scratch",
+            )),
+        }
+    }
+}
+
+const PANICS: [&str; 2] = ["panics.static.o", "panics.pic.o"];
+
+fn rust_objects_run_and_write_their_data() {
+    for name in PANICS {
+        let object = panics(name);
+        assert_eq!(((object.call)(0, 21), (object.call)(1, 5)), (42, 15));
+        assert_eq!((object.scratch)(3, 8), 3);
+        assert_eq!((object.scratch)(3, 9), 8);
+    }
+}
+
+fn a_panic_in_an_object_is_caught_outside_and_drops_on_both_sides() {
+    for name in PANICS {
+        let object = panics(name);
+        let before = (object.drops)();
+        let payload = catch_unwind(|| (object.call)(2, 5)).unwrap_err();
+        let message = payload.downcast_ref::<String>().map(String::as_str);
+        assert_eq!(message, Some("object asked to fail with 5"));
+        assert_eq!((object.drops)() - before, 2);
+        // A bounds check, in the object's own words for its own source.
+        let payload = catch_unwind(|| (object.call)(3, 5)).unwrap_err();
+        let message = payload.downcast_ref::<String>().unwrap();
+        assert_eq!(message, "index out of bounds: the len is 3 but the index is 3");
+    }
+}
+
+fn a_trace_names_functions_of_an_object() {
+    let object = panics(PANICS[0]);
+    let address = object.call as *const () as u64;
+    let symbol = platform().symbols().symbolize(address + 1).unwrap();
+    assert_eq!((symbol.name, symbol.address), ("object_call", address));
+}
+
+fn every_truncation_is_an_error_that_leaves_nothing() {
+    let whole = module("tls.pic.o");
+    for length in (0..whole.len()).step_by(61) {
+        refused(&whole[..length]);
+    }
+}
+
+fn an_object_for_another_machine_is_refused() {
+    let mut bytes = module("plain.pic.o").to_vec();
+    // e_machine = EM_AARCH64.
+    bytes[18..20].copy_from_slice(&183u16.to_le_bytes());
+    let text = refused(&bytes);
+    assert!(text.contains("machine") && text.contains("183"), "{text}");
+}
+
+/// The bytes of the n-th field of the first `.rela.text*` entry of an object.
+fn first_relocation(bytes: &[u8]) -> usize {
+    let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap()) as usize;
+    let half = |at: usize| usize::from(u16::from_le_bytes(bytes[at..at + 2].try_into().unwrap()));
+    let (headers, count) = (word(0x28), half(0x3c));
+    let rela = (0..count).map(|n| headers + n * 64).find(|&header| {
+        // SHT_RELA, for an executable section.
+        let target = u32::from_le_bytes(bytes[header + 44..header + 48].try_into().unwrap());
+        bytes[header + 4] == 4 && word(headers + target as usize * 64 + 8) & 4 != 0
+    });
+    word(rela.expect("code with relocations") + 24)
+}
+
+fn an_unknown_relocation_is_refused() {
+    let mut bytes = module("plain.pic.o").to_vec();
+    let info = first_relocation(&bytes) + 8;
+    bytes[info..info + 4].copy_from_slice(&200u32.to_le_bytes());
+    let text = refused(&bytes);
+    assert!(text.contains("200") && text.contains(".text"), "{text}");
+}
+
+fn all_undefined_symbols_are_listed() {
+    for name in ["undefined.static.o", "undefined.pic.o"] {
+        let text = refused(module(name));
+        for symbol in ["function", "variable", "either"] {
+            assert!(text.contains(&format!("nobody_has_this_{symbol}")), "{text}");
+        }
+    }
+}
+
+fn thread_local_storage_that_does_not_fit_is_refused() {
+    let text = refused(module("large_tls.pic.o"));
+    assert!(text.contains(&(8usize << 20).to_string()), "{text}");
+}

@@ -1,0 +1,170 @@
+//! Builds a kernel program and everything it is started with.
+//!
+//! ```text
+//! cargo build demo + plugin ─┬─► demo (ELF) ──► embed symbols ──► NAME.elf
+//!                            └─► plugin (rlib) ─► its object ─┐
+//! rustc tests/objects/* (suites only) ────────────────────────┴─► NAME.cpio
+//! ```
+//!
+//! One cargo invocation builds a kernel and the crate it will load, so that both agree on the
+//! features, and with them on the hashes in the symbols, of all they share.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::command;
+use crate::cpio::{self, Member};
+use crate::embed;
+use crate::objects;
+use crate::packages::{PLUGIN, SUITES};
+use crate::progress::Step;
+use crate::rlib;
+use crate::workspace::Workspace;
+
+/// A build that takes longer hangs.
+const BUILD_LIMIT: Duration = Duration::from_secs(20 * 60);
+/// The linker script of this environment variable replaces the kernel's own.
+const SCRIPT_VARIABLE: &str = "UNSPOOL_LINKER_SCRIPT";
+
+/// A kernel to build.
+pub struct Program<'a> {
+    /// Its package, which has a binary of the same name.
+    pub package: &'a str,
+    /// The name of what is made of it.
+    pub name: &'a str,
+    /// With optimizations (the release profile).
+    pub release: bool,
+    /// Another linker script than the kernel's own.
+    pub script: Option<&'a Path>,
+}
+
+/// A kernel ready to start.
+#[derive(Clone)]
+pub struct Image {
+    /// The ELF file, its symbol table within.
+    pub elf: PathBuf,
+    /// The archive of its modules.
+    pub modules: PathBuf,
+}
+
+/// Builds `program`, showing what goes on.
+///
+/// # Errors
+/// The build fails; the compiler's messages are part of the error.
+pub fn build(workspace: &Workspace, program: &Program<'_>) -> Result<Image> {
+    let step = Step::start(format!("building {}", program.name));
+    let (built, step) = compile(workspace, program, step)?;
+    let plain = fs::read(&built.executable)?;
+    let embedded = embed::embed(&plain)
+        .with_context(|| format!("no symbol table for {}", built.executable.display()))?;
+
+    let mut modules = vec![plugin(&built.plugin)?];
+    if program.package == SUITES {
+        modules.extend(objects::compile(workspace)?);
+    }
+    let archive = cpio::archive(&modules)?;
+
+    let output = workspace.output();
+    fs::create_dir_all(&output)?;
+    let image = Image {
+        elf: output.join(format!("{}.elf", program.name)),
+        modules: output.join(format!("{}.cpio", program.name)),
+    };
+    write(&image.elf, &embedded.elf)?;
+    fs::set_permissions(&image.elf, fs::Permissions::from_mode(0o755))?;
+    write(&image.modules, &archive)?;
+    step.end(&format!(
+        "{} KiB with {} symbols; modules: {}, {} KiB",
+        embedded.elf.len() / 1024,
+        embedded.symbols,
+        modules.len(),
+        archive.len() / 1024
+    ));
+    Ok(image)
+}
+
+fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    // A file that a process still executes cannot be written, but it can be replaced.
+    let _ = fs::remove_file(path);
+    fs::write(path, bytes).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// The plugin's object as a module: `unspool_plugin.o`.
+fn plugin(path: &Path) -> Result<Member> {
+    let bytes = fs::read(path)?;
+    let object = rlib::object(&bytes).with_context(|| path.display().to_string())?;
+    Ok(Member { name: format!("{}.o", crate_name(PLUGIN)), data: object.to_owned() })
+}
+
+fn crate_name(package: &str) -> String {
+    package.replace('-', "_")
+}
+
+/// What cargo made.
+struct Built {
+    executable: PathBuf,
+    plugin: PathBuf,
+}
+
+fn compile(workspace: &Workspace, program: &Program<'_>, mut step: Step) -> Result<(Built, Step)> {
+    let mut cargo = workspace.cargo();
+    cargo.args(["build", "--message-format=json-render-diagnostics"]);
+    cargo.args(["-p", program.package, "-p", PLUGIN]);
+    if program.release {
+        cargo.arg("--release");
+    }
+    match program.script {
+        Some(script) => cargo.env(SCRIPT_VARIABLE, script),
+        None => cargo.env_remove(SCRIPT_VARIABLE),
+    };
+    let finished = command::run(cargo, BUILD_LIMIT, &mut |bytes| step.feed(bytes))?;
+    if !finished.end.success() {
+        step.end("failed");
+        bail!("{} does not build ({}):\n{}", program.package, finished.end, finished.messages());
+    }
+    let built = Built {
+        executable: artifact(&finished.output, program.package, "")
+            .with_context(|| format!("cargo built no executable {}", program.package))?,
+        plugin: artifact(&finished.output, &crate_name(PLUGIN), ".rlib")
+            .with_context(|| format!("cargo built no rlib of {PLUGIN}"))?,
+    };
+    Ok((built, step))
+}
+
+/// Among cargo's messages, the file of target `target` whose name ends in `suffix`.
+fn artifact(messages: &str, target: &str, suffix: &str) -> Option<PathBuf> {
+    messages.lines().filter(|line| line.starts_with('{')).find_map(|line| {
+        let message: Value = serde_json::from_str(line).ok()?;
+        if message["reason"] != "compiler-artifact" || message["target"]["name"] != target {
+            return None;
+        }
+        let kind = if suffix.is_empty() { "bin" } else { "lib" };
+        let kinds = message["target"]["kind"].as_array()?;
+        kinds.iter().filter_map(Value::as_str).find(|each| each.ends_with(kind))?;
+        let files = message["filenames"].as_array()?.iter().filter_map(Value::as_str);
+        files.filter(|file| file.ends_with(suffix)).map(PathBuf::from).next()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn artifacts_are_found_by_target_and_kind() {
+        let messages = r#"   Compiling demo v0.1.0
+{"reason":"compiler-artifact","target":{"name":"build-script-build","kind":["custom-build"]},"filenames":["/t/b"]}
+{"reason":"compiler-artifact","target":{"name":"plugin","kind":["lib"]},"filenames":["/t/p.rlib","/t/p.rmeta"]}
+{"reason":"compiler-artifact","target":{"name":"demo","kind":["bin"]},"filenames":["/t/demo"]}
+{"reason":"build-finished","success":true}"#;
+        assert_eq!(artifact(messages, "demo", ""), Some("/t/demo".into()));
+        assert_eq!(artifact(messages, "plugin", ".rlib"), Some("/t/p.rlib".into()));
+        assert_eq!(artifact(messages, "other", ""), None);
+        assert_eq!(artifact(messages, "plugin", ""), None);
+    }
+}

@@ -1,0 +1,186 @@
+//! `cargo xtask check`: what must hold before a change goes in.
+//!
+//! ```text
+//! fmt · clippy and doc, with std and without · stable · rules
+//! ```
+//!
+//! Every check runs, whatever the others say.
+
+use std::path::Path;
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use clap::Args;
+
+use crate::command::{self, first_line};
+use crate::packages::{STABLE, WITH_STD, WITHOUT_STD};
+use crate::progress::Step;
+use crate::rules;
+use crate::setup::in_path;
+use crate::workspace::Workspace;
+
+/// A check that takes longer hangs.
+const LIMIT: Duration = Duration::from_secs(20 * 60);
+
+/// What to check.
+#[derive(Args)]
+pub struct Options {
+    /// Only the checks with this in their name (fmt, clippy, doc, stable, rules)
+    filter: Option<String>,
+}
+
+/// A check by its name.
+struct Check {
+    name: &'static str,
+    run: fn(&Workspace, &mut Step) -> Result<()>,
+}
+
+const CHECKS: &[Check] = &[
+    Check { name: "fmt", run: fmt },
+    Check { name: "rules", run: architecture },
+    Check {
+        name: "clippy, with std",
+        run: |workspace, step| clippy(workspace, step, Side::WithStd),
+    },
+    Check {
+        name: "clippy, without std",
+        run: |workspace, step| clippy(workspace, step, Side::WithoutStd),
+    },
+    Check { name: "doc, with std", run: |workspace, step| doc(workspace, step, Side::WithStd) },
+    Check {
+        name: "doc, without std",
+        run: |workspace, step| doc(workspace, step, Side::WithoutStd),
+    },
+    Check { name: "stable", run: stable },
+];
+
+/// Does it.
+///
+/// # Errors
+/// The workspace cannot be read.
+pub fn check(options: &Options) -> Result<ExitCode> {
+    let workspace = Workspace::load()?;
+    let filter = options.filter.as_deref().unwrap_or_default();
+    let chosen: Vec<_> = CHECKS.iter().filter(|check| check.name.contains(filter)).collect();
+    if chosen.is_empty() {
+        bail!("no check has `{filter}` in its name");
+    }
+    let mut failed = Vec::new();
+    for check in &chosen {
+        let mut step = Step::start(format!("check: {}", check.name));
+        match (check.run)(&workspace, &mut step) {
+            Ok(()) => step.end("ok"),
+            Err(error) => {
+                step.end("FAILED");
+                eprintln!("{error:#}\n");
+                failed.push(check.name);
+            }
+        }
+    }
+    if failed.is_empty() {
+        println!("{} checks passed", chosen.len());
+        return Ok(ExitCode::SUCCESS);
+    }
+    println!("{} of {} checks failed: {}", failed.len(), chosen.len(), failed.join("; "));
+    Ok(ExitCode::FAILURE)
+}
+
+/// Packages that can be in one build.
+#[derive(Clone, Copy)]
+enum Side {
+    WithStd,
+    WithoutStd,
+}
+
+impl Side {
+    fn select(self, cargo: &mut Command) {
+        let packages = match self {
+            Self::WithStd => WITH_STD,
+            Self::WithoutStd => WITHOUT_STD,
+        };
+        for package in packages {
+            cargo.args(["-p", package]);
+        }
+        if matches!(self, Self::WithStd) {
+            cargo.arg("--no-default-features");
+        }
+    }
+}
+
+fn fmt(workspace: &Workspace, step: &mut Step) -> Result<()> {
+    let mut cargo = workspace.cargo();
+    cargo.args(["fmt", "--all", "--check", "--", "--color=never"]);
+    succeed(cargo, step)?;
+    // Objects for the suites belong to no package.
+    let mut objects = Vec::new();
+    if let Ok(folder) = workspace.root.join("tests/objects").read_dir() {
+        let paths = folder.filter_map(|entry| Some(entry.ok()?.path()));
+        objects.extend(paths.filter(|path| path.extension().is_some_and(|kind| kind == "rs")));
+    }
+    if objects.is_empty() {
+        return Ok(());
+    }
+    let mut rustfmt = Command::new("rustfmt");
+    rustfmt
+        .current_dir(&workspace.root)
+        .args(["--check", "--color=never", "--edition=2024"])
+        .args(objects);
+    succeed(rustfmt, step)
+}
+
+fn clippy(workspace: &Workspace, step: &mut Step, side: Side) -> Result<()> {
+    let mut cargo = workspace.cargo();
+    cargo.arg("clippy");
+    side.select(&mut cargo);
+    if matches!(side, Side::WithStd) {
+        // Kernels have no tests of their own here: they would need std next to their panic handler.
+        cargo.arg("--all-targets");
+    }
+    cargo.args(["--", "-Dwarnings"]);
+    succeed(cargo, step)
+}
+
+fn doc(workspace: &Workspace, step: &mut Step, side: Side) -> Result<()> {
+    let mut cargo = workspace.cargo();
+    cargo.args(["doc", "--no-deps"]).env("RUSTDOCFLAGS", "-Dwarnings");
+    side.select(&mut cargo);
+    succeed(cargo, step)
+}
+
+fn stable(workspace: &Workspace, step: &mut Step) -> Result<()> {
+    if in_path("rustup").is_none() {
+        bail!("the stable toolchain comes from rustup, which is missing: see https://rustup.rs");
+    }
+    if first_line("rustup", &["run", "stable", "rustc", "--version"]).is_none() {
+        let mut install = Command::new("rustup");
+        install.args(["toolchain", "install", "stable", "--profile=minimal"]);
+        succeed(install, step)?;
+    }
+    let mut cargo = Command::new("rustup");
+    cargo.args(["run", "stable", "cargo", "check"]).current_dir(&workspace.root);
+    // Apart, so that neither toolchain waits for the other or evicts its files.
+    cargo.arg("--target-dir").arg(workspace.target.join("stable"));
+    for package in STABLE {
+        cargo.args(["-p", package]);
+    }
+    succeed(cargo, step)
+}
+
+fn architecture(workspace: &Workspace, _: &mut Step) -> Result<()> {
+    let violations = rules::violations(workspace)?;
+    if violations.is_empty() {
+        return Ok(());
+    }
+    let lines: Vec<_> = violations.iter().map(ToString::to_string).collect();
+    bail!("{}", lines.join("\n"));
+}
+
+fn succeed(command: Command, step: &mut Step) -> Result<()> {
+    let name = Path::new(command.get_program()).file_name().unwrap_or_default().to_owned();
+    let finished = command::run(command, LIMIT, &mut |bytes| step.feed(bytes))?;
+    if !finished.end.success() {
+        bail!("{}\n{}: {}", finished.messages(), name.display(), finished.end);
+    }
+    Ok(())
+}

@@ -1,0 +1,191 @@
+//! Puts a kernel's symbol table into the kernel itself.
+//!
+//! ```text
+//! before  │ ELF header │ … │ placeholder      │ … │ section headers │
+//! after   │ ELF header │ … │ placeholder      │ … │ section headers │ pad │ blob │
+//!             program header of .unspool.symbols ───────────────────────────▲
+//! ```
+//!
+//! The table's size is known only after the link, so its segment is the image's last one in memory
+//! and may grow. No other address changes.
+#![forbid(unsafe_code)]
+
+use std::fmt;
+use std::mem::offset_of;
+use std::ops::Range;
+
+use object::LittleEndian as LE;
+use object::elf::{
+    FileHeader64, PT_LOAD, ProgramHeader64, SHF_ALLOC, SHF_EXECINSTR, SHT_SYMTAB, STB_LOCAL,
+    STT_FUNC, STT_NOTYPE, STT_OBJECT, SectionHeader64,
+};
+use object::read::elf::{FileHeader as _, ProgramHeader as _, SectionHeader as _, Sym as _};
+use unspool_stack_trace::table::{self, Entry};
+
+/// The section that the linker script keeps free for the table.
+pub const SECTION: &str = ".unspool.symbols";
+
+/// A kernel that carries its own symbol table.
+pub struct Embedded {
+    /// The ELF file.
+    pub elf: Vec<u8>,
+    /// How many symbols the table has.
+    pub symbols: usize,
+}
+
+/// Why there is no room for a symbol table, or none to embed.
+#[derive(Debug, PartialEq, Eq)]
+pub enum EmbedError {
+    /// The file is not a little-endian ELF64 file with sound headers.
+    NotElf(String),
+    /// The file has no `.symtab`, or nothing in it that could be named in a trace.
+    NoSymbols,
+    /// There is no section for the table.
+    NoSection,
+    /// The section does not start on a page (its address).
+    NotPageAligned(u64),
+    /// No PT_LOAD starts where the section does (its address).
+    NoSegment(u64),
+    /// The segment has more in it than the section (bytes).
+    NotAlone { segment: u64, section: u64 },
+    /// Another segment lies where the table would grow to.
+    Overlap { table: Range<u64>, segment: Range<u64> },
+}
+
+impl fmt::Display for EmbedError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotElf(reason) => write!(f, "not a sound ELF64 file: {reason}"),
+            Self::NoSymbols => write!(f, "no symbols in .symtab: link without strip"),
+            Self::NoSection => write!(
+                f,
+                "no section {SECTION}: the linker script must keep {} zero bytes there, alone in \
+                 the last PT_LOAD",
+                table::PLACEHOLDER
+            ),
+            Self::NotPageAligned(address) => {
+                write!(f, "{SECTION} is at {address:#x}, not on a page of 4096 bytes")
+            }
+            Self::NoSegment(address) => {
+                write!(f, "no PT_LOAD starts at {address:#x}, where {SECTION} is")
+            }
+            Self::NotAlone { segment, section } => write!(
+                f,
+                "{SECTION} ({section} bytes) is not alone in its segment ({segment} bytes)"
+            ),
+            Self::Overlap { table, segment } => write!(
+                f,
+                "the symbol table would fill {table:#x?}, but a segment lies at {segment:#x?}: \
+                 {SECTION} must be the last in memory"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for EmbedError {}
+
+impl From<object::Error> for EmbedError {
+    fn from(error: object::Error) -> Self {
+        Self::NotElf(error.to_string())
+    }
+}
+
+/// `elf`, with the table of its own symbols in [`SECTION`].
+///
+/// # Errors
+/// The file is not as the linker script of a kernel lays it out.
+pub fn embed(elf: &[u8]) -> Result<Embedded, EmbedError> {
+    let (blob, symbols) = {
+        let symbols = symbols(elf)?;
+        (table::build(&symbols), symbols.len())
+    };
+    Ok(Embedded { elf: graft(elf, &blob)?, symbols })
+}
+
+/// What a trace can name and a loaded object can refer to.
+fn symbols(elf: &[u8]) -> Result<Vec<Entry<'_>>, EmbedError> {
+    let header = FileHeader64::<LE>::parse(elf)?;
+    let sections = header.sections(LE, elf)?;
+    let all = sections.symbols(LE, elf, SHT_SYMTAB)?;
+    let mut found = Vec::new();
+    for symbol in all.iter() {
+        let kind = symbol.st_type();
+        let nameable = [STT_FUNC, STT_OBJECT, STT_NOTYPE].contains(&kind);
+        let Some(section) = symbol.st_shndx(LE).index().filter(|_| nameable) else { continue };
+        let flags = sections.section(object::SectionIndex(section.into()))?.sh_flags(LE);
+        let address = symbol.st_value(LE);
+        // A name that is not UTF-8 can be neither printed nor asked for.
+        let name = std::str::from_utf8(symbol.name(LE, all.strings())?).unwrap_or_default();
+        if flags.contains(SHF_ALLOC) && address != 0 && !name.is_empty() {
+            found.push(Entry {
+                name,
+                address,
+                size: symbol.st_size(LE),
+                code: kind == STT_FUNC || flags.contains(SHF_EXECINSTR),
+                global: symbol.st_bind() != STB_LOCAL,
+            });
+        }
+    }
+    if found.is_empty() { Err(EmbedError::NoSymbols) } else { Ok(found) }
+}
+
+/// `elf` with `blob` as the content of [`SECTION`] and of its segment.
+fn graft(elf: &[u8], blob: &[u8]) -> Result<Vec<u8>, EmbedError> {
+    let header = FileHeader64::<LE>::parse(elf)?;
+    let sections = header.sections(LE, elf)?;
+    let segments = header.program_headers(LE, elf)?;
+
+    let (section_index, section) =
+        sections.section_by_name(LE, SECTION.as_bytes()).ok_or(EmbedError::NoSection)?;
+    let address = section.sh_addr(LE);
+    if !address.is_multiple_of(4096) {
+        return Err(EmbedError::NotPageAligned(address));
+    }
+    let loads = || segments.iter().enumerate().filter(|(_, each)| each.p_type(LE) == PT_LOAD);
+    let (segment_index, segment) = loads()
+        .find(|(_, each)| each.p_vaddr(LE) == address)
+        .ok_or(EmbedError::NoSegment(address))?;
+    if segment.p_memsz(LE) != section.sh_size(LE) {
+        return Err(EmbedError::NotAlone {
+            segment: segment.p_memsz(LE),
+            section: section.sh_size(LE),
+        });
+    }
+    let table = address..address + blob.len() as u64;
+    for (index, each) in loads() {
+        let taken = each.p_vaddr(LE)..each.p_vaddr(LE).saturating_add(each.p_memsz(LE));
+        if index != segment_index && taken.start < table.end && table.start < taken.end {
+            return Err(EmbedError::Overlap { table, segment: taken });
+        }
+    }
+
+    // ELF gABI, program header: p_offset and p_vaddr agree modulo p_align.
+    let align = segment.p_align(LE).max(4096);
+    let end = (elf.len() as u64).next_multiple_of(4096);
+    let offset = end + address.wrapping_sub(end) % align;
+    let mut out = elf.to_vec();
+    out.resize(offset as usize, 0);
+    out.extend_from_slice(blob);
+
+    let size = blob.len() as u64;
+    type Segment = ProgramHeader64<LE>;
+    let at =
+        header.e_phoff.get(LE) as usize + segment_index * usize::from(header.e_phentsize.get(LE));
+    put(&mut out, at + offset_of!(Segment, p_offset), offset);
+    put(&mut out, at + offset_of!(Segment, p_filesz), size);
+    put(&mut out, at + offset_of!(Segment, p_memsz), size);
+    type Section = SectionHeader64<LE>;
+    let at =
+        header.e_shoff.get(LE) as usize + section_index.0 * usize::from(header.e_shentsize.get(LE));
+    put(&mut out, at + offset_of!(Section, sh_offset), offset);
+    put(&mut out, at + offset_of!(Section, sh_size), size);
+    Ok(out)
+}
+
+/// Writes a word of an ELF header; the headers were parsed, so they lie within the file.
+fn put(elf: &mut [u8], at: usize, value: u64) {
+    elf[at..at + 8].copy_from_slice(&value.to_le_bytes());
+}
+
+#[cfg(test)]
+mod tests;

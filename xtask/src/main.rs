@@ -1,0 +1,66 @@
+//! Builds, runs, tests and checks Unspool: `cargo xtask run | test | check`.
+//!
+//! ```text
+//! build ──► embed ──► cpio ──► place (QEMU, or a bare Linux process)
+//!   cargo     symbol     module     ▲            ▲
+//!             table      archive    run          test
+//! ```
+//!
+//! Everything a kernel needs is made here; a kernel never reads a file system.
+
+mod build;
+mod check;
+mod command;
+mod cpio;
+mod embed;
+mod libtest;
+mod objects;
+mod packages;
+mod place;
+mod progress;
+mod qemu;
+mod report;
+mod rlib;
+mod rules;
+mod run;
+#[cfg(test)]
+mod scratch;
+mod setup;
+mod suite;
+mod test;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Build, run, test and check Unspool.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Task,
+}
+
+/// What to do.
+#[derive(Subcommand)]
+enum Task {
+    /// Build the demo kernel and run it in QEMU (installed if need be).
+    Run(run::Options),
+    /// Run every test: host, bare process, QEMU, demo. Last line: `N passed, N failed`.
+    Test(test::Options),
+    /// Format, clippy, docs, the stable crates on stable, the architecture's rules.
+    Check(check::Options),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Task::Run(options) => run::run(&options),
+        Task::Test(options) => test::test(&options),
+        Task::Check(options) => check::check(&options),
+    };
+    outcome.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}

@@ -1,0 +1,133 @@
+//! Compiles `tests/objects/*` to the relocatable objects that the suites load.
+//!
+//! ```text
+//! tests/objects/NAME.rs, NAME.c ──► NAME.static.o   -Crelocation-model=static | -fno-pic
+//!                               └─► NAME.pic.o      -Crelocation-model=pic    | -fPIC
+//! ```
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::command;
+use crate::cpio::Member;
+use crate::workspace::Workspace;
+
+/// One file takes a fraction of a second.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// How an object's code finds its data and its callees.
+#[derive(Clone, Copy)]
+enum Model {
+    Static,
+    Pic,
+}
+
+impl Model {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Static => "static",
+            Self::Pic => "pic",
+        }
+    }
+}
+
+/// Every source of `tests/objects`, in both models, in the order of their names.
+///
+/// # Errors
+/// One of them does not compile.
+pub fn compile(workspace: &Workspace) -> Result<Vec<Member>> {
+    let output = workspace.output().join("objects");
+    fs::create_dir_all(&output)?;
+    let mut members = Vec::new();
+    for source in sources(&workspace.root.join("tests/objects"))? {
+        for model in [Model::Static, Model::Pic] {
+            members.push(one(workspace, &source, model, &output)?);
+        }
+    }
+    Ok(members)
+}
+
+/// The Rust and C files of a folder that need not exist.
+fn sources(folder: &Path) -> Result<Vec<PathBuf>> {
+    if !folder.exists() {
+        return Ok(Vec::new());
+    }
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "rs" || extension == "c") {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn one(workspace: &Workspace, source: &Path, model: Model, folder: &Path) -> Result<Member> {
+    let stem = source.file_stem().and_then(|stem| stem.to_str()).context("odd file name")?;
+    let name = format!("{stem}.{}.o", model.name());
+    let object = folder.join(&name);
+    let mut compiler = match source.extension() {
+        Some(extension) if extension == "c" => c_compiler(model),
+        _ => rust_compiler(model),
+    };
+    compiler.current_dir(&workspace.root).arg(source).arg("-o").arg(&object);
+    let finished = command::run(compiler, LIMIT, &mut |_| {})?;
+    if !finished.end.success() {
+        bail!("{} does not compile ({}):\n{}", source.display(), finished.end, finished.output);
+    }
+    Ok(Member { name, data: fs::read(object)? })
+}
+
+/// As cargo compiles a crate in release, but for one object and without dependencies.
+fn rust_compiler(model: Model) -> Command {
+    let mut rustc = Command::new("rustc");
+    rustc.args(["--crate-type=lib", "--emit=obj", "--edition=2024"]);
+    rustc.args(["-Copt-level=2", "-Cpanic=unwind", "-Ccodegen-units=1"]);
+    rustc.arg(format!("-Crelocation-model={}", model.name()));
+    rustc
+}
+
+fn c_compiler(model: Model) -> Command {
+    let mut cc = Command::new("cc");
+    cc.args(["-c", "-O2", "-ffreestanding", "-fexceptions", "-Wall", "-Werror"]);
+    cc.arg(match model {
+        Model::Static => "-fno-pic",
+        Model::Pic => "-fPIC",
+    });
+    cc
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scratch::Scratch;
+
+    #[test]
+    fn rust_and_c_become_objects_in_both_models() {
+        let scratch = Scratch::new("objects");
+        let workspace = Workspace {
+            root: scratch.path().to_owned(),
+            target: scratch.path().join("target"),
+            packages: Vec::new(),
+        };
+        let folder = scratch.path().join("tests/objects");
+        assert!(compile(&workspace).unwrap().is_empty());
+
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("a.rs"), "#![no_std] pub fn f(x: u8) -> u8 { x }").unwrap();
+        fs::write(folder.join("b.c"), "int g(void) { return 3; }").unwrap();
+        fs::write(folder.join("README.md"), "not a source").unwrap();
+        let members = compile(&workspace).unwrap();
+        let names: Vec<_> = members.iter().map(|each| each.name.as_str()).collect();
+        assert_eq!(names, ["a.static.o", "a.pic.o", "b.static.o", "b.pic.o"]);
+        assert!(members.iter().all(|each| each.data.starts_with(b"\x7fELF")));
+
+        fs::write(folder.join("c.rs"), "fn broken(").unwrap();
+        assert!(compile(&workspace).unwrap_err().to_string().contains("c.rs does not compile"));
+    }
+}

@@ -1,0 +1,109 @@
+//! Adds up what passed and what failed, and shows it.
+//!
+//! ```text
+//! suite                      passed  failed    time
+//! host: unspool-tls              31       0    1.2 s
+//! suites: bare process           57       0    0.4 s
+//!
+//! 88 passed, 0 failed            ◄── always the last line, alone
+//! ```
+#![forbid(unsafe_code)]
+
+use std::time::Duration;
+
+/// What one suite came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Tests that passed.
+    pub passed: u64,
+    /// Tests that failed; a suite that could not run counts as one.
+    pub failed: u64,
+    /// What there is to say about the failures.
+    pub complaints: Vec<String>,
+}
+
+impl Tally {
+    /// A suite that could not do what it is for.
+    pub fn failure(complaint: impl Into<String>) -> Self {
+        Self { passed: 0, failed: 1, complaints: vec![complaint.into()] }
+    }
+
+    /// One more failure.
+    pub fn fail(&mut self, complaint: impl Into<String>) {
+        self.failed += 1;
+        self.complaints.push(complaint.into());
+    }
+}
+
+struct Row {
+    name: String,
+    tally: Tally,
+    time: Duration,
+}
+
+/// All suites so far.
+#[derive(Default)]
+pub struct Report {
+    rows: Vec<Row>,
+}
+
+impl Report {
+    /// Adds a suite that took `time`.
+    pub fn add(&mut self, name: impl Into<String>, tally: Tally, time: Duration) {
+        self.rows.push(Row { name: name.into(), tally, time });
+    }
+
+    /// Tests that passed.
+    pub fn passed(&self) -> u64 {
+        self.rows.iter().map(|row| row.tally.passed).sum()
+    }
+
+    /// Tests that failed.
+    pub fn failed(&self) -> u64 {
+        self.rows.iter().map(|row| row.tally.failed).sum()
+    }
+
+    /// The table, the complaints, and the last line.
+    pub fn text(&self) -> String {
+        let width = self.rows.iter().map(|row| row.name.len()).max().unwrap_or(0).max(5);
+        let mut text = format!("\n{:<width$}  passed  failed      time\n", "suite");
+        for Row { name, tally, time } in &self.rows {
+            let mark = if tally.failed == 0 { "" } else { "  ◄" };
+            text.push_str(&format!(
+                "{name:<width$}  {:>6}  {:>6}  {:>6.1} s{mark}\n",
+                tally.passed,
+                tally.failed,
+                time.as_secs_f32()
+            ));
+        }
+        for row in &self.rows {
+            for complaint in &row.tally.complaints {
+                text.push_str(&format!("\n{}: {}\n", row.name, complaint.trim_end()));
+            }
+        }
+        text.push_str(&format!("\n{} passed, {} failed\n", self.passed(), self.failed()));
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sum_is_the_last_line() {
+        let mut report = Report::default();
+        let good = Tally { passed: 31, ..Tally::default() };
+        report.add("host: a", good, Duration::from_millis(1200));
+        report.add("suites", Tally::failure("it did not start\n"), Duration::ZERO);
+        let text = report.text();
+        assert_eq!(text.lines().last(), Some("31 passed, 1 failed"));
+        assert!(text.contains("\nsuites: it did not start\n"));
+        assert!(text.contains("host: a      31       0     1.2 s\n"));
+    }
+
+    #[test]
+    fn nothing_is_nothing() {
+        assert!(Report::default().text().ends_with("\n0 passed, 0 failed\n"));
+    }
+}

@@ -1,0 +1,103 @@
+//! `cargo xtask run`: builds a kernel, starts it, shows its console, ends with its exit code.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::Args;
+
+use crate::build::{self, Image, Program};
+use crate::command::End;
+use crate::packages::DEMO;
+use crate::place::Place;
+use crate::qemu::Outcome;
+use crate::setup;
+use crate::workspace::Workspace;
+
+/// The exit code after a timeout, as coreutils' timeout has it.
+const TIMED_OUT: u8 = 124;
+/// The exit code when the machine (not the program) failed.
+const MACHINE_FAILED: u8 = 125;
+
+/// How to run.
+#[derive(Args)]
+pub struct Options {
+    /// Run as a bare Linux process instead of in QEMU
+    #[arg(long, conflicts_with = "smp")]
+    process: bool,
+    /// Optimized; this is the default
+    #[arg(long)]
+    release: bool,
+    /// Not optimized (the dev profile)
+    #[arg(long, conflicts_with = "release")]
+    dev: bool,
+    /// CPUs of the machine
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    smp: u32,
+    /// Stop it after so many seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    timeout: u64,
+    /// Do not install QEMU when it is missing; run as a process instead
+    #[arg(long)]
+    no_install: bool,
+    /// The package of the kernel to run
+    #[arg(long, short, value_name = "NAME", default_value = DEMO)]
+    package: String,
+    /// Words for the kernel's command line
+    #[arg(last = true, value_name = "WORDS")]
+    words: Vec<String>,
+}
+
+/// Does it.
+///
+/// # Errors
+/// The kernel does not build or cannot be started.
+pub fn run(options: &Options) -> Result<ExitCode> {
+    let workspace = Workspace::load()?;
+    let program = Program {
+        package: &options.package,
+        name: &options.package,
+        release: options.release || !options.dev,
+        script: None,
+    };
+    let image = build::build(&workspace, &program)?;
+    let place = choose(options);
+    eprintln!("{} runs: {place}\n", options.package);
+    show(&place, &image, options)
+}
+
+/// QEMU if it is there, can be installed, and is wanted.
+fn choose(options: &Options) -> Place {
+    if options.process {
+        return Place::Process;
+    }
+    match setup::qemu(!options.no_install) {
+        Ok(program) => Place::Qemu { program, cpus: options.smp },
+        Err(missing) => {
+            eprintln!("{missing}\nUntil then, the same ELF file runs as a bare Linux process.");
+            Place::Process
+        }
+    }
+}
+
+fn show(place: &Place, image: &Image, options: &Options) -> Result<ExitCode> {
+    let mut console = io::stdout();
+    let limit = Duration::from_secs(options.timeout);
+    let ran = place.run(image, &options.words, limit, &mut |bytes| {
+        // A reader that went away (`| head`) is no reason to stop the kernel.
+        let _ = console.write_all(bytes).and_then(|()| console.flush());
+    })?;
+    if let Outcome::Exit(code) = ran.outcome {
+        if code != 0 {
+            eprintln!("\n{} ended with exit code {code}", options.package);
+        }
+        return Ok(ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX)));
+    }
+    eprintln!("\n{} did not end by itself: {}", options.package, ran.outcome);
+    Ok(ExitCode::from(match ran.outcome {
+        Outcome::Broken(End::TimedOut(_)) => TIMED_OUT,
+        Outcome::Broken(End::Signal(signal)) => 128 + u8::try_from(signal).unwrap_or(0),
+        _ => MACHINE_FAILED,
+    }))
+}

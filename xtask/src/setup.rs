@@ -1,0 +1,160 @@
+//! Finds QEMU, or gets it from Debian when that is allowed.
+//!
+//! ```text
+//! in PATH? ──yes──► use it
+//!    └─no─► apt-get, and root or sudo without a password? ──yes──► install, use it
+//!              └─no─► say what to type
+//! ```
+
+use std::env;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use crate::command::{self, Finished, first_line};
+use crate::progress::Step;
+use crate::qemu::PROGRAM;
+
+/// The Debian package; what it depends on (firmware included) comes with it.
+const PACKAGE: &str = "qemu-system-x86";
+/// A download on a slow line.
+const LIMIT: Duration = Duration::from_secs(15 * 60);
+/// How many lines of a failed installation are shown.
+const TAIL: usize = 15;
+
+/// Why there is no QEMU. Displayed with what to do about it.
+#[derive(Debug)]
+pub enum Missing {
+    /// The user said `--no-install`.
+    NotAllowed,
+    /// No `apt-get`: not a Debian.
+    NoApt,
+    /// Neither root nor sudo without a password.
+    NoRights,
+    /// `apt-get` failed: its last lines.
+    AptFailed(String),
+    /// `apt-get` succeeded, but the program is still not there.
+    NoEffect,
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{PROGRAM} is not installed")?;
+        match self {
+            Self::NotAllowed => write!(f, ", and --no-install was given")?,
+            Self::NoApt => {
+                return write!(
+                    f,
+                    ", and there is no apt-get here. Install QEMU for x86_64 with your system's \
+                     package manager (Fedora: dnf install qemu-system-x86-core; Arch: pacman -S \
+                     qemu-system-x86; Nix: nix-shell -p qemu)"
+                );
+            }
+            Self::NoRights => write!(f, ", and installing it needs root")?,
+            Self::AptFailed(_) => write!(f, ", and apt-get failed")?,
+            Self::NoEffect => write!(f, ", although apt-get says so")?,
+        }
+        write!(f, ". Type:\n    sudo apt-get update\n    ")?;
+        write!(f, "sudo apt-get install --no-install-recommends {PACKAGE}")?;
+        if let Self::AptFailed(tail) = self {
+            write!(f, "\nWhat apt-get said last:\n{tail}")?;
+        }
+        Ok(())
+    }
+}
+
+/// QEMU's program; installed first if it is missing and `may_install`.
+///
+/// # Errors
+/// It is missing, and why it could not be installed.
+pub fn qemu(may_install: bool) -> Result<PathBuf, Missing> {
+    if let Some(path) = in_path(PROGRAM) {
+        return Ok(path);
+    }
+    if !may_install {
+        return Err(Missing::NotAllowed);
+    }
+    in_path("apt-get").ok_or(Missing::NoApt)?;
+    let prefix = root_prefix().ok_or(Missing::NoRights)?;
+    install(prefix)?;
+    in_path(PROGRAM).ok_or(Missing::NoEffect)
+}
+
+/// The program of this name that a shell would start.
+pub fn in_path(program: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH")?;
+    find(program, env::split_paths(&path))
+}
+
+fn find(program: &str, mut folders: impl Iterator<Item = PathBuf>) -> Option<PathBuf> {
+    folders.find_map(|folder| Some(folder.join(program)).filter(|path| executable(path)))
+}
+
+fn executable(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+}
+
+/// What goes before a command to run it as root; `None` if nothing does without a question.
+fn root_prefix() -> Option<&'static [&'static str]> {
+    if first_line("id", &["-u"])? == "0" {
+        return Some(&[]);
+    }
+    first_line("sudo", &["-n", "true"]).map(|_| &["sudo", "-n"][..])
+}
+
+fn install(prefix: &[&str]) -> Result<(), Missing> {
+    let mut step = Step::start(format!("{PROGRAM} is missing; installing {PACKAGE} with apt-get"));
+    // A stale or unreachable list need not matter; the installation decides.
+    let _ = apt(prefix, &["update"], &mut step);
+    match apt(prefix, &["install", "--yes", "--no-install-recommends", PACKAGE], &mut step) {
+        Ok(finished) if finished.end.success() => {
+            step.end("installed");
+            Ok(())
+        }
+        Ok(finished) => {
+            step.end("failed");
+            let lines: Vec<_> = finished.output.lines().collect();
+            Err(Missing::AptFailed(lines[lines.len().saturating_sub(TAIL)..].join("\n")))
+        }
+        Err(error) => Err(Missing::AptFailed(format!("{error:#}"))),
+    }
+}
+
+fn apt(prefix: &[&str], arguments: &[&str], step: &mut Step) -> anyhow::Result<Finished> {
+    // `env`, because sudo does not hand the environment on.
+    let words = prefix.iter().chain(&["env", "DEBIAN_FRONTEND=noninteractive", "apt-get"]);
+    let mut words = words.copied().chain(["-o", "Dpkg::Use-Pty=0", "-o", "DPkg::Lock::Timeout=60"]);
+    let mut command = Command::new(words.next().unwrap_or("env"));
+    command.args(words).args(arguments);
+    command::run(command, LIMIT, &mut |bytes| step.feed(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_found_as_a_shell_does() {
+        assert!(in_path("sh").is_some_and(|path| path.ends_with("sh")));
+        assert_eq!(in_path("no-such-program-here"), None);
+        // A directory is no program.
+        assert_eq!(find("bin", ["/usr".into()].into_iter()), None);
+    }
+
+    #[test]
+    fn every_reason_names_the_next_step() {
+        let reasons = [
+            Missing::NotAllowed,
+            Missing::NoRights,
+            Missing::AptFailed("E: no network".to_owned()),
+            Missing::NoEffect,
+        ];
+        for reason in reasons {
+            let text = reason.to_string();
+            assert!(text.contains("apt-get install --no-install-recommends qemu-system-x86"));
+        }
+        assert!(Missing::NoApt.to_string().contains("pacman"));
+    }
+}

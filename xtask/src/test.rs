@@ -1,0 +1,196 @@
+//! `cargo xtask test`: every test there is, in three places, in one sum.
+//!
+//! ```text
+//! host      cargo test, package by package          unspool-tls, …, xtask
+//! process   unspool-suites, unspool-demo            the ELF file as a Linux process
+//! QEMU      the same files                          1 CPU, and 4
+//! boot      unspool-suites, linked without a symbol must say so and exit
+//! ```
+//!
+//! What cannot run has failed. The last line is the sum, whatever happens before.
+
+mod boot;
+mod plan;
+
+use std::cell::{OnceCell, RefCell};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, anyhow};
+use clap::Args;
+
+use self::plan::{Kind, Spot, Suite};
+use crate::build::{self, Image, Program};
+use crate::command;
+use crate::libtest;
+use crate::packages::{DEMO, HostTests, SUITES};
+use crate::place::{Place, Ran};
+use crate::progress::Step;
+use crate::report::{Report, Tally};
+use crate::setup;
+use crate::suite;
+use crate::workspace::Workspace;
+
+/// Building and running one package's host tests.
+const HOST_LIMIT: Duration = Duration::from_secs(15 * 60);
+/// The suites, in an emulated machine.
+const SUITES_LIMIT: Duration = Duration::from_secs(240);
+/// The demo takes a second.
+const DEMO_LIMIT: Duration = Duration::from_secs(60);
+/// A kernel that refuses to boot does so at once.
+const BOOT_LIMIT: Duration = Duration::from_secs(30);
+
+/// What to test.
+#[derive(Args)]
+pub struct Options {
+    /// Part of a suite's name (host, unspool-tls, process, QEMU, demo, boot) to run just those; or
+    /// else part of test names, to run just those tests
+    filter: Option<String>,
+    /// Do not install QEMU when it is missing; its suites fail then
+    #[arg(long)]
+    no_install: bool,
+}
+
+/// Does it.
+///
+/// # Errors
+/// None: what goes wrong is a failed test.
+pub fn test(options: &Options) -> Result<ExitCode> {
+    let (plan, filter) = plan::select(plan::all(), options.filter.as_deref());
+    let mut report = Report::default();
+    match Workspace::load() {
+        Ok(workspace) => {
+            let bench = Bench {
+                workspace,
+                filter,
+                no_install: options.no_install,
+                qemu: OnceCell::new(),
+                images: RefCell::new(BTreeMap::new()),
+            };
+            for suite in &plan {
+                bench.add(suite, &mut report);
+            }
+        }
+        Err(error) => {
+            report.add("workspace", Tally::failure(format!("{error:#}")), Duration::ZERO);
+        }
+    }
+    if report.passed() + report.failed() == 0 {
+        let filter = options.filter.as_deref().unwrap_or_default();
+        let complaint = format!("neither a suite nor a test has `{filter}` in its name");
+        report.add("filter", Tally::failure(complaint), Duration::ZERO);
+    }
+    print!("{}", report.text());
+    Ok(if report.failed() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What the suites share.
+struct Bench<'a> {
+    workspace: Workspace,
+    /// Part of test names.
+    filter: Option<&'a str>,
+    no_install: bool,
+    /// The emulator, or why there is none.
+    qemu: OnceCell<Result<PathBuf, String>>,
+    /// Kernels by name; `None` if it could not be built (said once, when it was tried).
+    images: RefCell<BTreeMap<&'a str, Option<Image>>>,
+}
+
+impl<'a> Bench<'a> {
+    fn add(&self, suite: &Suite<'a>, report: &mut Report) {
+        let started = Instant::now();
+        let tally = match suite.kind {
+            Kind::Host(tests) => self.host(&suite.name, tests),
+            Kind::Suites(spot) => self.suites(&suite.name, spot),
+            Kind::Demo(spot) => self.demo(&suite.name, spot),
+            Kind::Boot(variant, spot) => self.boot(&suite.name, variant, spot),
+        };
+        let tally = tally.unwrap_or_else(|error| Tally::failure(format!("{error:#}")));
+        report.add(&suite.name, tally, started.elapsed());
+    }
+
+    fn host(&self, name: &str, tests: &HostTests) -> Result<Tally> {
+        let mut step = Step::start(name);
+        let mut cargo = self.workspace.cargo();
+        cargo.args(["test", "--no-fail-fast", "-p", tests.package]).args(tests.arguments);
+        cargo.arg("--").args(self.filter);
+        let finished = command::run(cargo, HOST_LIMIT, &mut |bytes| step.feed(bytes))?;
+        self.keep(name, &finished.output);
+        let tally = libtest::tally(&finished);
+        step.end(&outcome(&tally));
+        Ok(tally)
+    }
+
+    fn suites(&self, name: &str, spot: Spot) -> Result<Tally> {
+        let image = self.image(SUITES, || build::build(&self.workspace, &release(SUITES)))?;
+        let words: Vec<_> = self.filter.map(str::to_owned).into_iter().collect();
+        self.run(name, &image, spot, &words, SUITES_LIMIT, |ran| {
+            suite::suites(ran, self.filter.is_some())
+        })
+    }
+
+    fn demo(&self, name: &str, spot: Spot) -> Result<Tally> {
+        let image = self.image(DEMO, || build::build(&self.workspace, &release(DEMO)))?;
+        self.run(name, &image, spot, &[], DEMO_LIMIT, suite::demo)
+    }
+
+    fn boot(&self, name: &str, variant: &'a boot::Variant, spot: Spot) -> Result<Tally> {
+        let image = self.image(variant.name, || boot::build(&self.workspace, variant))?;
+        self.run(name, &image, spot, &[], BOOT_LIMIT, |ran| suite::refusal(ran, variant.expected))
+    }
+
+    fn run(
+        &self,
+        name: &str,
+        image: &Image,
+        spot: Spot,
+        words: &[String],
+        limit: Duration,
+        judge: impl FnOnce(&Ran) -> Tally,
+    ) -> Result<Tally> {
+        let place = self.place(spot)?;
+        let mut step = Step::start(name);
+        let ran = place.run(image, words, limit, &mut |bytes| step.feed(bytes))?;
+        self.keep(name, &ran.output);
+        let tally = judge(&ran);
+        step.end(&outcome(&tally));
+        Ok(tally)
+    }
+
+    fn place(&self, spot: Spot) -> Result<Place> {
+        let Spot::Qemu(cpus) = spot else { return Ok(Place::Process) };
+        let qemu =
+            self.qemu.get_or_init(|| setup::qemu(!self.no_install).map_err(|why| why.to_string()));
+        let program = qemu.clone().map_err(|why| anyhow!(why))?;
+        Ok(Place::Qemu { program, cpus })
+    }
+
+    /// The kernel called `name`, built when it is first asked for.
+    fn image(&self, name: &'a str, build: impl FnOnce() -> Result<Image>) -> Result<Image> {
+        if let Some(known) = self.images.borrow().get(name) {
+            return known.clone().ok_or_else(|| anyhow!("not built, see above"));
+        }
+        let built = build();
+        self.images.borrow_mut().insert(name, built.as_ref().ok().cloned());
+        built
+    }
+
+    /// Keeps a suite's output as a file. Losing it does not change the result.
+    fn keep(&self, name: &str, output: &str) {
+        let folder = self.workspace.output().join("logs");
+        let file = name.replace(|c: char| !c.is_ascii_alphanumeric() && c != '-', "_");
+        let _ = fs::create_dir_all(&folder);
+        let _ = fs::write(folder.join(format!("{file}.log")), output);
+    }
+}
+
+fn release(package: &str) -> Program<'_> {
+    Program { package, name: package, release: true, script: None }
+}
+
+fn outcome(tally: &Tally) -> String {
+    format!("{} passed, {} failed", tally.passed, tally.failed)
+}

@@ -1,0 +1,117 @@
+//! Which suites there are, and which of them a filter means.
+#![forbid(unsafe_code)]
+
+use std::fmt;
+
+use super::boot::{self, Variant};
+use crate::packages::{HOST_TESTS, HostTests};
+
+/// Where a kernel is to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spot {
+    /// As a bare Linux process.
+    Process,
+    /// In QEMU with so many CPUs.
+    Qemu(u32),
+}
+
+impl fmt::Display for Spot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Process => write!(f, "process"),
+            Self::Qemu(1) => write!(f, "QEMU, 1 CPU"),
+            Self::Qemu(cpus) => write!(f, "QEMU, {cpus} CPUs"),
+        }
+    }
+}
+
+/// What a suite does.
+#[derive(Clone, Copy)]
+pub enum Kind<'a> {
+    /// `cargo test` of a package.
+    Host(&'a HostTests),
+    /// The kernel of the suites.
+    Suites(Spot),
+    /// The demo, up to its last line.
+    Demo(Spot),
+    /// A kernel that must refuse to boot.
+    Boot(&'a Variant, Spot),
+}
+
+/// A row of the report.
+#[derive(Clone)]
+pub struct Suite<'a> {
+    /// Its name.
+    pub name: String,
+    /// What it does.
+    pub kind: Kind<'a>,
+}
+
+/// Every suite, in the order they run.
+pub fn all() -> Vec<Suite<'static>> {
+    let host = HOST_TESTS
+        .iter()
+        .map(|tests| Suite { name: format!("host: {}", tests.package), kind: Kind::Host(tests) });
+    let suites = [Spot::Process, Spot::Qemu(1), Spot::Qemu(4)]
+        .map(|spot| Suite { name: format!("suites: {spot}"), kind: Kind::Suites(spot) });
+    let demo = [Spot::Process, Spot::Qemu(1)]
+        .map(|spot| Suite { name: format!("demo: {spot}"), kind: Kind::Demo(spot) });
+    let boot = boot::VARIANTS.iter().flat_map(|variant| {
+        [Spot::Process, Spot::Qemu(1)].map(|spot| Suite {
+            name: format!("boot {}: {spot}", variant.name),
+            kind: Kind::Boot(variant, spot),
+        })
+    });
+    host.chain(suites).chain(demo).chain(boot).collect()
+}
+
+/// What is left of `suites` with `filter`, and what is left of the filter for the tests in them.
+///
+/// A filter that is part of a suite's name (in any case) means whole suites; any other one means
+/// tests, wherever there are tests with names.
+pub fn select<'a, 'f>(
+    mut suites: Vec<Suite<'a>>,
+    filter: Option<&'f str>,
+) -> (Vec<Suite<'a>>, Option<&'f str>) {
+    let Some(filter) = filter else { return (suites, None) };
+    let lower = filter.to_lowercase();
+    let named = |suite: &Suite<'_>| suite.name.to_lowercase().contains(&lower);
+    if suites.iter().any(named) {
+        suites.retain(named);
+        (suites, None)
+    } else {
+        suites.retain(|suite| matches!(suite.kind, Kind::Host(_) | Kind::Suites(_)));
+        (suites, Some(filter))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(filter: &str) -> (Vec<String>, Option<&str>) {
+        let (suites, filter) = select(all(), Some(filter));
+        (suites.into_iter().map(|suite| suite.name).collect(), filter)
+    }
+
+    #[test]
+    fn part_of_a_suites_name_means_the_suite() {
+        assert_eq!(names("unspool-tls"), (vec!["host: unspool-tls".to_owned()], None));
+        let (qemu, filter) = names("qemu");
+        assert!(qemu.len() >= 4 && filter.is_none());
+        assert!(qemu.iter().all(|name| name.contains("QEMU")));
+    }
+
+    #[test]
+    fn anything_else_means_tests() {
+        let (suites, filter) = names("late_block");
+        assert_eq!(filter, Some("late_block"));
+        assert_eq!(suites.len(), HOST_TESTS.len() + 3);
+    }
+
+    #[test]
+    fn no_filter_means_everything() {
+        let (suites, filter) = select(all(), None);
+        assert_eq!((suites.len(), filter), (all().len(), None));
+    }
+}
