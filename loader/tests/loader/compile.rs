@@ -1,0 +1,52 @@
+//! Compiles sources of the tests to relocatable objects.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// A file name in the tests' own directory that no other test uses.
+fn scratch(extension: &str) -> PathBuf {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let name = format!("loader-{}-{number}.{extension}", std::process::id());
+    PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name)
+}
+
+fn build(source: &str, extension: &str, command: &mut Command) -> Vec<u8> {
+    let (source_file, object_file) = (scratch(extension), scratch("o"));
+    std::fs::write(&source_file, source).unwrap();
+    let output = command.arg(&source_file).arg("-o").arg(&object_file).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let object = std::fs::read(&object_file).unwrap();
+    std::fs::remove_file(source_file).unwrap();
+    std::fs::remove_file(object_file).unwrap();
+    object
+}
+
+/// An object from Rust source (`#![no_std]` is put before it).
+pub fn rust(source: &str, flags: &[&str]) -> Vec<u8> {
+    let source = format!("#![no_std]\n#![feature(thread_local)]\n{source}");
+    let rustc = std::env::var_os("RUSTC").unwrap_or("rustc".into());
+    let mut command = Command::new(rustc);
+    // The sources use nightly features; the loader itself is for stable compilers as well.
+    command.env("RUSTC_BOOTSTRAP", "1");
+    command.args(["--edition=2024", "--crate-type=lib", "--crate-name=guest", "--emit=obj"]);
+    command.args(["-Cpanic=unwind", "-Ccodegen-units=1"]);
+    build(&source, "rs", command.args(flags))
+}
+
+/// The flag sets of [`rust`] that every test of Rust objects goes through.
+pub const RUST_FLAGS: [&[&str]; 4] = [
+    &["-Crelocation-model=static", "-Copt-level=0"],
+    &["-Crelocation-model=static", "-Copt-level=2"],
+    &["-Crelocation-model=pic", "-Copt-level=0"],
+    &["-Crelocation-model=pic", "-Copt-level=2"],
+];
+
+/// An object from C source, or `None` where there is no compiler for it.
+pub fn c(source: &str, flags: &[&str]) -> Option<Vec<u8>> {
+    Command::new("gcc").arg("--version").output().ok()?;
+    let mut command = Command::new("gcc");
+    command.args(["-c", "-O2", "-ffreestanding", "-fno-stack-protector"]);
+    Some(build(source, "c", command.args(flags)))
+}
