@@ -8,7 +8,7 @@
 
 use core::any::Any;
 use core::mem::ManuallyDrop;
-use core::panic::{Location, UnwindSafe};
+use core::panic::{AssertUnwindSafe, Location, UnwindSafe};
 use core::ptr::null_mut;
 
 use alloc::boxed::Box;
@@ -17,7 +17,7 @@ use unspool_stack_trace::end_short;
 use unspool_unwind::{Exception, catch};
 
 use crate::handler::{fatal, report};
-use crate::payload::{self, Payload};
+use crate::payload::{self, Cause, Payload};
 use crate::platform::platform;
 
 /// What the catch frame's body works on: the closure until it is called, its result after it
@@ -114,9 +114,18 @@ fn as_str(payload: &(dyn Any + Send)) -> &str {
     }
 }
 
+/// Runs `body`; if a panic leaves it, says so in std's form of a fatal error, and halts:
+/// `fatal runtime error: {what}, aborting`.
+pub fn abort_on_unwind<R>(what: &str, body: impl FnOnce() -> R) -> R {
+    match catch_unwind(AssertUnwindSafe(body)) {
+        Ok(result) => result,
+        Err(_) => fatal(format_args!("{what}")),
+    }
+}
+
 /// Makes the exception that carries `payload`.
-pub(crate) fn exception(payload: Payload) -> *mut Exception {
-    match payload::allocate(payload) {
+pub(crate) fn exception(payload: Payload, cause: Cause) -> *mut Exception {
+    match payload::allocate(payload, cause) {
         Ok(exception) => exception,
         Err(_) => fatal(format_args!("no memory for an exception")),
     }
@@ -125,7 +134,7 @@ pub(crate) fn exception(payload: Payload) -> *mut Exception {
 /// Raises an exception with this payload. The task's panic has been counted.
 #[inline(never)]
 pub(crate) fn raise(payload: Payload) -> ! {
-    let exception = exception(payload);
+    let exception = exception(payload, Cause::Call);
     // SAFETY:
     // 1. The exception was just made and lives until it is caught.
     // 2. The modules registered globally vouch for the code on this stack.

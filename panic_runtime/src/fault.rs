@@ -6,7 +6,9 @@
 //! ```
 //!
 //! The faulting frame itself has no landing pad at an instruction that is not a call, so what
-//! *it* owns is not dropped; everything its callers own is.
+//! *it* owns is not dropped. The same holds for a caller whose call the compiler knows never to
+//! unwind (a leaf function that only loads and stores, say): it made no landing pad there. All
+//! other callers' values are dropped.
 
 use core::fmt::{self, Write};
 
@@ -16,6 +18,7 @@ use unspool_unwind::{Pc, Registers};
 
 use crate::catch::exception;
 use crate::handler::{fatal, report_trace};
+use crate::payload::Cause;
 use crate::platform::{Console, platform, trace_from};
 
 /// Reports a CPU fault with a trace from the faulting instruction, and unwinds the task with
@@ -44,7 +47,8 @@ pub unsafe fn unwind_fault(
     }
     // SAFETY: the contract of this function covers the registers and the stack; the exception was
     // just made; the modules registered globally vouch for the code.
-    let error =
-        unsafe { unspool_unwind::raise_from(exception(payload), registers, platform().stack()) };
+    let error = unsafe {
+        unspool_unwind::raise_from(exception(payload, Cause::Fault), registers, platform().stack())
+    };
     fatal(format_args!("failed to unwind a fault, error {} ({error})", error.code().0))
 }

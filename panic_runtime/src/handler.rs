@@ -68,6 +68,7 @@ fn cut_short(location: Option<&Location<'_>>, message: fmt::Arguments<'_>) -> ! 
 ///
 /// The crate's own `#[panic_handler]` (feature `lang-items`) is nothing but this; a program that
 /// must have its own calls it at the end.
+#[inline(always)]
 pub fn begin_panic(info: &PanicInfo<'_>) -> ! {
     end_short(|| {
         platform().state().begin();

@@ -33,7 +33,7 @@ mod state;
 
 pub use core::panic::{AssertUnwindSafe, Location, PanicInfo, RefUnwindSafe, UnwindSafe};
 
-pub use catch::{catch_unwind, panic_any, resume_unwind};
+pub use catch::{abort_on_unwind, catch_unwind, panic_any, resume_unwind};
 pub use fault::unwind_fault;
 pub use handler::begin_panic;
 pub use payload::MessageLost;

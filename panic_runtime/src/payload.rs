@@ -78,6 +78,17 @@ pub(crate) struct RustException {
     /// Tells the exceptions of this copy of the runtime from those of another.
     canary: *const u8,
     payload: Payload,
+    /// Why it was raised: the personality must know.
+    cause: Cause,
+}
+
+/// Why an exception was raised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// Code called for it: a panic, or a payload passed on.
+    Call,
+    /// The CPU stopped at an instruction that the compiler did not take for one that may unwind.
+    Fault,
 }
 
 const_assert_eq!(core::mem::offset_of!(RustException, header), 0);
@@ -85,13 +96,18 @@ const_assert_eq!(core::mem::offset_of!(RustException, header), 0);
 static CANARY: u8 = 0;
 
 impl RustException {
-    fn new(payload: Payload) -> Self {
-        Self { header: Exception::new(CLASS, Some(dropped_by_foreigner)), canary: &CANARY, payload }
+    const fn new(payload: Payload, cause: Cause) -> Self {
+        let header = Exception::new(CLASS, Some(dropped_by_foreigner));
+        Self { header, canary: &raw const CANARY, payload, cause }
     }
 }
 
-/// Makes an exception that carries `payload`. `None` if neither the heap nor a reserve has room.
-pub(crate) fn allocate(payload: Payload) -> Result<*mut Exception, Payload> {
+/// Makes an exception that carries `payload`.
+///
+/// # Errors
+///
+/// The payload, if neither the heap nor the reserve has room.
+pub(crate) fn allocate(payload: Payload, cause: Cause) -> Result<*mut Exception, Payload> {
     let layout = Layout::new::<RustException>();
     // SAFETY: the layout has a size.
     let heap = unsafe { alloc(layout) }.cast::<RustException>();
@@ -100,7 +116,7 @@ pub(crate) fn allocate(payload: Payload) -> Result<*mut Exception, Payload> {
         None => return Err(payload),
     };
     // SAFETY: the place is ours, large enough and aligned.
-    unsafe { place.write(RustException::new(payload)) };
+    unsafe { place.write(RustException::new(payload, cause)) };
     Ok(place.as_ptr().cast())
 }
 
@@ -111,15 +127,7 @@ pub(crate) fn allocate(payload: Payload) -> Result<*mut Exception, Payload> {
 /// `exception` was caught and nobody else uses it.
 pub(crate) unsafe fn take(exception: *mut Exception) -> Option<Payload> {
     // SAFETY: a caught exception has a valid header (contract).
-    if unsafe { (*exception).class } != CLASS {
-        return None;
-    }
-    let ours = exception.cast::<RustException>();
-    // SAFETY: the class says that it is one of some copy of this runtime, all of which have the
-    // canary there.
-    if !core::ptr::eq(unsafe { (*ours).canary }, &CANARY) {
-        return None;
-    }
+    let ours = unsafe { ours(exception) }?;
     // SAFETY: ours and nobody else's; the place is freed below without dropping the payload.
     let RustException { payload, .. } = unsafe { ours.read() };
     if !RESERVE.iter().any(|reserve| reserve.give_back(ours)) {
@@ -127,6 +135,32 @@ pub(crate) unsafe fn take(exception: *mut Exception) -> Option<Payload> {
         unsafe { dealloc(ours.cast(), Layout::new::<RustException>()) };
     }
     Some(payload)
+}
+
+/// Why an exception was raised; foreign ones are raised by calls.
+///
+/// # Safety
+///
+/// `exception` points to a valid exception.
+pub(crate) unsafe fn cause(exception: *mut Exception) -> Cause {
+    // SAFETY: the caller's promise; if it is ours, it is whole.
+    unsafe { ours(exception).map_or(Cause::Call, |ours| (*ours).cause) }
+}
+
+/// The exception as one of ours, if it is.
+///
+/// # Safety
+///
+/// `exception` points to a valid exception.
+unsafe fn ours(exception: *mut Exception) -> Option<*mut RustException> {
+    // SAFETY: a valid exception has a class (contract).
+    if unsafe { (*exception).class } != CLASS {
+        return None;
+    }
+    let ours = exception.cast::<RustException>();
+    // SAFETY: the class says that it is one of some copy of this runtime, all of which have the
+    // canary there.
+    core::ptr::eq(unsafe { (*ours).canary }, &CANARY).then_some(ours)
 }
 
 /// A foreign runtime caught a Rust panic and dropped it, which std does not allow either.
@@ -172,7 +206,7 @@ mod tests {
 
     #[test]
     fn a_payload_comes_back_as_it_was_put_in() {
-        let exception = allocate(Box::new(42u32)).unwrap();
+        let exception = allocate(Box::new(42u32), Cause::Call).unwrap();
         // SAFETY: just made, nobody else has it.
         let payload = unsafe { take(exception) }.unwrap();
         assert_eq!(*payload.downcast::<u32>().unwrap(), 42);

@@ -7,9 +7,10 @@
 //!
 //! Compiled Rust code names it `rust_eh_personality` in its unwind tables.
 
-use unspool_unwind::{Actions, Context, Exception, Pc, Reason, Register};
+use unspool_unwind::{Actions, Context, Exception, Reason, Register};
 
 use crate::lsda::{Action, Lsda};
+use crate::payload::{self, Cause};
 
 /// Decides, for a frame of a Rust function, whether it catches and where it lands
 /// (Itanium EH §1.6).
@@ -28,7 +29,9 @@ pub unsafe extern "C" fn rust_eh_personality(
     if version != 1 {
         return Reason::FATAL_PHASE1_ERROR;
     }
-    let Ok(action) = action(context) else {
+    // SAFETY: the unwinder passes the exception that it raises.
+    let cause = unsafe { payload::cause(exception) };
+    let Ok(action) = action(context, cause) else {
         return fatal(actions);
     };
     if actions.contains(Actions::SEARCH_PHASE) {
@@ -60,17 +63,16 @@ const fn fatal(actions: Actions) -> Reason {
     }
 }
 
-fn action(context: &Context) -> gimli::Result<Action> {
+fn action(context: &Context, cause: Cause) -> gimli::Result<Action> {
     // A function without an area has nothing to clean up.
     let (Some(data), Some(address)) = (context.lsda(), context.lsda_address()) else {
         return Ok(Action::None);
     };
     let lsda = Lsda { data, address, function: context.region_start() };
-    let action = lsda.action(context.pc().lookup())?;
-    Ok(match (action, context.pc()) {
-        // The compiler lists calls, not loads: an instruction that faulted has no entry, which
-        // says nothing about whether its callers may be unwound.
-        (Action::Terminate, Pc::Exact(_)) => Action::None,
+    Ok(match (lsda.action(context.pc().lookup())?, cause) {
+        // The compiler lists the calls that may unwind. An instruction that faulted is none of
+        // them, nor need be the calls above it: nothing to clean up here.
+        (Action::Terminate, Cause::Fault) => Action::None,
         (action, _) => action,
     })
 }

@@ -14,9 +14,8 @@ use alloc::vec::Vec;
 use crate::area::current;
 use crate::error::OutOfMemory;
 
-/// Destroys the object it is given. One that panics ends the program, as the ABI of the function
-/// does not unwind.
-pub type Destructor = unsafe extern "C" fn(object: *mut u8);
+/// Destroys the object it is given. A panic may leave it, and then leaves [`run_destructors`].
+pub type Destructor = unsafe extern "C-unwind" fn(object: *mut u8);
 
 #[derive(Debug)]
 struct Entry {
@@ -83,6 +82,8 @@ pub unsafe fn register_destructor(
 /// registered meanwhile included.
 ///
 /// To be called once at the end of a task, on the task, before anyone can learn that it ended.
+/// If a panic leaves a destructor, it leaves this function, and the destructors that are left
+/// stay on the list; std ends the program then (`unspool::thread::run_destructors` does, too).
 ///
 /// # Safety
 /// 1. The FS base holds the thread pointer of an [`Area`](crate::Area), and this is not an
@@ -117,7 +118,7 @@ mod tests {
         child: Option<*mut Object>,
     }
 
-    unsafe extern "C" fn destroy(object: *mut u8) {
+    unsafe extern "C-unwind" fn destroy(object: *mut u8) {
         // SAFETY: The tests register leaked objects only, with tasks that outlive the run.
         let object = unsafe { &*object.cast::<Object>() };
         // SAFETY: As above; the log is apart from the list.

@@ -35,4 +35,18 @@ pub mod backtrace {
 /// Task-local values, as `std::thread`.
 pub mod thread {
     pub use unspool_thread_local::{AccessError, LocalKey};
+
+    /// Runs the running task's destructors of thread-local values, as std does at the end of a
+    /// thread: the last registered first, until none is left. A panic that leaves one ends the
+    /// program: `fatal runtime error: thread local panicked on drop, aborting`.
+    ///
+    /// # Safety
+    ///
+    /// As [`unspool_tls::run_destructors`].
+    pub unsafe fn run_destructors() {
+        unspool_panic::abort_on_unwind("thread local panicked on drop", || {
+            // SAFETY: the caller's promise is the same.
+            unsafe { unspool_tls::run_destructors() }
+        });
+    }
 }

@@ -10,6 +10,7 @@
 //! and may grow. No other address changes.
 #![forbid(unsafe_code)]
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::mem::offset_of;
 use std::ops::Range;
@@ -108,12 +109,18 @@ fn symbols(elf: &[u8]) -> Result<Vec<Entry<'_>>, EmbedError> {
     let sections = header.sections(LE, elf)?;
     let all = sections.symbols(LE, elf, SHT_SYMTAB)?;
     let mut found = Vec::new();
+    // Where the section of each code symbol ends.
+    let mut ends = Vec::new();
     for symbol in all.iter() {
         let kind = symbol.st_type();
         let nameable = [STT_FUNC, STT_OBJECT, STT_NOTYPE].contains(&kind);
         let Some(section) = symbol.st_shndx(LE).index().filter(|_| nameable) else { continue };
-        let flags = sections.section(object::SectionIndex(section.into()))?.sh_flags(LE);
+        let section = sections.section(object::SectionIndex(section.into()))?;
+        let flags = section.sh_flags(LE);
+        let end = section.sh_addr(LE).saturating_add(section.sh_size(LE));
         let address = symbol.st_value(LE);
+        // What a linker script defines between sections counts as the end of the one before.
+        let executable = flags.contains(SHF_EXECINSTR) && address < end;
         // A name that is not UTF-8 can be neither printed nor asked for.
         let name = std::str::from_utf8(symbol.name(LE, all.strings())?).unwrap_or_default();
         if flags.contains(SHF_ALLOC) && address != 0 && !name.is_empty() {
@@ -121,12 +128,32 @@ fn symbols(elf: &[u8]) -> Result<Vec<Entry<'_>>, EmbedError> {
                 name,
                 address,
                 size: symbol.st_size(LE),
-                code: kind == STT_FUNC || flags.contains(SHF_EXECINSTR),
+                code: executable,
                 global: symbol.st_bind() != STB_LOCAL,
             });
+            ends.push(end);
         }
     }
+    bound(&mut found, &ends);
     if found.is_empty() { Err(EmbedError::NoSymbols) } else { Ok(found) }
+}
+
+/// Gives code without a size (labels in assembly) what lies between it and the next symbol, or the
+/// end of its section: a table takes a size of zero for "without end". A label at a function that
+/// has a size (where a section starts, say) names no code of its own.
+fn bound(symbols: &mut [Entry<'_>], ends: &[u64]) {
+    let sized = |s: &&Entry<'_>| s.code && s.size != 0;
+    let functions: BTreeSet<u64> = symbols.iter().filter(sized).map(|s| s.address).collect();
+    for symbol in symbols.iter_mut().filter(|s| s.size == 0) {
+        symbol.code &= !functions.contains(&symbol.address);
+    }
+    let mut starts: Vec<u64> = symbols.iter().filter(|s| s.code).map(|s| s.address).collect();
+    starts.sort_unstable();
+    for (symbol, &end) in symbols.iter_mut().zip(ends).filter(|(s, _)| s.code && s.size == 0) {
+        let next = starts.partition_point(|&start| start <= symbol.address);
+        let next = starts.get(next).copied().unwrap_or(end);
+        symbol.size = next.min(end) - symbol.address;
+    }
 }
 
 /// `elf` with `blob` as the content of [`SECTION`] and of its segment.

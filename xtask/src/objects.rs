@@ -75,6 +75,8 @@ fn one(workspace: &Workspace, source: &Path, model: Model, folder: &Path) -> Res
         Some(extension) if extension == "c" => c_compiler(model),
         _ => rust_compiler(model),
     };
+    // Relative, so that messages name the file as it stands in the repository.
+    let source = source.strip_prefix(&workspace.root).unwrap_or(source);
     compiler.current_dir(&workspace.root).arg(source).arg("-o").arg(&object);
     let finished = command::run(compiler, LIMIT, &mut |_| {})?;
     if !finished.end.success() {

@@ -4,12 +4,14 @@
 //! host      cargo test, package by package          unspool-tls, …, xtask
 //! process   unspool-suites, unspool-demo            the ELF file as a Linux process
 //! QEMU      the same files                          1 CPU, and 4
+//! deaths    unspool-suites die:NAME               must end with a reason
 //! boot      unspool-suites, linked without a symbol must say so and exit
 //! ```
 //!
 //! What cannot run has failed. The last line is the sum, whatever happens before.
 
 mod boot;
+mod deaths;
 mod plan;
 
 use std::cell::{OnceCell, RefCell};
@@ -40,7 +42,7 @@ const HOST_LIMIT: Duration = Duration::from_secs(15 * 60);
 const SUITES_LIMIT: Duration = Duration::from_secs(240);
 /// The demo takes a second.
 const DEMO_LIMIT: Duration = Duration::from_secs(60);
-/// A kernel that refuses to boot does so at once.
+/// A kernel that refuses to boot, or that dies, does so at once.
 const BOOT_LIMIT: Duration = Duration::from_secs(30);
 
 /// What to test.
@@ -105,6 +107,7 @@ impl<'a> Bench<'a> {
         let tally = match suite.kind {
             Kind::Host(tests) => self.host(&suite.name, tests),
             Kind::Suites(spot) => self.suites(&suite.name, spot),
+            Kind::Deaths(spot) => self.deaths(&suite.name, spot),
             Kind::Demo(spot) => self.demo(&suite.name, spot),
             Kind::Boot(variant, spot) => self.boot(&suite.name, variant, spot),
         };
@@ -130,6 +133,25 @@ impl<'a> Bench<'a> {
         self.run(name, &image, spot, &words, SUITES_LIMIT, |ran| {
             suite::suites(ran, self.filter.is_some())
         })
+    }
+
+    fn deaths(&self, name: &str, spot: Spot) -> Result<Tally> {
+        let image = self.image(SUITES, || build::build(&self.workspace, &release(SUITES)))?;
+        let place = self.place(spot)?;
+        let mut step = Step::start(name);
+        let (mut tally, mut output) = (Tally::default(), String::new());
+        for death in deaths::DEATHS {
+            let word = format!("die:{}", death.name);
+            let ran = place.run(&image, &[word], BOOT_LIMIT, &mut |bytes| step.feed(bytes))?;
+            output.push_str(&ran.output);
+            match deaths::judge(death, &ran) {
+                None => tally.passed += 1,
+                Some(complaint) => tally.fail(complaint),
+            }
+        }
+        self.keep(name, &output);
+        step.end(&outcome(&tally));
+        Ok(tally)
     }
 
     fn demo(&self, name: &str, spot: Spot) -> Result<Tally> {

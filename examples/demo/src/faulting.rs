@@ -49,6 +49,7 @@ fn follow(pointer: usize) -> u64 {
 
 #[inline(never)]
 fn load(pointer: usize) -> u64 {
+    assert!(pointer.is_multiple_of(8), "{pointer:#x} is not aligned");
     let pointer = with_exposed_provenance::<u64>(pointer);
     // SAFETY: none: the address is wrong, and the fault is the point.
     unsafe { pointer.read_volatile() }

@@ -115,6 +115,20 @@ fn a_rust_shared_library_agrees_with_gimli() {
 }
 
 #[test]
+fn our_own_kernel_agrees_with_gimli() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let cargo = std::env::var("CARGO").unwrap_or("cargo".into());
+    let build = ["build", "--release", "--package", "unspool-suites", "--message-format", "json"];
+    let built = Command::new(cargo).args(build).current_dir(root).output().unwrap();
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    let messages = String::from_utf8(built.stdout).unwrap();
+    // The last message with an executable is that of the package itself.
+    let field = "\"executable\":\"";
+    let path = messages.rsplit_once(field).and_then(|(_, rest)| rest.split_once('"'));
+    check(Path::new(path.expect("the suites are a program").0));
+}
+
+#[test]
 fn this_test_program_agrees_with_gimli() {
     check(&std::env::current_exe().unwrap());
 }

@@ -10,6 +10,7 @@ use unspool_kernel::task;
 
 crate::tests![
     a_read_of_page_zero_ends_the_task_and_drops_its_callers,
+    a_call_that_cannot_unwind_is_passed_over,
     a_fault_can_be_caught_like_a_panic,
     text_and_constants_cannot_be_written,
     data_cannot_be_executed,
@@ -54,8 +55,17 @@ impl Drop for Counted {
 #[inline(never)]
 fn caller_with_drop(depth: u32) -> u8 {
     let _counted = Counted;
+    // Through a pointer: the compiler must take the call for one that may unwind.
+    let read = black_box(read as fn(usize) -> u8);
     let byte = if depth == 0 { read(8) } else { caller_with_drop(depth - 1) };
     black_box(byte)
+}
+
+/// The compiler knows that `read` never unwinds, and makes no landing pad.
+#[inline(never)]
+fn caller_without_landing_pad() -> u8 {
+    let _counted = Counted;
+    black_box(read(8))
 }
 
 fn a_read_of_page_zero_ends_the_task_and_drops_its_callers() {
@@ -66,6 +76,17 @@ fn a_read_of_page_zero_ends_the_task_and_drops_its_callers() {
     let expected = FaultKind::PageFault { address: 8, access: PageAccess::Read, present: false };
     assert_eq!(info.kind, expected);
     assert_eq!(DROPS.load(Ordering::Relaxed) - before, 5);
+}
+
+fn a_call_that_cannot_unwind_is_passed_over() {
+    let before = DROPS.load(Ordering::Relaxed);
+    let info = fault_of(|| {
+        let _counted = Counted;
+        black_box(caller_without_landing_pad as fn() -> u8)();
+    });
+    assert!(matches!(info.kind, FaultKind::PageFault { address: 8, .. }));
+    let drops = DROPS.load(Ordering::Relaxed) - before;
+    assert!((1..=2).contains(&drops), "the outer value is dropped: {drops}");
 }
 
 fn a_fault_can_be_caught_like_a_panic() {

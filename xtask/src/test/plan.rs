@@ -34,6 +34,8 @@ pub enum Kind<'a> {
     Suites(Spot),
     /// The demo, up to its last line.
     Demo(Spot),
+    /// The programs that must not survive.
+    Deaths(Spot),
     /// A kernel that must refuse to boot.
     Boot(&'a Variant, Spot),
 }
@@ -62,7 +64,9 @@ pub fn all() -> Vec<Suite<'static>> {
             kind: Kind::Boot(variant, spot),
         })
     });
-    host.chain(suites).chain(demo).chain(boot).collect()
+    let deaths = [Spot::Process, Spot::Qemu(1)]
+        .map(|spot| Suite { name: format!("deaths: {spot}"), kind: Kind::Deaths(spot) });
+    host.chain(suites).chain(deaths).chain(demo).chain(boot).collect()
 }
 
 /// What is left of `suites` with `filter`, and what is left of the filter for the tests in them.

@@ -1,0 +1,100 @@
+//! Programs that must not survive: each says why on the console and exits with code 101.
+//!
+//! ```text
+//! unspool-suites die:NAME ──► std's words for it, in this order ──► exit code 101
+//! ```
+//!
+//! The programs are in `tests/suites/src/deaths.rs`. To add one, add a [`Death`].
+#![forbid(unsafe_code)]
+
+use crate::libtest::tail;
+use crate::place::Ran;
+use crate::qemu::Outcome;
+
+/// What a program that panicked for good exits with, as std's do.
+const PANICKED: i32 = 101;
+/// How many lines of a wrong death are shown.
+const TAIL: usize = 40;
+
+/// One of them.
+pub struct Death {
+    /// What follows `die:`.
+    pub name: &'static str,
+    /// What the console must show, in this order.
+    pub words: &'static [&'static str],
+}
+
+/// All of them.
+pub const DEATHS: &[Death] = &[
+    Death {
+        name: "drop_panics_during_cleanup",
+        words: &[
+            "while dropping",
+            "panic in a destructor during cleanup",
+            "thread caused non-unwinding panic. aborting.",
+        ],
+    },
+    Death {
+        name: "panic_leaves_extern_c",
+        words: &[
+            "against the wall",
+            "panic in a function that cannot unwind",
+            "thread caused non-unwinding panic. aborting.",
+        ],
+    },
+    Death {
+        name: "thread_local_panics_on_drop",
+        words: &["while dropping", "thread local panicked on drop"],
+    },
+    Death {
+        name: "display_panics",
+        words: &[
+            "thread 'dies'",
+            "while formatting",
+            "thread panicked while processing panic. aborting.",
+        ],
+    },
+    Death {
+        name: "foreign_exception",
+        words: &["fatal runtime error: Rust cannot catch foreign exceptions, aborting"],
+    },
+    Death { name: "stack_overflow", words: &["stack overflow: all 65536 bytes", "deeper"] },
+];
+
+/// What was wrong with a death, if anything was.
+pub fn judge(death: &Death, ran: &Ran) -> Option<String> {
+    let mut rest = ran.output.as_str();
+    for word in death.words {
+        match rest.split_once(word) {
+            Some((_, after)) => rest = after,
+            None => return Some(complain(death, ran, &format!("did not say `{word}`"))),
+        }
+    }
+    let right = matches!(&ran.outcome, Outcome::Exit(code) if *code == PANICKED);
+    (!right).then(|| complain(death, ran, "ended in another way"))
+}
+
+fn complain(death: &Death, ran: &Ran, what: &str) -> String {
+    let console = tail(&ran.output, TAIL);
+    format!("die:{} {what}, got {}. Console:\n{console}", death.name, ran.outcome)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ran(output: &str, code: i32) -> Ran {
+        Ran { output: output.to_owned(), outcome: Outcome::Exit(code) }
+    }
+
+    const DEATH: Death = Death { name: "sample", words: &["first", "second"] };
+
+    #[test]
+    fn the_words_must_come_in_order_and_the_code_must_be_101() {
+        assert_eq!(judge(&DEATH, &ran("first, then second", 101)), None);
+        let order = judge(&DEATH, &ran("second, then first", 101)).unwrap();
+        assert!(order.starts_with("die:sample did not say `second`"), "{order}");
+        let code = judge(&DEATH, &ran("first, then second", 1)).unwrap();
+        assert!(code.starts_with("die:sample ended in another way"), "{code}");
+    }
+}
