@@ -64,7 +64,8 @@ fn compare(image: &Image) -> Tally {
     tally
 }
 
-fn check(path: &Path) {
+/// Compares a file, of whose rows at least `share` percent must fit a rule.
+fn check(path: &Path, at_least: f64) {
     let image = Image::open(path).unwrap();
     let tally = compare(&image);
     let share = tally.in_rules as f64 / tally.rows as f64 * 100.0;
@@ -72,8 +73,11 @@ fn check(path: &Path) {
     println!("{}: {rows} rows agree, {share:.2} % fit a rule", path.display());
     println!("{}: {shadowed} FDEs are shadowed by others", path.display());
     assert!(tally.rows > 1000, "{}: too few rows to mean anything", path.display());
-    assert!(share > 99.0, "{}: only {share:.2} % of the rows fit a rule", path.display());
+    assert!(share > at_least, "{}: only {share:.2} % of the rows fit a rule", path.display());
 }
+
+/// What compilers make, hand-written parts of a C library included (percent).
+const COMPILED: f64 = 99.5;
 
 /// Where this program's dynamic linker found a library.
 fn loaded(name: &str) -> PathBuf {
@@ -91,13 +95,13 @@ fn output(program: &str, arguments: &[&str]) -> PathBuf {
 
 #[test]
 fn libc_agrees_with_gimli() {
-    check(&loaded("libc.so.6"));
+    check(&loaded("libc.so.6"), COMPILED);
 }
 
 #[test]
 fn libstdcxx_agrees_with_gimli() {
     let path = output("cc", &["-print-file-name=libstdc++.so.6"]);
-    check(&path.canonicalize().expect("libstdc++ comes with g++"));
+    check(&path.canonicalize().expect("libstdc++ comes with g++"), COMPILED);
 }
 
 #[test]
@@ -111,7 +115,7 @@ fn a_rust_shared_library_agrees_with_gimli() {
             path.file_name().is_some_and(|f| f.to_string_lossy().starts_with("librustc_driver-"))
         })
         .expect("the toolchain has the compiler as a shared library");
-    check(&library);
+    check(&library, COMPILED);
 }
 
 #[test]
@@ -125,10 +129,11 @@ fn our_own_kernel_agrees_with_gimli() {
     // The last message with an executable is that of the package itself.
     let field = "\"executable\":\"";
     let path = messages.rsplit_once(field).and_then(|(_, rest)| rest.split_once('"'));
-    check(Path::new(path.expect("the suites are a program").0));
+    // Each of the 256 interrupt stubs has a few rows that restore all registers.
+    check(Path::new(path.expect("the suites are a program").0), 90.0);
 }
 
 #[test]
 fn this_test_program_agrees_with_gimli() {
-    check(&std::env::current_exe().unwrap());
+    check(&std::env::current_exe().unwrap(), COMPILED);
 }

@@ -1,0 +1,120 @@
+//! Segments, the task state segment and the interrupt descriptor table.
+//!
+//! ```text
+//!   GDT: null │ code │ data │ TSS ─► interrupt stack table ─► stacks.rs
+//!   IDT: 256 gates, each with a stub of its own and a stack from the table
+//! ```
+
+use lazy_static::lazy_static;
+use x86_64::VirtAddr;
+use x86_64::instructions::segmentation::{CS, DS, ES, FS, GS, SS, Segment};
+use x86_64::instructions::tables::load_tss;
+use x86_64::registers::control::{Cr4, Cr4Flags};
+use x86_64::registers::segmentation::SegmentSelector;
+use x86_64::structures::gdt::{Descriptor, GlobalDescriptorTable};
+use x86_64::structures::idt::{Entry, InterruptDescriptorTable};
+use x86_64::structures::tss::TaskStateSegment;
+
+use super::interrupts::{VECTORS, stub};
+use crate::arch::x86_64::stacks::InterruptStack;
+
+struct Segments {
+    table: GlobalDescriptorTable,
+    code: SegmentSelector,
+    data: SegmentSelector,
+    tss: SegmentSelector,
+}
+
+lazy_static! {
+    static ref TSS: TaskStateSegment = {
+        let mut tss = TaskStateSegment::new();
+        for stack in InterruptStack::ALL {
+            let top = VirtAddr::new(stack.range().end);
+            tss.interrupt_stack_table[usize::from(stack.index())] = top;
+        }
+        tss
+    };
+    static ref SEGMENTS: Segments = {
+        let mut table = GlobalDescriptorTable::new();
+        let code = table.append(Descriptor::kernel_code_segment());
+        let data = table.append(Descriptor::kernel_data_segment());
+        let tss = table.append(Descriptor::tss_segment(&TSS));
+        Segments { table, code, data, tss }
+    };
+    /// Made after the segments are loaded: gates take the code segment in use.
+    static ref INTERRUPTS: InterruptDescriptorTable = interrupts();
+}
+
+/// Loads all tables into this CPU.
+pub(super) fn load() {
+    SEGMENTS.table.load();
+    // SAFETY:
+    // 1. The selectors are those of the table just loaded, which stays loaded.
+    // 2. Code and data are flat, as those of the boot table were.
+    unsafe {
+        CS::set_reg(SEGMENTS.code);
+        SS::set_reg(SEGMENTS.data);
+        DS::set_reg(SEGMENTS.data);
+        ES::set_reg(SEGMENTS.data);
+    }
+    // SAFETY: null is allowed for both in long mode; their bases are MSRs.
+    unsafe {
+        FS::set_reg(SegmentSelector::NULL);
+        GS::set_reg(SegmentSelector::NULL);
+    }
+    // SAFETY: the selector is that of a TSS that lives forever and is loaded only here.
+    unsafe { load_tss(SEGMENTS.tss) };
+    INTERRUPTS.load();
+    // SAFETY: machine checks have a handler now; without this they reset the machine.
+    unsafe { Cr4::update(|flags| flags.insert(Cr4Flags::MACHINE_CHECK_EXCEPTION)) };
+}
+
+fn interrupts() -> InterruptDescriptorTable {
+    let mut table = InterruptDescriptorTable::new();
+    let set = |vector: usize| (VirtAddr::new(stub(vector)), stack_of(vector).index());
+    macro_rules! gate {
+        ($entry:expr, $vector:expr) => {{
+            let (address, stack) = set($vector);
+            fill(&mut $entry, address, stack);
+        }};
+    }
+    // By name, because their handlers have different types.
+    gate!(table.double_fault, 8);
+    gate!(table.invalid_tss, 10);
+    gate!(table.segment_not_present, 11);
+    gate!(table.stack_segment_fault, 12);
+    gate!(table.general_protection_fault, 13);
+    gate!(table.page_fault, 14);
+    gate!(table.alignment_check, 17);
+    gate!(table.machine_check, 18);
+    gate!(table.cp_protection_exception, 21);
+    gate!(table.vmm_communication_exception, 29);
+    gate!(table.security_exception, 30);
+    for vector in [0, 1, 2, 3, 4, 5, 6, 7, 9, 16, 19, 20, 28] {
+        gate!(table[vector], usize::from(vector));
+    }
+    for vector in 32..VECTORS {
+        // `VECTORS` is 256.
+        gate!(table[vector as u8], vector);
+    }
+    table
+}
+
+fn fill<F>(entry: &mut Entry<F>, stub: VirtAddr, stack: u16) {
+    // SAFETY: the stub of this vector knows whether the CPU pushes an error code, and returns
+    // with `iretq`.
+    let options = unsafe { entry.set_handler_addr(stub) };
+    // SAFETY: the TSS has a stack of its own for each index that `InterruptStack` has.
+    unsafe { options.set_stack_index(stack) };
+}
+
+const fn stack_of(vector: usize) -> InterruptStack {
+    match vector {
+        1 | 3 => InterruptStack::Debug,
+        2 => InterruptStack::NonMaskable,
+        8 => InterruptStack::DoubleFault,
+        18 => InterruptStack::MachineCheck,
+        0..32 => InterruptStack::Fault,
+        _ => InterruptStack::External,
+    }
+}

@@ -1,0 +1,152 @@
+//! The bare machine: what is below the kernel in QEMU.
+//!
+//! ```text
+//!   entry (assembly) ─► start ─► UART ─► descriptors ─► pvh ─► plan ─► paging ─► heap ─► boot::start
+//! ```
+//!
+//! Interrupts stay off and other CPUs stay parked where the firmware left them: tasks yield by
+//! themselves.
+
+mod descriptors;
+mod entry;
+mod frames;
+mod interrupts;
+mod paging;
+mod plan;
+mod pvh;
+mod uart;
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use spin::{Mutex, Once};
+use x86_64::VirtAddr;
+use x86_64::instructions::hlt;
+use x86_64::instructions::port::Port;
+use x86_64::registers::model_specific::FsBase;
+
+use self::frames::FramePool;
+use self::paging::{AddressSpace, Skeleton};
+use self::plan::Plan;
+use self::pvh::BootInfo;
+use super::image::Image;
+use crate::boot::{self, Input};
+use crate::error::Error;
+use crate::heap;
+use crate::machine::{Access, ExitCode, Machine, MapError, Pages};
+
+/// QEMU's isa-debug-exit device.
+const DEBUG_EXIT: u16 = 0xf4;
+/// What is added to exit codes, so that none looks like a failure of QEMU itself.
+const EXIT_BIAS: u32 = 0x10;
+/// The data ports of the two interrupt controllers.
+const INTERRUPT_MASKS: [u16; 2] = [0x21, 0xa1];
+/// The longest command line.
+const COMMAND_LINE: usize = 4096;
+
+struct Bare;
+
+static SPACE: Once<Mutex<AddressSpace>> = Once::new();
+
+/// The first Rust code: on the boot stack, in the boot loader's address space.
+extern "C" fn start(start_info: u64) -> ! {
+    uart::init();
+    boot::begin(&Bare);
+    descriptors::load();
+    mask_interrupts();
+    // SAFETY: the entry point passes what the boot loader passed, in its address space.
+    match unsafe { prepare(start_info) } {
+        Ok(input) => boot::start(input),
+        Err(error) => boot::fail(&error),
+    }
+}
+
+/// Memory, from the boot loader's information to a heap and an address space of our own.
+///
+/// # Safety
+///
+/// To be called once, with the boot loader's `start_info`, in its address space.
+unsafe fn prepare(start_info: u64) -> Result<Input, Error> {
+    let image = Image::from_linker()?;
+    // SAFETY: the caller's promise.
+    let info = unsafe { BootInfo::read(start_info) }?;
+    let mut line = [0; COMMAND_LINE];
+    // SAFETY: memory is still mapped one to one, and the line is copied at once.
+    let given = unsafe { info.cmdline() };
+    let too_long = Error::CommandLineTooLong { length: given.len(), limit: COMMAND_LINE };
+    line.get_mut(..given.len()).ok_or(too_long)?.copy_from_slice(given);
+    let line = &line[..given.len()];
+
+    let plan = Plan::new(info.ram(), image.end(), info.initrd.clone())?;
+    // SAFETY:
+    // 1. The boot loader's tables are in use, and the plan is made of its information.
+    // 2. The command line is copied; nothing but the image, tables and heap is used from here.
+    let mut skeleton = unsafe { Skeleton::enter(&plan, &image) }?;
+    let heap = core::ptr::with_exposed_provenance_mut(plan.heap.start as usize);
+    // SAFETY: the plan sets this memory aside for the heap, and it is mapped writable.
+    unsafe { heap::init(heap) };
+
+    let archive = match &info.initrd {
+        Some(initrd) => {
+            let start = skeleton.show_initrd(initrd)?;
+            let start = core::ptr::with_exposed_provenance(start as usize);
+            // SAFETY: just mapped, for as long as the kernel runs, and nobody can write to it.
+            unsafe { core::slice::from_raw_parts(start, (initrd.end - initrd.start) as usize) }
+        }
+        None => &[],
+    };
+    let pool = FramePool::new(plan.pool());
+    SPACE.call_once(|| Mutex::new(skeleton.finish(pool)));
+    let line: &'static str = String::from_utf8_lossy(line).into_owned().leak();
+    Ok(Input { args: line.split_ascii_whitespace().collect::<Vec<_>>(), archive })
+}
+
+/// Keeps the legacy interrupt controllers from ever interrupting.
+fn mask_interrupts() {
+    for port in INTERRUPT_MASKS {
+        // SAFETY: the mask register of the controller; all ones mask all its lines.
+        unsafe { Port::<u8>::new(port).write(0xff) };
+    }
+}
+
+fn space() -> spin::MutexGuard<'static, AddressSpace> {
+    SPACE.get().expect("the address space is made before windows are used").lock()
+}
+
+impl Machine for Bare {
+    fn write(&self, text: &[u8]) {
+        uart::write(text);
+    }
+
+    fn exit(&self, code: ExitCode) -> ! {
+        // SAFETY: the port of QEMU's exit device; nothing else is there.
+        unsafe { Port::<u32>::new(DEBUG_EXIT).write(u32::from(code.get()) + EXIT_BIAS) };
+        // There is no such device: stop here.
+        loop {
+            hlt();
+        }
+    }
+
+    fn random(&self) -> u64 {
+        super::random::hardware()
+    }
+
+    unsafe fn map(&self, pages: Pages) -> Result<(), MapError> {
+        // SAFETY: the caller's promise is the same.
+        unsafe { space().map(pages) }
+    }
+
+    unsafe fn protect(&self, pages: Pages, access: Access) -> Result<(), MapError> {
+        // SAFETY: the caller's promise is the same.
+        unsafe { space().protect(pages, access) }
+    }
+
+    unsafe fn unmap(&self, pages: Pages) {
+        // SAFETY: the caller's promise is the same.
+        unsafe { space().unmap(pages) }
+    }
+
+    unsafe fn set_thread_pointer(&self, pointer: u64) {
+        FsBase::write(VirtAddr::new(pointer));
+    }
+}

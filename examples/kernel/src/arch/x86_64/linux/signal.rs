@@ -1,0 +1,143 @@
+//! From a synchronous signal to the common fault code and back.
+//!
+//! ```text
+//!   alternate signal stack, from its top down
+//!   │ extended state │ siginfo │ ucontext: gregs… │ restorer │ ◄ rsp in the handler
+//!                                 ▲ read, changed: rt_sigreturn continues there
+//! ```
+//!
+//! Layouts: linux/arch/x86/include/uapi/asm/{sigcontext,ucontext}.h.
+
+use core::arch::naked_asm;
+use core::mem::offset_of;
+
+use static_assertions::const_assert_eq;
+
+use super::syscall::{Errno, RT_SIGRETURN, SigAction, SigStack, sigaction, sigaltstack};
+use crate::arch::x86_64::cpu_state::{CpuState, GPRS};
+use crate::arch::x86_64::stacks::InterruptStack;
+use crate::fault::{self, FaultKind, PageAccess};
+
+const SIGILL: i32 = 4;
+const SIGTRAP: i32 = 5;
+const SIGBUS: i32 = 7;
+const SIGFPE: i32 = 8;
+const SIGSEGV: i32 = 11;
+
+/// Three arguments (`SA_SIGINFO`), on the alternate stack (`SA_ONSTACK`), with our way back
+/// (`SA_RESTORER`), and again while it runs (`SA_NODEFER`): a fault in the handler is reported
+/// instead of killing the process without a word.
+const FLAGS: u64 = 0x4 | 0x0800_0000 | 0x0400_0000 | 0x4000_0000;
+
+/// The saved registers are in the order of `gregset_t`; these are the places of the DWARF ones.
+const BY_DWARF_NUMBER: [usize; GPRS] = [13, 12, 14, 11, 9, 8, 10, 15, 0, 1, 2, 3, 4, 5, 6, 7];
+const RIP: usize = 16;
+const FLAGS_REGISTER: usize = 17;
+const ERROR: usize = 19;
+const VECTOR: usize = 20;
+const CR2: usize = 22;
+
+/// The beginning of `struct ucontext`.
+#[repr(C)]
+struct UserContext {
+    flags: u64,
+    link: u64,
+    stack: SigStack,
+    gregs: [u64; 23],
+}
+
+/// The beginning of `siginfo_t`.
+#[repr(C)]
+struct SigInfo {
+    number: i32,
+    errno: i32,
+    code: i32,
+}
+
+const_assert_eq!(offset_of!(UserContext, gregs), 40);
+const_assert_eq!(offset_of!(SigInfo, code), 8);
+
+/// Takes all signals that the CPU causes, on the stack for faults.
+pub(super) fn install() -> Result<(), (&'static str, Errno)> {
+    let range = InterruptStack::Fault.range();
+    let size = range.end - range.start;
+    let stack = SigStack { start: range.start, flags: 0, size };
+    // SAFETY: the stack for faults is there for this alone.
+    unsafe { sigaltstack(&stack) }.map_err(|errno| ("sigaltstack", errno))?;
+    let action = SigAction {
+        handler: handler as *const () as usize,
+        flags: FLAGS,
+        // See there.
+        restorer: restorer as *const () as usize + 1,
+        mask: 0,
+    };
+    for signal in [SIGILL, SIGTRAP, SIGBUS, SIGFPE, SIGSEGV] {
+        // SAFETY: both functions are made for signals with these flags.
+        unsafe { sigaction(signal, &action) }.map_err(|errno| ("rt_sigaction", errno))?;
+    }
+    Ok(())
+}
+
+extern "C" fn handler(number: i32, info: &SigInfo, context: &mut UserContext) {
+    let gregs = &mut context.gregs;
+    let mut state = CpuState {
+        gpr: BY_DWARF_NUMBER.map(|place| gregs[place]),
+        rip: gregs[RIP],
+        rflags: gregs[FLAGS_REGISTER],
+    };
+    fault::handle(kind(number, info, gregs), &mut state);
+    for (place, value) in BY_DWARF_NUMBER.into_iter().zip(state.gpr) {
+        gregs[place] = value;
+    }
+    gregs[RIP] = state.rip;
+    gregs[FLAGS_REGISTER] = state.rflags;
+}
+
+/// The exception behind a signal.
+fn kind(number: i32, info: &SigInfo, gregs: &[u64; 23]) -> FaultKind {
+    // `SI_USER` and below: somebody sent it, and the exception fields are those of an earlier one.
+    if info.code <= 0 {
+        return FaultKind::Signal { number };
+    }
+    let error = gregs[ERROR];
+    match gregs[VECTOR] {
+        14 => FaultKind::PageFault {
+            address: gregs[CR2],
+            access: PageAccess::from_error_code(error),
+            present: error & 1 != 0,
+        },
+        vector => FaultKind::from_vector(vector, error),
+    }
+}
+
+/// Where the handler returns to: `rt_sigreturn` takes everything from the context at `rsp`.
+///
+/// Unwinders look a return address up one byte before it, so the frame has a byte before it too:
+/// the address to use is this one plus 1.
+#[unsafe(naked)]
+unsafe extern "C" fn restorer() -> ! {
+    macro_rules! restorer {
+        ($($name:literal $place:literal),*) => {
+            naked_asm!(
+                ".cfi_startproc simple",
+                ".cfi_signal_frame",
+                ".cfi_def_cfa rsp, {size}",
+                ".cfi_offset rip, {gregs} + 8 * {rip} - {size}",
+                $(concat!(".cfi_offset ", $name, ", {gregs} + 8 * ", $place, " - {size}"),)*
+                "nop",
+                "mov eax, {sigreturn}",
+                "syscall",
+                "ud2",
+                ".cfi_endproc",
+                size = const size_of::<UserContext>(),
+                gregs = const offset_of!(UserContext, gregs),
+                rip = const RIP,
+                sigreturn = const RT_SIGRETURN,
+            )
+        };
+    }
+    restorer!(
+        "rax" 13, "rdx" 12, "rcx" 14, "rbx" 11, "rsi" 9, "rdi" 8, "rbp" 10, "rsp" 15, "r8" 0,
+        "r9" 1, "r10" 2, "r11" 3, "r12" 4, "r13" 5, "r14" 6, "r15" 7
+    )
+}

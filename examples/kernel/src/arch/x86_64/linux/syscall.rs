@@ -1,0 +1,237 @@
+//! The system calls of a process without a C library.
+//!
+//! ```text
+//!   rax: number, then result (−errno)    rdi rsi rdx r10 r8 r9: arguments     rcx r11: clobbered
+//! ```
+//!
+//! psABI x86-64, appendix A.2.1; numbers and structures: linux/arch/x86.
+
+use core::arch::asm;
+use core::ffi::CStr;
+use core::mem::offset_of;
+
+use static_assertions::const_assert_eq;
+
+/// An error number of the system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Errno(pub i32);
+
+/// The largest error number that a result can be.
+const MAX_ERRNO: usize = 4095;
+
+const WRITE: usize = 1;
+const OPEN: usize = 2;
+const FSTAT: usize = 5;
+const MMAP: usize = 9;
+const MPROTECT: usize = 10;
+const RT_SIGACTION: usize = 13;
+pub(super) const RT_SIGRETURN: usize = 15;
+const SIGALTSTACK: usize = 131;
+const ARCH_PRCTL: usize = 158;
+const EXIT_GROUP: usize = 231;
+const GETRANDOM: usize = 318;
+
+const ARCH_SET_FS: usize = 0x1002;
+const STDOUT: usize = 1;
+
+/// What may be done with memory.
+#[derive(Clone, Copy)]
+pub(super) struct Protection(usize);
+
+impl Protection {
+    pub(super) const NONE: Self = Self(0);
+    pub(super) const READ: Self = Self(1);
+    pub(super) const READ_WRITE: Self = Self(1 | 2);
+    pub(super) const READ_EXECUTE: Self = Self(1 | 4);
+}
+
+/// How memory is mapped.
+#[derive(Clone, Copy)]
+pub(super) struct MapFlags(usize);
+
+impl MapFlags {
+    const PRIVATE: usize = 0x02;
+    const ANONYMOUS: usize = 0x20;
+    /// A file, for this process alone.
+    pub(super) const FILE: Self = Self(Self::PRIVATE);
+    /// Zeroed memory anywhere.
+    pub(super) const ANYWHERE: Self = Self(Self::PRIVATE | Self::ANONYMOUS);
+    /// Zeroed memory here, in place of what is there (`MAP_FIXED`).
+    pub(super) const REPLACE: Self = Self(Self::PRIVATE | Self::ANONYMOUS | 0x10);
+    /// Address space here, if nothing is there (`MAP_NORESERVE`, `MAP_FIXED_NOREPLACE`).
+    pub(super) const RESERVE: Self = Self(Self::PRIVATE | Self::ANONYMOUS | 0x4000 | 0x10_0000);
+}
+
+/// An open file.
+#[derive(Clone, Copy)]
+pub(super) struct File(usize);
+
+impl File {
+    /// For mappings without one.
+    pub(super) const NONE: Self = Self(usize::MAX);
+}
+
+/// `struct kernel_sigaction`.
+#[repr(C)]
+pub(super) struct SigAction {
+    pub handler: usize,
+    pub flags: u64,
+    pub restorer: usize,
+    pub mask: u64,
+}
+
+/// `stack_t`.
+#[repr(C)]
+pub(super) struct SigStack {
+    pub start: u64,
+    pub flags: i32,
+    pub size: u64,
+}
+
+/// The beginning of `struct stat`, and room for the rest.
+#[repr(C)]
+struct Stat {
+    before: [u64; 6],
+    size: i64,
+    after: [u64; 11],
+}
+
+const_assert_eq!(size_of::<SigAction>(), 32);
+const_assert_eq!(size_of::<SigStack>(), 24);
+const_assert_eq!(offset_of!(Stat, size), 48);
+const_assert_eq!(size_of::<Stat>(), 144);
+
+/// # Safety
+///
+/// As the system call's.
+unsafe fn syscall(number: usize, arguments: [usize; 6]) -> Result<usize, Errno> {
+    let result: usize;
+    let [a, b, c, d, e, f] = arguments;
+    // SAFETY: the caller vouches for the call; the registers are those that it clobbers.
+    unsafe {
+        asm!(
+            "syscall",
+            inlateout("rax") number => result,
+            in("rdi") a,
+            in("rsi") b,
+            in("rdx") c,
+            in("r10") d,
+            in("r8") e,
+            in("r9") f,
+            lateout("rcx") _,
+            lateout("r11") _,
+            options(nostack),
+        );
+    }
+    let errno = result.wrapping_neg();
+    if (1..=MAX_ERRNO).contains(&errno) { Err(Errno(errno as i32)) } else { Ok(result) }
+}
+
+/// Writes all of `text` to standard output, or as much as it takes.
+pub(super) fn write(mut text: &[u8]) {
+    const EINTR: Errno = Errno(4);
+    while !text.is_empty() {
+        let arguments = [STDOUT, text.as_ptr().expose_provenance(), text.len(), 0, 0, 0];
+        // SAFETY: the buffer is a slice.
+        match unsafe { syscall(WRITE, arguments) } {
+            Ok(written) => text = &text[written..],
+            Err(EINTR) => {}
+            Err(_) => return,
+        }
+    }
+}
+
+/// Ends the process.
+pub(super) fn exit_group(code: u8) -> ! {
+    loop {
+        // SAFETY: has no precondition; does not return.
+        let _ = unsafe { syscall(EXIT_GROUP, [code.into(), 0, 0, 0, 0, 0]) };
+    }
+}
+
+/// Random bytes of the system.
+pub(super) fn getrandom() -> Option<u64> {
+    let mut word = 0u64;
+    let place = (&raw mut word).expose_provenance();
+    // SAFETY: the buffer is a word.
+    let got = unsafe { syscall(GETRANDOM, [place, size_of::<u64>(), 0, 0, 0, 0]) };
+    (got == Ok(size_of::<u64>())).then_some(word)
+}
+
+/// Opens a file for reading.
+pub(super) fn open(path: &CStr) -> Result<File, Errno> {
+    // SAFETY: the path ends with a NUL; flags 0 are read-only.
+    unsafe { syscall(OPEN, [path.as_ptr().expose_provenance(), 0, 0, 0, 0, 0]) }.map(File)
+}
+
+/// Bytes of an open file.
+pub(super) fn size(file: File) -> Result<usize, Errno> {
+    let mut stat = Stat { before: [0; 6], size: 0, after: [0; 11] };
+    let place = (&raw mut stat).expose_provenance();
+    // SAFETY: the structure is the one of this call.
+    unsafe { syscall(FSTAT, [file.0, place, 0, 0, 0, 0]) }?;
+    Ok(usize::try_from(stat.size).unwrap_or(0))
+}
+
+/// Maps memory.
+///
+/// # Safety
+///
+/// If `flags` replace what is mapped at `start`, nobody may be using that.
+pub(super) unsafe fn mmap(
+    start: u64,
+    size: usize,
+    protection: Protection,
+    flags: MapFlags,
+    file: File,
+) -> Result<u64, Errno> {
+    let arguments = [start as usize, size, protection.0, flags.0, file.0, 0];
+    // SAFETY: the caller's promise.
+    unsafe { syscall(MMAP, arguments) }.map(|address| address as u64)
+}
+
+/// Changes what may be done with mapped memory.
+///
+/// # Safety
+///
+/// Nobody relies on what is taken away.
+pub(super) unsafe fn mprotect(
+    start: u64,
+    size: usize,
+    protection: Protection,
+) -> Result<(), Errno> {
+    // SAFETY: the caller's promise.
+    unsafe { syscall(MPROTECT, [start as usize, size, protection.0, 0, 0, 0]) }.map(drop)
+}
+
+/// Sets the FS base.
+///
+/// # Safety
+///
+/// As [`Machine::set_thread_pointer`](crate::machine::Machine::set_thread_pointer).
+pub(super) unsafe fn set_fs(pointer: u64) -> Result<(), Errno> {
+    // SAFETY: the caller's promise.
+    unsafe { syscall(ARCH_PRCTL, [ARCH_SET_FS, pointer as usize, 0, 0, 0, 0]) }.map(drop)
+}
+
+/// Installs a signal handler.
+///
+/// # Safety
+///
+/// The handler and the restorer in `action` are functions made for this.
+pub(super) unsafe fn sigaction(signal: i32, action: &SigAction) -> Result<(), Errno> {
+    let place = core::ptr::from_ref(action).expose_provenance();
+    // SAFETY: the structure is the one of this call, and the caller vouches for its functions.
+    unsafe { syscall(RT_SIGACTION, [signal as usize, place, 0, size_of::<u64>(), 0, 0]) }.map(drop)
+}
+
+/// Sets the stack for signal handlers.
+///
+/// # Safety
+///
+/// The stack is memory that nobody else uses.
+pub(super) unsafe fn sigaltstack(stack: &SigStack) -> Result<(), Errno> {
+    let place = core::ptr::from_ref(stack).expose_provenance();
+    // SAFETY: the structure is the one of this call, and the caller vouches for the stack.
+    unsafe { syscall(SIGALTSTACK, [place, 0, 0, 0, 0, 0]) }.map(drop)
+}

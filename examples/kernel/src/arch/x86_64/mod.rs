@@ -1,0 +1,35 @@
+//! x86-64.
+//!
+//! ```text
+//!   bare: the machine in QEMU              linux: a process without a C library
+//!   ─────────────────── both ───────────────────
+//!   image · stacks · cpu_state · trap · context · memory_functions · random
+//! ```
+
+mod bare;
+mod context;
+mod cpu_state;
+mod image;
+mod linux;
+mod memory_functions;
+mod random;
+mod stacks;
+mod trap;
+
+pub(crate) use context::{prepare, switch};
+pub(crate) use cpu_state::CpuState;
+pub use image::MissingSymbol;
+pub(crate) use image::{Image, boot_stack, boot_stack_guard, symbol_bytes};
+pub(crate) use stacks::InterruptStack;
+pub(crate) use trap::{FRAME, deliver, unwind};
+
+/// The stack pointer of the caller, give or take a frame.
+#[inline(always)]
+pub(crate) fn stack_pointer() -> u64 {
+    let sp;
+    // SAFETY: only reads a register.
+    unsafe {
+        core::arch::asm!("mov {}, rsp", out(reg) sp, options(nomem, nostack, preserves_flags))
+    };
+    sp
+}

@@ -1,0 +1,77 @@
+//! The stacks that exist before memory does: one for each kind of interrupt.
+//!
+//! ```text
+//!  │ guard │ double fault │ guard │ non-maskable │ guard │ … │      32 KiB each, in .bss
+//! ```
+//!
+//! An interrupt never runs on the stack it interrupted: compiled code keeps values below its stack
+//! pointer (the red zone, psABI x86-64 §3.2.2), and that stack may be the problem. In a Linux
+//! process the stack for faults is the alternate signal stack.
+
+use core::cell::UnsafeCell;
+use core::ops::Range;
+
+use crate::machine::{PAGE, Pages};
+
+/// Bytes of each. Enough to print in a build without optimizations, and for the largest signal
+/// frame (AVX-512 and AMX state: 12 KiB).
+const SIZE: usize = 32 * 1024;
+
+/// Which stack an interrupt runs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum InterruptStack {
+    DoubleFault,
+    NonMaskable,
+    MachineCheck,
+    /// Single steps and breakpoints.
+    Debug,
+    /// All other exceptions.
+    Fault,
+    /// Vectors from 32 on.
+    External,
+}
+
+impl InterruptStack {
+    pub(crate) const ALL: [Self; 6] = [
+        Self::DoubleFault,
+        Self::NonMaskable,
+        Self::MachineCheck,
+        Self::Debug,
+        Self::Fault,
+        Self::External,
+    ];
+
+    /// The place in the table of interrupt stacks of the TSS.
+    pub(crate) const fn index(self) -> u16 {
+        self as u16
+    }
+
+    /// Its addresses.
+    pub(crate) fn range(self) -> Range<u64> {
+        let start = STACKS[self as usize].stack.get().expose_provenance() as u64;
+        start..start + SIZE as u64
+    }
+
+    /// The page below it, which is taken away at boot.
+    pub(crate) fn guard(self) -> Option<Pages> {
+        Pages::new(self.range().start - PAGE as u64, PAGE)
+    }
+
+    /// The one that contains `address`.
+    pub(crate) fn containing(address: u64) -> Option<Self> {
+        Self::ALL.into_iter().find(|stack| stack.range().contains(&address))
+    }
+}
+
+#[repr(C, align(4096))]
+struct GuardedStack {
+    _guard: [u8; PAGE],
+    stack: UnsafeCell<[u8; SIZE]>,
+}
+
+// SAFETY: nothing makes a reference to the bytes; the CPU alone uses them.
+unsafe impl Sync for GuardedStack {}
+
+static STACKS: [GuardedStack; InterruptStack::ALL.len()] =
+    [const { GuardedStack { _guard: [0; PAGE], stack: UnsafeCell::new([0; SIZE]) } };
+        InterruptStack::ALL.len()];

@@ -1,0 +1,100 @@
+//! Continues a faulting task in the code that unwinds it.
+//!
+//! ```text
+//!   │ faulting frame          │
+//!   ├─────────────────────────┤ rsp of the faulting instruction
+//!   │ red zone (128)          │
+//!   ├─────────────────────────┤ CFA of the trampoline
+//!   │ FaultFrame              │
+//!   ├─────────────────────────┤ rsp of the trampoline, a multiple of 16
+//!   │ return address, unwind… │
+//! ```
+//!
+//! The trampoline looks like a signal frame: whoever walks from inside the unwinding code comes to
+//! the faulting instruction itself, with all its registers.
+
+use core::any::Any;
+use core::arch::naked_asm;
+use core::fmt;
+use core::mem::offset_of;
+
+use alloc::boxed::Box;
+use unspool::unwind::Registers;
+
+use super::cpu_state::CpuState;
+use crate::fault::{self, FaultKind};
+
+/// What the handler leaves on the faulting task's stack.
+#[repr(C, align(16))]
+pub(crate) struct FaultFrame {
+    state: CpuState,
+    kind: FaultKind,
+}
+
+/// Bytes of stack that [`deliver`] uses.
+pub(crate) const FRAME: u64 = size_of::<FaultFrame>() as u64;
+
+/// Copies `state` to `frame` on the task's stack and continues there, in the trampoline.
+///
+/// # Safety
+///
+/// `frame` is a multiple of 16, and the [`FRAME`] bytes from there on are part of the stack of
+/// the interrupted task, below all that it uses.
+pub(crate) unsafe fn deliver(kind: FaultKind, state: &mut CpuState, frame: u64) {
+    let place = core::ptr::with_exposed_provenance_mut::<FaultFrame>(frame as usize);
+    // SAFETY: the caller found the place: on a mapped stack, aligned, used by nobody.
+    unsafe { place.write(FaultFrame { state: *state, kind }) };
+    state.redirect(trampoline as *const () as u64, frame);
+}
+
+/// Calls [`enter`] with the frame at `rsp`.
+#[unsafe(naked)]
+unsafe extern "C" fn trampoline() -> ! {
+    macro_rules! trampoline {
+        ($($name:literal $number:literal),*) => {
+            naked_asm!(
+                ".cfi_startproc simple",
+                ".cfi_signal_frame",
+                ".cfi_def_cfa rsp, {size}",
+                ".cfi_offset rip, {rip} - {size}",
+                $(concat!(".cfi_offset ", $name, ", {gpr} + 8 * ", $number, " - {size}"),)*
+                // The interrupted code may have been in the middle of x87 or MMX work; the ABI
+                // wants an empty register stack (psABI x86-64 §3.2.1).
+                "fninit",
+                "mov rdi, rsp",
+                "call {enter}",
+                "ud2",
+                ".cfi_endproc",
+                size = const FRAME,
+                gpr = const offset_of!(FaultFrame, state.gpr),
+                rip = const offset_of!(FaultFrame, state.rip),
+                enter = sym enter,
+            )
+        };
+    }
+    trampoline!(
+        "rax" 0, "rdx" 1, "rcx" 2, "rbx" 3, "rsi" 4, "rdi" 5, "rbp" 6, "rsp" 7, "r8" 8, "r9" 9,
+        "r10" 10, "r11" 11, "r12" 12, "r13" 13, "r14" 14, "r15" 15
+    )
+}
+
+extern "C" fn enter(frame: &FaultFrame) -> ! {
+    // SAFETY: this is the trampoline, and the frame is what `deliver` left for it.
+    unsafe { fault::unwind(frame.kind, &frame.state) }
+}
+
+/// Hands a fault to the panic runtime.
+///
+/// # Safety
+///
+/// `registers` are those of the instruction at which the running task was interrupted, and the
+/// caller runs in the trampoline that [`deliver`] put below it.
+pub(crate) unsafe fn unwind(
+    registers: &Registers,
+    reason: fmt::Arguments<'_>,
+    payload: Box<dyn Any + Send>,
+) -> ! {
+    // SAFETY: the trampoline is on the interrupted stack below the red zone, and it does not
+    // return: nothing of the interrupted code runs again.
+    unsafe { unspool::panic::unwind_fault(registers, reason, payload) }
+}

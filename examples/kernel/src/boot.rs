@@ -1,0 +1,120 @@
+//! From a machine with a heap to the program's `main`.
+//!
+//! ```text
+//!   begin ─► memory (arch) ─► start ─► guard pages ─► unwind tables, TLS, symbols ─► main task
+//!    └─ panics speak                                   └─ what is missing is named ─► fail
+//! ```
+
+use alloc::vec::Vec;
+
+use spin::Once;
+use unspool::panic::set_platform;
+
+use crate::arch::{self, InterruptStack};
+use crate::cpio::{Archive, Module};
+use crate::error::Error;
+use crate::machine::{Access, ExitCode, Machine, machine, set_machine};
+use crate::platform;
+use crate::println;
+use crate::scheduler;
+use crate::task;
+
+/// Bytes of the main task's stack.
+const MAIN_STACK: usize = 256 * 1024;
+
+/// What an entry point found.
+pub(crate) struct Input {
+    /// The words of the command line.
+    pub args: Vec<&'static str>,
+    /// A cpio archive, or nothing.
+    pub archive: &'static [u8],
+}
+
+/// What the program was started with.
+#[derive(Debug)]
+pub struct Boot {
+    args: Vec<&'static str>,
+    archive: Archive<'static>,
+}
+
+static BOOT: Once<Boot> = Once::new();
+
+impl Boot {
+    /// The words of the command line: QEMU's `-append`, or a process's arguments from the second
+    /// on.
+    pub fn args(&self) -> impl Iterator<Item = &'static str> + Clone {
+        self.args.iter().copied()
+    }
+
+    /// The files of the archive that came with the kernel, in its order: QEMU's `-initrd`, or the
+    /// file that a process's first argument names (`-` for none).
+    pub fn modules(&self) -> impl Iterator<Item = Module<'static>> + Clone {
+        self.archive.modules()
+    }
+
+    /// The contents of the first module with this name.
+    pub fn module(&self, name: &str) -> Option<&'static [u8]> {
+        self.modules().find(|module| module.name == name).map(|module| module.bytes)
+    }
+}
+
+/// What the program was started with.
+///
+/// # Panics
+///
+/// Before the kernel is up, which no code of a program can see.
+pub fn boot() -> &'static Boot {
+    BOOT.get().expect("main runs after boot")
+}
+
+/// As [`Boot::args`].
+pub fn args() -> impl Iterator<Item = &'static str> + Clone {
+    boot().args()
+}
+
+unsafe extern "Rust" {
+    /// Defined by [`entry!`](crate::entry).
+    #[link_name = "unspool_kernel_main"]
+    safe fn program_main(boot: &Boot) -> ExitCode;
+}
+
+/// What an entry point calls first: from here on there is a console, and panics speak.
+pub(crate) fn begin(machine: &'static dyn Machine) {
+    set_machine(machine);
+    set_platform(&platform::Kernel);
+}
+
+/// Brings the kernel up and runs the program; on the boot stack.
+pub(crate) fn start(input: Input) -> ! {
+    if let Err(error) = up(input) {
+        fail(&error);
+    }
+    scheduler::start()
+}
+
+fn up(input: Input) -> Result<(), Error> {
+    take_guard_pages()?;
+    platform::init()?;
+    let archive = match input.archive {
+        [] => Archive::EMPTY,
+        bytes => Archive::parse(bytes)?,
+    };
+    BOOT.call_once(|| Boot { args: input.args, archive });
+    task::spawn_main(MAIN_STACK, || program_main(boot()))
+}
+
+/// Makes the pages below the boot stack and the interrupt stacks inaccessible.
+fn take_guard_pages() -> Result<(), Error> {
+    let interrupts = InterruptStack::ALL.into_iter().filter_map(InterruptStack::guard);
+    for page in interrupts.chain(arch::boot_stack_guard()) {
+        // SAFETY: the image keeps these pages free for this.
+        unsafe { machine().protect(page, Access::None) }?;
+    }
+    Ok(())
+}
+
+/// Says why the kernel cannot boot, and ends.
+pub(crate) fn fail(error: &Error) -> ! {
+    println!("unspool-kernel: cannot boot: {error}");
+    machine().exit(ExitCode::FAILURE)
+}

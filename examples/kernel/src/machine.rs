@@ -1,0 +1,213 @@
+//! The seam: everything a kernel asks of what is below it.
+//!
+//! ```text
+//!   tasks · stacks · heap · loader memory · faults · console      common code
+//!   ───────────────────── Machine ─────────────────────────────
+//!   Bare: page tables, UART, MSRs       Process: Linux system calls
+//! ```
+//!
+//! Which side it is depends on the entry that was used; nothing above this line asks.
+use core::fmt;
+
+use spin::Once;
+
+/// Bytes of a page.
+pub const PAGE: usize = 4096;
+
+/// What a program tells whoever started it; 0 is success.
+///
+/// QEMU's debug exit has room for 0 to [`ExitCode::MAX`], so that is what exists everywhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExitCode(u8);
+
+impl ExitCode {
+    /// All went well.
+    pub const SUCCESS: Self = Self(0);
+    /// The program says that something went wrong.
+    pub const FAILURE: Self = Self(1);
+    /// A panic or a fault that nobody could handle, as `std` has it.
+    pub const PANIC: Self = Self(101);
+    /// The largest code.
+    pub const MAX: u8 = 111;
+
+    /// The exit code with this number, if there is one.
+    pub const fn new(code: u8) -> Option<Self> {
+        if code <= Self::MAX { Some(Self(code)) } else { None }
+    }
+
+    /// The number.
+    pub const fn get(self) -> u8 {
+        self.0
+    }
+}
+
+/// What the code of a program may do with a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Nothing: a guard page.
+    None,
+    /// Read.
+    Read,
+    /// Read and write.
+    ReadWrite,
+    /// Read and execute.
+    ReadExecute,
+}
+
+/// Whole pages of the address space; never empty, never wrapping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pages {
+    start: u64,
+    count: usize,
+}
+
+impl Pages {
+    /// The pages that hold `size` bytes from `start`, which must be page-aligned.
+    pub const fn new(start: u64, size: usize) -> Option<Self> {
+        let count = size.div_ceil(PAGE);
+        if count == 0 || !start.is_multiple_of(PAGE as u64) {
+            return None;
+        }
+        match start.checked_add((count * PAGE) as u64) {
+            Some(_) => Some(Self { start, count }),
+            None => None,
+        }
+    }
+
+    /// The address of the first byte.
+    pub const fn start(self) -> u64 {
+        self.start
+    }
+
+    /// The address after the last byte.
+    pub const fn end(self) -> u64 {
+        self.start + self.size() as u64
+    }
+
+    /// How many pages.
+    pub const fn count(self) -> usize {
+        self.count
+    }
+
+    /// How many bytes.
+    pub const fn size(self) -> usize {
+        self.count * PAGE
+    }
+}
+
+/// Why pages could not be mapped or protected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MapError {
+    /// The window has no gap of this size (bytes).
+    WindowFull {
+        /// What was asked for.
+        needed: usize,
+        /// The largest gap.
+        largest: usize,
+    },
+    /// Not enough physical memory is left (pages).
+    OutOfFrames {
+        /// What was asked for.
+        needed: usize,
+        /// What is left.
+        free: usize,
+    },
+    /// The memory for page tables is used up.
+    OutOfTables,
+    /// A page in the range is not mapped (or is, where it must not be).
+    Unexpected {
+        /// Its address.
+        page: u64,
+    },
+    /// The operating system refused.
+    System {
+        /// Which call.
+        call: &'static str,
+        /// Its error number.
+        errno: i32,
+    },
+}
+
+impl fmt::Display for MapError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::WindowFull { needed, largest } => {
+                write!(f, "no gap of {needed:#x} bytes in the window, the largest has {largest:#x}")
+            }
+            Self::OutOfFrames { needed, free } => {
+                write!(f, "{needed} pages of memory needed, {free} left")
+            }
+            Self::OutOfTables => f.write_str("no memory left for page tables"),
+            Self::Unexpected { page } => write!(f, "page {page:#x} is in the wrong state"),
+            Self::System { call, errno } => write!(f, "{call} failed with errno {errno}"),
+        }
+    }
+}
+
+impl core::error::Error for MapError {}
+
+/// The machine (or process) below the kernel.
+pub trait Machine: Sync {
+    /// Writes to the console, at once; no heap, no panic, usable from any handler.
+    fn write(&self, text: &[u8]);
+
+    /// Ends the machine (or process).
+    fn exit(&self, code: ExitCode) -> !;
+
+    /// A word that is hard to guess: the CPU's or the system's randomness, else the time stamp
+    /// counter.
+    fn random(&self) -> u64;
+
+    /// Backs `pages` with fresh, zeroed memory: readable, writable, not executable.
+    ///
+    /// # Errors
+    ///
+    /// Out of memory, or a page is mapped already; nothing is mapped then.
+    ///
+    /// # Safety
+    ///
+    /// The pages must lie in a [window](crate::memory) and belong to the caller alone.
+    unsafe fn map(&self, pages: Pages) -> Result<(), MapError>;
+
+    /// Changes what may be done with mapped pages.
+    ///
+    /// # Errors
+    ///
+    /// A page is not mapped, or the system refuses; pages before it may have changed.
+    ///
+    /// # Safety
+    ///
+    /// The caller must own the pages, and nothing may rely on what `access` takes away.
+    unsafe fn protect(&self, pages: Pages, access: Access) -> Result<(), MapError>;
+
+    /// Takes away pages and their memory.
+    ///
+    /// # Safety
+    ///
+    /// [`map`](Self::map) backed exactly these pages, and nothing uses them any more.
+    unsafe fn unmap(&self, pages: Pages);
+
+    /// Makes `pointer` the base of `fs` on this CPU.
+    ///
+    /// # Safety
+    ///
+    /// `pointer` must be the thread pointer of a TLS area that lives until the next call.
+    unsafe fn set_thread_pointer(&self, pointer: u64);
+}
+
+/// Set by the entry that was used, before anything else.
+static MACHINE: Once<&'static dyn Machine> = Once::new();
+
+/// Decides which machine this is; the first call counts.
+pub(crate) fn set_machine(machine: &'static dyn Machine) {
+    MACHINE.call_once(|| machine);
+}
+
+/// The machine this program runs on.
+///
+/// # Panics
+///
+/// If called before an entry has set it, which no code of a program can.
+pub fn machine() -> &'static dyn Machine {
+    *MACHINE.get().expect("the entry point sets the machine first")
+}

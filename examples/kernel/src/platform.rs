@@ -1,0 +1,176 @@
+//! What the kernel offers to the crates below it: panics, loading, names.
+//!
+//! ```text
+//!   unspool::panic  ◄─ Platform: console, halt, stack, task, names
+//!   unspool::loader ◄─ Memory (memory.rs), Symbols: the embedded table by name
+//!   unspool::tls    ◄─ one Registry
+//! ```
+
+use core::sync::atomic::{AtomicU8, Ordering};
+
+use spin::Once;
+use unspool::backtrace::table::{SymbolTable, TableError};
+use unspool::backtrace::{Symbol, Symbolize};
+use unspool::loader::{Loader, Symbols};
+use unspool::panic::{BacktraceStyle, Platform, TaskName, TaskState};
+use unspool::tls::{Registry, Template};
+use unspool::unwind::StackBounds;
+
+use crate::arch::{self, InterruptStack};
+use crate::error::Error;
+use crate::machine::{ExitCode, Pages, machine};
+use crate::memory::ObjectMemory;
+use crate::println;
+use crate::scheduler;
+use crate::task::Task;
+
+/// Bytes that every TLS area keeps for the modules that are loaded later.
+const TLS_SURPLUS: usize = 32 * 1024;
+
+/// The kernel, as the panic runtime sees it.
+pub(crate) struct Kernel;
+
+impl Platform for Kernel {
+    fn write(&self, text: &str) {
+        machine().write(text.as_bytes());
+    }
+
+    fn halt(&self) -> ! {
+        machine().exit(ExitCode::PANIC)
+    }
+
+    fn stack(&self) -> StackBounds {
+        let sp = arch::stack_pointer();
+        let task = running().map(Task::stack);
+        let interrupts = InterruptStack::containing(sp).map(InterruptStack::range);
+        let stacks = [task, interrupts, Some(arch::boot_stack())];
+        match stacks.into_iter().flatten().find(|stack| stack.contains(&sp)) {
+            // SAFETY: mapped as long as the caller runs on it, and only the caller does.
+            Some(stack) => unsafe { StackBounds::new(stack.start, stack.end) },
+            None => StackBounds::EMPTY,
+        }
+    }
+
+    fn task(&self) -> TaskName<'_> {
+        match running() {
+            Some(task) => TaskName { name: Some(task.name()), id: task.id() },
+            None => TaskName { name: Some("boot"), id: 0 },
+        }
+    }
+
+    fn state(&self) -> &TaskState {
+        static BOOT: TaskState = TaskState::new();
+        running().map_or(&BOOT, Task::panics)
+    }
+
+    fn symbols(&self) -> &dyn Symbolize {
+        &Names
+    }
+
+    fn backtrace_style(&self) -> BacktraceStyle {
+        backtrace_style()
+    }
+}
+
+/// The running task, for as long as a panic of that task lasts.
+fn running<'a>() -> Option<&'a Task> {
+    // SAFETY: only used for answers to the panic runtime, which asks again for each panic.
+    unsafe { scheduler::running() }
+}
+
+static STYLE: AtomicU8 = AtomicU8::new(SHORT);
+const OFF: u8 = 0;
+const SHORT: u8 = 1;
+const FULL: u8 = 2;
+
+/// How much of a trace panics print; at boot, the short form.
+pub fn set_backtrace_style(style: BacktraceStyle) {
+    let style = match style {
+        BacktraceStyle::Off => OFF,
+        BacktraceStyle::Short => SHORT,
+        BacktraceStyle::Full => FULL,
+    };
+    STYLE.store(style, Ordering::Relaxed);
+}
+
+/// How much of a trace panics print.
+pub fn backtrace_style() -> BacktraceStyle {
+    match STYLE.load(Ordering::Relaxed) {
+        OFF => BacktraceStyle::Off,
+        SHORT => BacktraceStyle::Short,
+        _ => BacktraceStyle::Full,
+    }
+}
+
+static TABLE: Once<SymbolTable<'static>> = Once::new();
+/// The program's code. A symbol without a size would reach beyond it.
+static TEXT: Once<Pages> = Once::new();
+static REGISTRY: Once<Registry> = Once::new();
+static LOADER: Once<Loader<'static>> = Once::new();
+
+/// The names of the program and of all that was loaded.
+pub(crate) struct Names;
+
+impl Symbolize for Names {
+    fn symbolize(&self, address: u64) -> Option<Symbol<'_>> {
+        if TEXT.get().is_some_and(|text| (text.start()..text.end()).contains(&address)) {
+            return TABLE.get()?.symbolize(address);
+        }
+        LOADER.get()?.symbolize(address)
+    }
+}
+
+/// What loaded objects may refer to.
+struct Program;
+
+impl Symbols for Program {
+    fn address_of(&self, name: &str) -> Option<u64> {
+        Some(TABLE.get()?.by_name(name)?.address)
+    }
+}
+
+/// All modules with thread-local variables, and all tasks' areas.
+///
+/// # Panics
+///
+/// Before the kernel is up, which no code of a program can see.
+pub fn tls_registry() -> &'static Registry {
+    REGISTRY.get().expect("the registry is made at boot")
+}
+
+/// The loader of this kernel.
+///
+/// # Panics
+///
+/// Before the kernel is up, which no code of a program can see.
+pub fn loader() -> &'static Loader<'static> {
+    LOADER.get().expect("the loader is made at boot")
+}
+
+/// The running program's own symbols; `None` if the build put no table into the image.
+pub fn symbols() -> Option<&'static SymbolTable<'static>> {
+    TABLE.get()
+}
+
+/// Makes what tasks and panics need. Needs the heap.
+pub(crate) fn init() -> Result<(), Error> {
+    let text = arch::Image::from_linker()?.text;
+    TEXT.call_once(|| text);
+    // SAFETY: the linker script of this kernel delimits its sections; the image stays as it is.
+    let module = unsafe { unspool::unwind::Module::from_linker() }?;
+    // SAFETY: the unwind tables are those that the compiler made for this code.
+    let registration = unsafe { unspool::unwind::register(module) }?;
+    // The program is never unloaded.
+    core::mem::forget(registration);
+    let registry = Registry::new(Template::from_linker()?, TLS_SURPLUS)?;
+    let registry = REGISTRY.call_once(|| registry);
+    match SymbolTable::parse(arch::symbol_bytes()) {
+        Ok(table) => drop(TABLE.call_once(|| table)),
+        // The build put none in, or the linker script has no place for one.
+        Err(TableError::Absent | TableError::Truncated { available: 0, .. }) => {}
+        // Names are a comfort: go on without.
+        Err(error) => println!("unspool-kernel: {error}"),
+    }
+    LOADER.call_once(|| Loader::new(&ObjectMemory, &Program, registry));
+    Ok(())
+}

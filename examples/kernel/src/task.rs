@@ -1,0 +1,316 @@
+//! Tasks: spawned, joined, each with its stack, its thread-local storage and its panics.
+//!
+//! ```text
+//!   spawn ─► ready ─► body ── returns or unwinds ─► result ─► TLS destructors ─► joiners wake
+//!                                                             (on the dying task)      │
+//!                     stack and area are freed by whoever runs next ◄──────────────────┘
+//! ```
+//!
+//! Tasks are cooperative: one runs until it yields, joins or ends.
+
+use core::any::Any;
+use core::fmt;
+use core::ops::Range;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use alloc::borrow::ToOwned;
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::sync::Arc;
+
+use spin::Mutex;
+use unspool::backtrace::begin_short;
+use unspool::panic::{AssertUnwindSafe, TaskState, catch_unwind};
+use unspool::thread;
+use unspool::tls::Area;
+
+use crate::arch;
+use crate::error::Error;
+use crate::machine::{ExitCode, machine};
+use crate::memory::Stack;
+use crate::platform::tls_registry;
+use crate::scheduler;
+
+/// Bytes of a task's stack, unless its builder says otherwise.
+pub const DEFAULT_STACK: usize = 64 * 1024;
+
+type Body = Box<dyn FnOnce() + Send>;
+
+/// A task, running or not.
+pub struct Task {
+    id: u64,
+    name: String,
+    panics: TaskState,
+    stack: Range<u64>,
+    thread_pointer: u64,
+    /// Where its registers are while it does not run.
+    sp: AtomicU64,
+    /// A fault is being delivered.
+    faulting: AtomicBool,
+    finished: AtomicBool,
+    /// Unparked before it parked.
+    unparked: AtomicBool,
+    body: Mutex<Option<Body>>,
+    /// Taken when the task has ended and another runs.
+    resources: Mutex<Option<Resources>>,
+}
+
+/// What a task cannot free itself, because it stands on it.
+struct Resources {
+    _stack: Stack,
+    _area: Area<'static>,
+}
+
+impl Task {
+    fn new(name: String, stack_size: usize, body: Body) -> Result<Self, Error> {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let stack = Stack::new(stack_size)?;
+        // A zero byte first: a string function that runs over does not get past it.
+        let canary = machine().random() & !0xff;
+        let area = tls_registry().new_area(canary)?;
+        let range = stack.range();
+        // SAFETY: the stack is new, and its end a multiple of a page.
+        let sp = unsafe { arch::prepare(range.end) };
+        Ok(Self {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            name,
+            panics: TaskState::new(),
+            stack: range,
+            thread_pointer: area.thread_pointer().address(),
+            sp: AtomicU64::new(sp),
+            faulting: AtomicBool::new(false),
+            finished: AtomicBool::new(false),
+            unparked: AtomicBool::new(false),
+            body: Mutex::new(Some(body)),
+            resources: Mutex::new(Some(Resources { _stack: stack, _area: area })),
+        })
+    }
+
+    /// Its number: 1 for the first, then counting up.
+    pub const fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The usable addresses of its stack.
+    pub fn stack(&self) -> Range<u64> {
+        self.stack.clone()
+    }
+
+    /// Whether it has ended: its destructors have run, its result is there.
+    pub fn is_finished(&self) -> bool {
+        self.finished.load(Ordering::Acquire)
+    }
+
+    /// Makes the task go on if it is [parked](park), else its next `park` return at once.
+    pub fn unpark(&self) {
+        if !scheduler::unpark(self) {
+            self.unparked.store(true, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) const fn panics(&self) -> &TaskState {
+        &self.panics
+    }
+
+    pub(crate) const fn thread_pointer(&self) -> u64 {
+        self.thread_pointer
+    }
+
+    pub(crate) const fn sp(&self) -> &AtomicU64 {
+        &self.sp
+    }
+
+    pub(crate) fn finish(&self) {
+        self.finished.store(true, Ordering::Release);
+    }
+
+    /// Marks that a fault is being delivered; says whether one was already.
+    pub(crate) fn begin_fault(&self) -> bool {
+        self.faulting.swap(true, Ordering::Relaxed)
+    }
+
+    pub(crate) fn end_fault(&self) {
+        self.faulting.store(false, Ordering::Relaxed);
+    }
+
+    /// Frees stack and TLS area.
+    ///
+    /// # Safety
+    ///
+    /// The task has ended, and the caller runs on another.
+    pub(crate) unsafe fn free(&self) {
+        let resources = self.resources.lock().take();
+        drop(resources);
+    }
+}
+
+impl fmt::Debug for Task {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Task")
+            .field("id", &self.id)
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How a task ended: with a value, or with the payload of a panic or fault that nobody caught.
+pub type Outcome<T> = Result<T, Box<dyn Any + Send>>;
+
+/// Waits for a task. Dropping it detaches the task.
+pub struct JoinHandle<T> {
+    task: Arc<Task>,
+    packet: Arc<Mutex<Option<Outcome<T>>>>,
+}
+
+impl<T> JoinHandle<T> {
+    /// Waits until the task has ended, and returns what it returned.
+    ///
+    /// # Errors
+    ///
+    /// The payload, if the task was unwound: of the panic, or
+    /// [`FaultInfo`](crate::fault::FaultInfo) after a fault.
+    ///
+    /// # Panics
+    ///
+    /// If a task joins itself.
+    pub fn join(self) -> Outcome<T> {
+        assert!(!Arc::ptr_eq(&self.task, &current()), "task '{}' joins itself", self.task.name);
+        while !self.task.is_finished() {
+            scheduler::wait_for(&self.task);
+        }
+        let outcome = self.packet.lock().take();
+        outcome.expect("a finished task has left its result, and only `join` takes it")
+    }
+
+    /// The task.
+    pub fn task(&self) -> &Task {
+        &self.task
+    }
+
+    /// Whether [`join`](Self::join) would return at once.
+    pub fn is_finished(&self) -> bool {
+        self.task.is_finished()
+    }
+}
+
+impl<T> fmt::Debug for JoinHandle<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("JoinHandle").field(&self.task).finish()
+    }
+}
+
+/// Says what a new task is like.
+#[derive(Clone, Debug)]
+pub struct Builder {
+    name: String,
+    stack_size: usize,
+}
+
+impl Builder {
+    /// A task with this name and a stack of [`DEFAULT_STACK`] bytes.
+    pub fn new(name: &str) -> Self {
+        Self { name: name.to_owned(), stack_size: DEFAULT_STACK }
+    }
+
+    /// At least so many bytes of stack; a guard page comes on top.
+    #[must_use]
+    pub fn stack_size(self, bytes: usize) -> Self {
+        Self { stack_size: bytes.max(crate::machine::PAGE), ..self }
+    }
+
+    /// Makes the task. It runs when others yield, after all that are ready.
+    ///
+    /// # Errors
+    ///
+    /// No memory for its stack or its thread-local storage.
+    pub fn spawn<F, T>(self, body: F) -> Result<JoinHandle<T>, Error>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        let packet = Arc::new(Mutex::new(None));
+        let theirs = Arc::clone(&packet);
+        let body = move || {
+            let outcome = catch_unwind(AssertUnwindSafe(|| begin_short(body)));
+            *theirs.lock() = Some(outcome);
+            // If nobody wants the result, it is dropped here, while thread-locals still work.
+            drop(theirs);
+        };
+        let task = Arc::new(Task::new(self.name, self.stack_size, Box::new(body))?);
+        scheduler::add(Arc::clone(&task));
+        Ok(JoinHandle { task, packet })
+    }
+}
+
+/// Makes a task; see [`Builder`] for more.
+///
+/// # Panics
+///
+/// No memory for it.
+pub fn spawn<F, T>(name: &str, body: F) -> JoinHandle<T>
+where
+    F: FnOnce() -> T + Send + 'static,
+    T: Send + 'static,
+{
+    match Builder::new(name).spawn(body) {
+        Ok(handle) => handle,
+        Err(error) => panic!("cannot spawn task '{name}': {error}"),
+    }
+}
+
+/// Makes the task that runs the program. When it ends, the program does.
+pub(crate) fn spawn_main(stack_size: usize, main: fn() -> ExitCode) -> Result<(), Error> {
+    let body = move || {
+        let outcome = catch_unwind(|| begin_short(main));
+        // SAFETY: as in `run_current`, which this body does not return to.
+        unsafe { thread::run_destructors() };
+        machine().exit(outcome.unwrap_or(ExitCode::PANIC))
+    };
+    let task = Task::new("main".to_owned(), stack_size, Box::new(body))?;
+    scheduler::add(Arc::new(task));
+    Ok(())
+}
+
+/// Lets every other ready task run first.
+pub fn yield_now() {
+    scheduler::yield_now();
+}
+
+/// Waits until somebody calls [`Task::unpark`] for this task; returns at once if that happened
+/// since the last time.
+pub fn park() {
+    if !current().unparked.swap(false, Ordering::Relaxed) {
+        scheduler::park();
+    }
+}
+
+/// The running task.
+///
+/// # Panics
+///
+/// Before there are tasks, which no code of a program can see.
+pub fn current() -> Arc<Task> {
+    scheduler::current()
+}
+
+/// What every task starts with, on its own stack. A panic cannot leave it: that would be an abort,
+/// as the ABI says.
+pub(crate) extern "C" fn run_current() -> ! {
+    scheduler::after_switch();
+    let task = scheduler::current();
+    let body = task.body.lock().take();
+    // Nothing that must be dropped may be left on this stack at the end.
+    drop(task);
+    if let Some(body) = body {
+        body();
+    }
+    // SAFETY: this task has an area, this is no handler, and the body, with all its references to
+    // thread-local values, is gone.
+    unsafe { thread::run_destructors() };
+    scheduler::end()
+}
