@@ -13,7 +13,7 @@ struct Guard(&'static str);
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        println!("  dropped: {}", self.0);
+        println!("  {}: dropped {}", task::current().name(), self.0);
     }
 }
 

@@ -1,5 +1,6 @@
 //! Steps 2 and 3: the crate `unspool-plugin`, which this kernel is not linked with.
 
+use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use core::mem::transmute;
@@ -59,7 +60,7 @@ pub fn load(bytes: &[u8]) -> Option<GuestBook> {
         let waiting = Arc::clone(&waiting);
         move || {
             waiting.store(true, Ordering::Relaxed);
-            say("early bird: runs, and waits for the crate");
+            say("runs, and waits for the crate");
             let book = loop {
                 match LOADED.get() {
                     Some(book) => break *book,
@@ -67,7 +68,7 @@ pub fn load(bytes: &[u8]) -> Option<GuestBook> {
                 }
             };
             let greeting = (book.greeting)();
-            println!("  early bird: the crate's thread-local in this task is {greeting:#x}");
+            say(&format!("the crate's thread-local in this task is {greeting:#x}"));
             (book.set_greeting)(1);
             (book.sign)("early bird", say);
             greeting
@@ -101,7 +102,7 @@ struct Guard(&'static str);
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        println!("  dropped: {} (kernel)", self.0);
+        say(&format!("dropped {} (kernel)", self.0));
     }
 }
 

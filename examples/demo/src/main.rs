@@ -17,7 +17,7 @@ mod faulting;
 mod guest_book;
 mod locals;
 
-use unspool_kernel::{Boot, ExitCode, println};
+use unspool_kernel::{Boot, ExitCode, println, task};
 
 unspool_kernel::entry!(main);
 
@@ -64,7 +64,7 @@ impl Steps {
     }
 }
 
-/// Writes a line of what happens.
+/// Writes a line of what happens, and in which task.
 fn say(line: &str) {
-    println!("  {line}");
+    println!("  {}: {line}", task::current().name());
 }

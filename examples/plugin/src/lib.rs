@@ -48,7 +48,8 @@ struct Book {
 impl Drop for Book {
     fn drop(&mut self) {
         if let Some(say) = self.say {
-            say(&format!("guest book of this task closed with {} guests", self.visits.len()));
+            let visits: usize = self.visits.values().map(Vec::len).sum();
+            say(&format!("its guest book closes after {visits} visits"));
         }
     }
 }
@@ -85,7 +86,7 @@ struct Page<T: Display> {
 
 impl<T: Display> Drop for Page<T> {
     fn drop(&mut self) {
-        (self.say)(&format!("dropped: {} (plugin)", self.title));
+        (self.say)(&format!("dropped {} (plugin)", self.title));
     }
 }
 
