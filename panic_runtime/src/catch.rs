@@ -69,14 +69,21 @@ where
 /// As [`payload::take`].
 #[cold]
 unsafe fn caught(exception: *mut Exception) -> Payload {
+    // SAFETY: a caught exception is valid until it is taken (contract).
+    let handler = unsafe { (*exception).handler_cfa() };
     // SAFETY: the caller's promise.
-    match unsafe { payload::take(exception) } {
-        Some(payload) => {
-            platform().state().end();
-            payload
-        }
-        None => fatal(format_args!("Rust cannot catch foreign exceptions")),
+    let Some((payload, previous)) = (unsafe { payload::take(exception) }) else {
+        fatal(format_args!("Rust cannot catch foreign exceptions"))
+    };
+    platform().state().caught(previous);
+    // An exception that was in flight has its handler further up, unless this one has come past
+    // the frame that was cleaning up for it. A panic cannot: the compiler ends it there. A fault
+    // in code that the compiler takes for harmless can.
+    // SAFETY: an exception in flight is valid until it is caught.
+    if !previous.is_null() && unsafe { (*previous).handler_cfa() } <= handler {
+        fatal(format_args!("fault in a destructor during cleanup"));
     }
+    payload
 }
 
 /// Goes on with a panic that was caught, or starts one silently: nothing is printed.
@@ -123,12 +130,15 @@ pub fn abort_on_unwind<R>(what: &str, body: impl FnOnce() -> R) -> R {
     }
 }
 
-/// Makes the exception that carries `payload`.
+/// Makes the exception that carries `payload`, to be raised at once.
 pub(crate) fn exception(payload: Payload, cause: Cause) -> *mut Exception {
-    match payload::allocate(payload, cause) {
-        Ok(exception) => exception,
-        Err(_) => fatal(format_args!("no memory for an exception")),
-    }
+    let Ok(exception) = payload::allocate(payload, cause) else {
+        fatal(format_args!("no memory for an exception"))
+    };
+    let previous = platform().state().raise(exception);
+    // SAFETY: just made.
+    unsafe { payload::set_previous(exception, previous) };
+    exception
 }
 
 /// Raises an exception with this payload. The task's panic has been counted.

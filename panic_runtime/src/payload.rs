@@ -13,7 +13,7 @@ use core::cell::UnsafeCell;
 use core::fmt::{self, Write};
 use core::mem::MaybeUninit;
 use core::panic::PanicMessage;
-use core::ptr::NonNull;
+use core::ptr::{NonNull, null_mut};
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use static_assertions::const_assert_eq;
@@ -80,6 +80,8 @@ pub(crate) struct RustException {
     payload: Payload,
     /// Why it was raised: the personality must know.
     cause: Cause,
+    /// The exception that was in flight on this task when this one was raised, or null.
+    previous: *mut Exception,
 }
 
 /// Why an exception was raised.
@@ -98,7 +100,7 @@ static CANARY: u8 = 0;
 impl RustException {
     const fn new(payload: Payload, cause: Cause) -> Self {
         let header = Exception::new(CLASS, Some(dropped_by_foreigner));
-        Self { header, canary: &raw const CANARY, payload, cause }
+        Self { header, canary: &raw const CANARY, payload, cause, previous: null_mut() }
     }
 }
 
@@ -120,21 +122,32 @@ pub(crate) fn allocate(payload: Payload, cause: Cause) -> Result<*mut Exception,
     Ok(place.as_ptr().cast())
 }
 
-/// The payload of a caught exception, which is freed. `None` if it is not ours.
+/// Notes which exception was in flight when `exception` was raised.
+///
+/// # Safety
+///
+/// `exception` comes from [`allocate`] and has not been raised yet.
+pub(crate) unsafe fn set_previous(exception: *mut Exception, previous: *mut Exception) {
+    // SAFETY: made by `allocate`, so it is a `RustException` (contract).
+    unsafe { (*exception.cast::<RustException>()).previous = previous };
+}
+
+/// The payload of a caught exception, which is freed, and the exception that was in flight when
+/// it was raised. `None` if it is not ours.
 ///
 /// # Safety
 ///
 /// `exception` was caught and nobody else uses it.
-pub(crate) unsafe fn take(exception: *mut Exception) -> Option<Payload> {
+pub(crate) unsafe fn take(exception: *mut Exception) -> Option<(Payload, *mut Exception)> {
     // SAFETY: a caught exception has a valid header (contract).
     let ours = unsafe { ours(exception) }?;
     // SAFETY: ours and nobody else's; the place is freed below without dropping the payload.
-    let RustException { payload, .. } = unsafe { ours.read() };
+    let RustException { payload, previous, .. } = unsafe { ours.read() };
     if !RESERVE.iter().any(|reserve| reserve.give_back(ours)) {
         // SAFETY: not in the reserve, so `allocate` got it from the heap with this layout.
         unsafe { dealloc(ours.cast(), Layout::new::<RustException>()) };
     }
-    Some(payload)
+    Some((payload, previous))
 }
 
 /// Why an exception was raised; foreign ones are raised by calls.
@@ -208,7 +221,8 @@ mod tests {
     fn a_payload_comes_back_as_it_was_put_in() {
         let exception = allocate(Box::new(42u32), Cause::Call).unwrap();
         // SAFETY: just made, nobody else has it.
-        let payload = unsafe { take(exception) }.unwrap();
+        let (payload, previous) = unsafe { take(exception) }.unwrap();
+        assert!(previous.is_null());
         assert_eq!(*payload.downcast::<u32>().unwrap(), 42);
     }
 

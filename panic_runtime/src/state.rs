@@ -1,7 +1,10 @@
 //! What is known of a task's panics.
 #![forbid(unsafe_code)]
 
-use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use core::ptr::null_mut;
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
+
+use unspool_unwind::Exception;
 
 use crate::platform::platform;
 
@@ -12,12 +15,18 @@ use crate::platform::platform;
 pub struct TaskState {
     panics: AtomicUsize,
     reporting: AtomicBool,
+    /// The exception that was raised last and has not been caught.
+    in_flight: AtomicPtr<Exception>,
 }
 
 impl TaskState {
     /// No panic.
     pub const fn new() -> Self {
-        Self { panics: AtomicUsize::new(0), reporting: AtomicBool::new(false) }
+        Self {
+            panics: AtomicUsize::new(0),
+            reporting: AtomicBool::new(false),
+            in_flight: AtomicPtr::new(null_mut()),
+        }
     }
 
     /// Panics that are unwinding or being reported.
@@ -29,7 +38,14 @@ impl TaskState {
         self.panics.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn end(&self) {
+    /// Notes that `exception` is about to be raised; returns the one that is in flight.
+    pub(crate) fn raise(&self, exception: *mut Exception) -> *mut Exception {
+        self.in_flight.swap(exception, Ordering::Relaxed)
+    }
+
+    /// Notes that the last one was caught, which was raised while `previous` was in flight.
+    pub(crate) fn caught(&self, previous: *mut Exception) {
+        self.in_flight.store(previous, Ordering::Relaxed);
         self.panics.fetch_sub(1, Ordering::Relaxed);
     }
 
@@ -68,7 +84,7 @@ mod tests {
         state.begin();
         state.begin();
         assert_eq!(state.panics(), 2);
-        state.end();
+        state.caught(null_mut());
         assert_eq!(state.panics(), 1);
     }
 }

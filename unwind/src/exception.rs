@@ -39,6 +39,11 @@ impl Exception {
     ) -> Self {
         Self { class, cleanup, private_1: 0, private_2: 0 }
     }
+
+    /// The CFA of the frame that phase 1 chose to catch it; 0 before that.
+    pub const fn handler_cfa(&self) -> u64 {
+        self.private_2
+    }
 }
 
 /// `_Unwind_Reason_Code`.

@@ -24,7 +24,7 @@ use crate::console::Console;
 use crate::heap;
 use crate::machine::{ExitCode, PAGE, machine};
 use crate::memory;
-use crate::platform::{Names, backtrace_style};
+use crate::platform::{Names, backtrace_style, stack_around};
 use crate::scheduler;
 use crate::task::Task;
 
@@ -341,10 +341,7 @@ pub(crate) unsafe fn unwind(kind: FaultKind, state: &CpuState) -> ! {
 /// call itself, so that tables are looked up as they are for any call.
 fn before_bad_call(kind: FaultKind, state: &CpuState) -> Option<Registers> {
     let FaultKind::PageFault { access: PageAccess::Execute, .. } = kind else { return None };
-    let stack = running()?.stack();
-    // SAFETY: the task's own stack, which stays as long as the task; only this code runs on it.
-    let stack = unsafe { StackBounds::new(stack.start, stack.end) };
-    let call = stack.read(state.sp())?.checked_sub(1)?;
+    let call = stack_around(state.sp()).read(state.sp())?.checked_sub(1)?;
     global().find(call)?;
     let registers = state.registers().with(Register::RSP, state.sp() + size_of::<u64>() as u64);
     Some(registers.with(Register::RA, call))
@@ -360,19 +357,22 @@ pub(crate) fn fatal(reason: &Undeliverable, kind: FaultKind, state: &CpuState) -
     };
     let _ = writeln!(Console, "cannot unwind: {reason}");
     let _ = writeln!(Console, "registers: {:?}", state.registers());
-    trace(state);
+    trace(kind, state);
     machine().exit(ExitCode::PANIC)
 }
 
 /// Prints the interrupted code's trace, as far as its stack can be trusted.
-fn trace(state: &CpuState) {
-    let stack = match running().map(Task::stack) {
+fn trace(kind: FaultKind, state: &CpuState) {
+    let mut stack = stack_around(state.sp());
+    if let Some(task) = running().filter(|_| stack == StackBounds::EMPTY) {
+        // The stack pointer may be just below it.
+        let range = task.stack();
         // SAFETY: the interrupted task's own stack: it does not run, and it stays.
-        Some(stack) => unsafe { StackBounds::new(stack.start, stack.end) },
-        None => StackBounds::EMPTY,
-    };
-    let pc = Pc::Exact(state.rip);
-    let trace = Trace::new(Cursor::new(state.registers(), pc, stack, global()));
+        stack = unsafe { StackBounds::new(range.start, range.end) };
+    }
+    let registers = before_bad_call(kind, state).unwrap_or_else(|| state.registers());
+    let pc = Pc::Exact(registers.ip());
+    let trace = Trace::new(Cursor::new(registers, pc, stack, global()));
     // The console never fails.
     let _ = print(&mut Console, trace, backtrace_style(), &Names);
 }

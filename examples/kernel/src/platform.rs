@@ -40,15 +40,7 @@ impl Platform for Kernel {
     }
 
     fn stack(&self) -> StackBounds {
-        let sp = arch::stack_pointer();
-        let task = running().map(Task::stack);
-        let interrupts = InterruptStack::containing(sp).map(InterruptStack::range);
-        let stacks = [task, interrupts, Some(arch::boot_stack())];
-        match stacks.into_iter().flatten().find(|stack| stack.contains(&sp)) {
-            // SAFETY: mapped as long as the caller runs on it, and only the caller does.
-            Some(stack) => unsafe { StackBounds::new(stack.start, stack.end) },
-            None => StackBounds::EMPTY,
-        }
+        stack_around(arch::stack_pointer())
     }
 
     fn task(&self) -> TaskName<'_> {
@@ -69,6 +61,18 @@ impl Platform for Kernel {
 
     fn backtrace_style(&self) -> BacktraceStyle {
         backtrace_style()
+    }
+}
+
+/// The stack that `sp` points into, of those that can be in use; empty if it is none of them.
+pub(crate) fn stack_around(sp: u64) -> StackBounds {
+    let task = running().map(Task::stack);
+    let interrupts = InterruptStack::containing(sp).map(InterruptStack::range);
+    let stacks = [task, interrupts, Some(arch::boot_stack())];
+    match stacks.into_iter().flatten().find(|stack| stack.contains(&sp)) {
+        // SAFETY: mapped as long as code runs on it, or was interrupted on it.
+        Some(stack) => unsafe { StackBounds::new(stack.start, stack.end) },
+        None => StackBounds::EMPTY,
     }
 }
 

@@ -17,6 +17,7 @@ pub fn run(name: &str) -> ExitCode {
         "panic_leaves_extern_c" => panic_leaves_extern_c,
         "thread_local_panics_on_drop" => thread_local_panics_on_drop,
         "display_panics" => display_panics,
+        "drop_faults_during_cleanup" => drop_faults_during_cleanup,
         "foreign_exception" => foreign_exception,
         "stack_overflow" => stack_overflow,
         _ => {
@@ -40,6 +41,24 @@ impl Drop for PanicsOnDrop {
 fn drop_panics_during_cleanup() {
     let _ = catch_unwind(|| {
         let _bad = PanicsOnDrop;
+        resume_unwind(Box::new(()));
+    });
+}
+
+/// The compiler knows that a load does not unwind: no landing pad stands between the fault and
+/// the frames above the one that cleans up.
+fn drop_faults_during_cleanup() {
+    struct FaultsOnDrop(usize);
+    impl Drop for FaultsOnDrop {
+        #[inline(always)]
+        fn drop(&mut self) {
+            let byte = core::ptr::with_exposed_provenance::<u8>(self.0);
+            // SAFETY: none: the fault is what is tested.
+            unsafe { byte.read_volatile() };
+        }
+    }
+    let _ = catch_unwind(|| {
+        let _bad = FaultsOnDrop(black_box(8));
         resume_unwind(Box::new(()));
     });
 }

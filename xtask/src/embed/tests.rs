@@ -129,7 +129,10 @@ fn only_what_lies_in_memory_is_a_symbol() {
     assert_eq!(find("__unspool_symbols"), Some(entry("__unspool_symbols", 0x60_0000, 0, false)));
     assert!(find("_start").is_some_and(|start| start.code && start.size > 0));
     let inner = find("inner").unwrap();
-    assert!(inner.code && !inner.global && inner.size == 0);
+    assert!(inner.code && !inner.global);
+    let start = find("_start").unwrap();
+    let end = start.address + start.size;
+    assert_eq!(inner.address + inner.size, end, "a label without a size reaches to the end");
     assert_eq!(find("absolute"), None);
 }
 

@@ -35,6 +35,13 @@ pub const DEATHS: &[Death] = &[
         ],
     },
     Death {
+        name: "drop_faults_during_cleanup",
+        words: &[
+            "page fault: read of 0x8",
+            "fatal runtime error: fault in a destructor during cleanup, aborting",
+        ],
+    },
+    Death {
         name: "panic_leaves_extern_c",
         words: &[
             "against the wall",
@@ -44,7 +51,7 @@ pub const DEATHS: &[Death] = &[
     },
     Death {
         name: "thread_local_panics_on_drop",
-        words: &["while dropping", "thread local panicked on drop"],
+        words: &["while dropping", "fatal runtime error: thread local panicked on drop, aborting"],
     },
     Death {
         name: "display_panics",
