@@ -1,9 +1,12 @@
 //! The running program's own module, from the symbols that its linker script defines.
 //!
-//! The linker script must define `__text_start`, `__text_end`, `__eh_frame_start` and
-//! `__eh_frame_end`; `__eh_frame_hdr_start`/`_end` and `__gcc_except_table_start`/`_end` are
-//! optional. All are read through weak references, so that a missing one is an error at boot
-//! with its name and not at the link.
+//! ```text
+//!   __text_start … __text_end   __eh_frame_start … __eh_frame_end        required
+//!   __eh_frame_hdr_start … _end   __gcc_except_table_start … _end        optional
+//! ```
+//!
+//! All are read through weak references, so that a missing one is an error at boot with its name
+//! and not at the link.
 
 use core::fmt;
 
@@ -24,6 +27,11 @@ impl core::error::Error for MissingSymbol {}
 
 impl Module<'static> {
     /// The running program, as its linker script describes it.
+    ///
+    /// The script must define `__text_start`, `__text_end`, `__eh_frame_start` and
+    /// `__eh_frame_end`. It should define `__eh_frame_hdr_start` and `__eh_frame_hdr_end` (without
+    /// them `.eh_frame` is searched linearly), and, if anything is to be cleaned up or caught in
+    /// compiled code, `__gcc_except_table_start` and `__gcc_except_table_end`.
     ///
     /// # Errors
     ///

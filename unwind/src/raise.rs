@@ -213,7 +213,9 @@ unsafe fn search_phase(
         match unsafe { ask(&mut frame, Actions::SEARCH_PHASE, exception) } {
             Reason::CONTINUE_UNWIND => {}
             // Phase 2 reads the stack up to there.
-            Reason::HANDLER_FOUND if frame.cursor.stack().range().contains(&(frame.cfa - 1)) => {
+            Reason::HANDLER_FOUND
+                if frame.cursor.stack().range().contains(&frame.cfa.wrapping_sub(1)) =>
+            {
                 return Ok(frame.cfa);
             }
             reason => {
@@ -253,7 +255,7 @@ unsafe fn cleanup_phase(
         match unsafe { ask(&mut frame, actions, exception) } {
             Reason::CONTINUE_UNWIND => {}
             Reason::INSTALL_CONTEXT => {
-                let sp = frame.cursor.registers().sp() + frame.pushed()?;
+                let sp = frame.cursor.registers().sp().wrapping_add(frame.pushed()?);
                 frame.cursor.registers_mut().set(Register::RSP, sp);
                 // SAFETY: the personality chose the landing pad for this frame, whose registers
                 // these are.
