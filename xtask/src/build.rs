@@ -41,6 +41,8 @@ pub struct Program<'a> {
     pub release: bool,
     /// Another linker script than the kernel's own.
     pub script: Option<&'a Path>,
+    /// Whether a compiler that is missing may be installed.
+    pub may_install: bool,
 }
 
 /// A kernel ready to start.
@@ -64,8 +66,9 @@ pub fn build(workspace: &Workspace, program: &Program<'_>) -> Result<Image> {
         .with_context(|| format!("no symbol table for {}", built.executable.display()))?;
 
     let mut modules = vec![plugin(&built.plugin)?];
-    if program.package == SUITES {
-        modules.extend(objects::compile(workspace)?);
+    // One that refuses to boot loads nothing.
+    if program.package == SUITES && program.script.is_none() {
+        modules.extend(objects::compile(workspace, program.may_install)?);
     }
     let archive = cpio::archive(&modules)?;
 

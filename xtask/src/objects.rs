@@ -1,9 +1,12 @@
-//! Compiles `tests/objects/*` to the relocatable objects that the suites load.
+//! Compiles `tests/objects` to the relocatable objects that the suites load.
 //!
 //! ```text
-//! tests/objects/NAME.rs, NAME.c ──► NAME.static.o   -Crelocation-model=static | -fno-pic
-//!                               └─► NAME.pic.o      -Crelocation-model=pic    | -fPIC
+//! NAME.rs, NAME.c ──► NAME.static.o   -Crelocation-model=static | -fno-pic
+//!                 └─► NAME.pic.o      -Crelocation-model=pic    | -fPIC
+//! models/access.* ──► one object for each compiler and TLS model (`models`)
 //! ```
+
+mod models;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,6 +21,16 @@ use crate::workspace::Workspace;
 
 /// One file takes a fraction of a second.
 const LIMIT: Duration = Duration::from_secs(60);
+
+/// One source to compile in one way.
+struct Job {
+    /// From the root of the workspace, so that messages name the file as it stands in there.
+    source: PathBuf,
+    /// What the object is called.
+    name: String,
+    /// The compiler with its flags, but for the source and the object.
+    command: Command,
+}
 
 /// How an object's code finds its data and its callees.
 #[derive(Clone, Copy)]
@@ -35,20 +48,32 @@ impl Model {
     }
 }
 
-/// Every source of `tests/objects`, in both models, in the order of their names.
+/// Every source of `tests/objects`, in both models, in the order of their names; then the TLS
+/// models.
 ///
 /// # Errors
-/// One of them does not compile.
-pub fn compile(workspace: &Workspace) -> Result<Vec<Member>> {
-    let output = workspace.output().join("objects");
-    fs::create_dir_all(&output)?;
-    let mut members = Vec::new();
+/// One of them does not compile, or a compiler is missing and cannot be installed.
+pub fn compile(workspace: &Workspace, may_install: bool) -> Result<Vec<Member>> {
+    let mut jobs = plain(workspace)?;
+    jobs.extend(models::jobs(may_install)?);
+    run(workspace, jobs)
+}
+
+fn plain(workspace: &Workspace) -> Result<Vec<Job>> {
+    let mut jobs = Vec::new();
     for source in sources(&workspace.root.join("tests/objects"))? {
+        let stem = source.file_stem().and_then(|stem| stem.to_str()).context("odd file name")?;
+        let c = source.extension().is_some_and(|extension| extension == "c");
         for model in [Model::Static, Model::Pic] {
-            members.push(one(workspace, &source, model, &output)?);
+            let command = if c { c_compiler(model) } else { static_or_pic(model) };
+            jobs.push(Job {
+                source: source.strip_prefix(&workspace.root)?.to_owned(),
+                name: format!("{stem}.{}.o", model.name()),
+                command,
+            });
         }
     }
-    Ok(members)
+    Ok(jobs)
 }
 
 /// The Rust and C files of a folder that need not exist.
@@ -67,29 +92,34 @@ fn sources(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-fn one(workspace: &Workspace, source: &Path, model: Model, folder: &Path) -> Result<Member> {
-    let stem = source.file_stem().and_then(|stem| stem.to_str()).context("odd file name")?;
-    let name = format!("{stem}.{}.o", model.name());
+fn run(workspace: &Workspace, jobs: Vec<Job>) -> Result<Vec<Member>> {
+    let output = workspace.output().join("objects");
+    fs::create_dir_all(&output)?;
+    jobs.into_iter().map(|job| one(workspace, job, &output)).collect()
+}
+
+fn one(workspace: &Workspace, job: Job, folder: &Path) -> Result<Member> {
+    let Job { source, name, mut command } = job;
     let object = folder.join(&name);
-    let mut compiler = match source.extension() {
-        Some(extension) if extension == "c" => c_compiler(model),
-        _ => rust_compiler(model),
-    };
-    // Relative, so that messages name the file as it stands in the repository.
-    let source = source.strip_prefix(&workspace.root).unwrap_or(source);
-    compiler.current_dir(&workspace.root).arg(source).arg("-o").arg(&object);
-    let finished = command::run(compiler, LIMIT, &mut |_| {})?;
+    command.current_dir(&workspace.root).arg(&source).arg("-o").arg(&object);
+    let finished = command::run(command, LIMIT, &mut |_| {})?;
     if !finished.end.success() {
-        bail!("{} does not compile ({}):\n{}", source.display(), finished.end, finished.output);
+        let source = source.display();
+        bail!("{source} does not compile to {name} ({}):\n{}", finished.end, finished.output);
     }
     Ok(Member { name, data: fs::read(object)? })
 }
 
-/// As cargo compiles a crate in release, but for one object and without dependencies.
-fn rust_compiler(model: Model) -> Command {
+/// As cargo compiles a crate, but for one object and without dependencies.
+fn rust_compiler(level: &str) -> Command {
     let mut rustc = Command::new("rustc");
     rustc.args(["--crate-type=lib", "--emit=obj", "--edition=2024"]);
-    rustc.args(["-Copt-level=2", "-Cpanic=unwind", "-Ccodegen-units=1"]);
+    rustc.args(["-Cpanic=unwind", "-Ccodegen-units=1", &format!("-Copt-level={level}")]);
+    rustc
+}
+
+fn static_or_pic(model: Model) -> Command {
+    let mut rustc = rust_compiler("2");
     rustc.arg(format!("-Crelocation-model={}", model.name()));
     rustc
 }
@@ -118,6 +148,7 @@ mod tests {
             packages: Vec::new(),
         };
         let folder = scratch.path().join("tests/objects");
+        let compile = |workspace| run(workspace, plain(workspace).unwrap());
         assert!(compile(&workspace).unwrap().is_empty());
 
         fs::create_dir_all(&folder).unwrap();

@@ -12,7 +12,7 @@ use crate::command::End;
 use crate::packages::DEMO;
 use crate::place::Place;
 use crate::qemu::Outcome;
-use crate::setup;
+use crate::setup::{self, QEMU};
 use crate::workspace::Workspace;
 
 /// The exit code after a timeout, as coreutils' timeout has it.
@@ -60,6 +60,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         name: &options.package,
         release: options.release || !options.dev,
         script: None,
+        may_install: !options.no_install,
     };
     let image = build::build(&workspace, &program)?;
     let place = choose(options);
@@ -72,7 +73,7 @@ fn choose(options: &Options) -> Place {
     if options.process {
         return Place::Process;
     }
-    match setup::qemu(!options.no_install) {
+    match setup::find_or_install(&QEMU, !options.no_install) {
         Ok(program) => Place::Qemu { program, cpus: options.smp },
         Err(missing) => {
             eprintln!("{missing}\nUntil then, the same ELF file runs as a bare Linux process.");

@@ -1,4 +1,4 @@
-//! Finds QEMU, or gets it from Debian when that is allowed.
+//! Finds the programs that tests need, or gets them from Debian when that is allowed.
 //!
 //! ```text
 //! in PATH? ──yes──► use it
@@ -16,16 +16,47 @@ use crate::command::{self, Finished, first_line};
 use crate::progress::Step;
 use crate::qemu::PROGRAM;
 
-/// The Debian package; what it depends on (firmware included) comes with it.
-const PACKAGE: &str = "qemu-system-x86";
+/// A program that cargo does not bring.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Tool {
+    /// The program.
+    pub program: &'static str,
+    /// Its Debian package; what it depends on (firmware, say) comes with it.
+    package: &'static str,
+    /// What it is called elsewhere.
+    elsewhere: &'static str,
+}
+
+/// The emulator.
+pub const QEMU: Tool = Tool {
+    program: PROGRAM,
+    package: "qemu-system-x86",
+    elsewhere: "Fedora: dnf install qemu-system-x86-core; Arch: pacman -S qemu-system-x86; Nix: \
+                nix-shell -p qemu",
+};
+
+/// The second C compiler, whose objects the suites load besides those of the first.
+pub const CLANG: Tool = Tool {
+    program: "clang",
+    package: "clang",
+    elsewhere: "Fedora: dnf install clang; Arch: pacman -S clang; Nix: nix-shell -p clang",
+};
+
 /// A download on a slow line.
 const LIMIT: Duration = Duration::from_secs(15 * 60);
 /// How many lines of a failed installation are shown.
 const TAIL: usize = 15;
 
-/// Why there is no QEMU. Displayed with what to do about it.
+/// A program that is not there. Displayed with what to do about it.
 #[derive(Debug)]
-pub enum Missing {
+pub struct Missing {
+    tool: &'static Tool,
+    reason: Reason,
+}
+
+/// Why it is not there.
+#[derive(Debug)]
+enum Reason {
     /// The user said `--no-install`.
     NotAllowed,
     /// No `apt-get`: not a Debian.
@@ -40,45 +71,50 @@ pub enum Missing {
 
 impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{PROGRAM} is not installed")?;
-        match self {
-            Self::NotAllowed => write!(f, ", and --no-install was given")?,
-            Self::NoApt => {
+        let Tool { program, package, elsewhere } = self.tool;
+        write!(f, "{program} is not installed")?;
+        match &self.reason {
+            Reason::NotAllowed => write!(f, ", and --no-install was given")?,
+            Reason::NoApt => {
                 return write!(
                     f,
-                    ", and there is no apt-get here. Install QEMU for x86_64 with your system's \
-                     package manager (Fedora: dnf install qemu-system-x86-core; Arch: pacman -S \
-                     qemu-system-x86; Nix: nix-shell -p qemu)"
+                    ", and there is no apt-get here. Install it with your system's package manager \
+                     ({elsewhere})"
                 );
             }
-            Self::NoRights => write!(f, ", and installing it needs root")?,
-            Self::AptFailed(_) => write!(f, ", and apt-get failed")?,
-            Self::NoEffect => write!(f, ", although apt-get says so")?,
+            Reason::NoRights => write!(f, ", and installing it needs root")?,
+            Reason::AptFailed(_) => write!(f, ", and apt-get failed")?,
+            Reason::NoEffect => write!(f, ", although apt-get says so")?,
         }
         write!(f, ". Type:\n    sudo apt-get update\n    ")?;
-        write!(f, "sudo apt-get install --no-install-recommends {PACKAGE}")?;
-        if let Self::AptFailed(tail) = self {
+        write!(f, "sudo apt-get install --no-install-recommends {package}")?;
+        if let Reason::AptFailed(tail) = &self.reason {
             write!(f, "\nWhat apt-get said last:\n{tail}")?;
         }
         Ok(())
     }
 }
 
-/// QEMU's program; installed first if it is missing and `may_install`.
+impl std::error::Error for Missing {}
+
+/// Where `tool` is; installed first if it is missing and `may_install`.
 ///
 /// # Errors
 /// It is missing, and why it could not be installed.
-pub fn qemu(may_install: bool) -> Result<PathBuf, Missing> {
-    if let Some(path) = in_path(PROGRAM) {
-        return Ok(path);
-    }
+pub fn find_or_install(tool: &'static Tool, may_install: bool) -> Result<PathBuf, Missing> {
+    in_path(tool.program)
+        .map_or_else(|| get(tool, may_install), Ok)
+        .map_err(|reason| Missing { tool, reason })
+}
+
+fn get(tool: &Tool, may_install: bool) -> Result<PathBuf, Reason> {
     if !may_install {
-        return Err(Missing::NotAllowed);
+        return Err(Reason::NotAllowed);
     }
-    in_path("apt-get").ok_or(Missing::NoApt)?;
-    let prefix = root_prefix().ok_or(Missing::NoRights)?;
-    install(prefix)?;
-    in_path(PROGRAM).ok_or(Missing::NoEffect)
+    in_path("apt-get").ok_or(Reason::NoApt)?;
+    let prefix = root_prefix().ok_or(Reason::NoRights)?;
+    install(tool, prefix)?;
+    in_path(tool.program).ok_or(Reason::NoEffect)
 }
 
 /// The program of this name that a shell would start.
@@ -104,11 +140,12 @@ fn root_prefix() -> Option<&'static [&'static str]> {
     first_line("sudo", &["-n", "true"]).map(|_| &["sudo", "-n"][..])
 }
 
-fn install(prefix: &[&str]) -> Result<(), Missing> {
-    let mut step = Step::start(format!("{PROGRAM} is missing; installing {PACKAGE} with apt-get"));
+fn install(tool: &Tool, prefix: &[&str]) -> Result<(), Reason> {
+    let Tool { program, package, .. } = tool;
+    let mut step = Step::start(format!("{program} is missing; installing {package} with apt-get"));
     // A stale or unreachable list need not matter; the installation decides.
     let _ = apt(prefix, &["update"], &mut step);
-    match apt(prefix, &["install", "--yes", "--no-install-recommends", PACKAGE], &mut step) {
+    match apt(prefix, &["install", "--yes", "--no-install-recommends", package], &mut step) {
         Ok(finished) if finished.end.success() => {
             step.end("installed");
             Ok(())
@@ -116,9 +153,9 @@ fn install(prefix: &[&str]) -> Result<(), Missing> {
         Ok(finished) => {
             step.end("failed");
             let lines: Vec<_> = finished.output.lines().collect();
-            Err(Missing::AptFailed(lines[lines.len().saturating_sub(TAIL)..].join("\n")))
+            Err(Reason::AptFailed(lines[lines.len().saturating_sub(TAIL)..].join("\n")))
         }
-        Err(error) => Err(Missing::AptFailed(format!("{error:#}"))),
+        Err(error) => Err(Reason::AptFailed(format!("{error:#}"))),
     }
 }
 
@@ -146,15 +183,15 @@ mod tests {
     #[test]
     fn every_reason_names_the_next_step() {
         let reasons = [
-            Missing::NotAllowed,
-            Missing::NoRights,
-            Missing::AptFailed("E: no network".to_owned()),
-            Missing::NoEffect,
+            Reason::NotAllowed,
+            Reason::NoRights,
+            Reason::AptFailed("E: no network".to_owned()),
+            Reason::NoEffect,
         ];
         for reason in reasons {
-            let text = reason.to_string();
+            let text = Missing { tool: &QEMU, reason }.to_string();
             assert!(text.contains("apt-get install --no-install-recommends qemu-system-x86"));
         }
-        assert!(Missing::NoApt.to_string().contains("pacman"));
+        assert!(Missing { tool: &CLANG, reason: Reason::NoApt }.to_string().contains("pacman"));
     }
 }

@@ -32,7 +32,7 @@ use crate::packages::{DEMO, HostTests, SUITES};
 use crate::place::{Place, Ran};
 use crate::progress::Step;
 use crate::report::{Report, Tally};
-use crate::setup;
+use crate::setup::{self, QEMU};
 use crate::suite;
 use crate::workspace::Workspace;
 
@@ -128,7 +128,7 @@ impl<'a> Bench<'a> {
     }
 
     fn suites(&self, name: &str, spot: Spot) -> Result<Tally> {
-        let image = self.image(SUITES, || build::build(&self.workspace, &release(SUITES)))?;
+        let image = self.image(SUITES, || build::build(&self.workspace, &self.release(SUITES)))?;
         let words: Vec<_> = self.filter.map(str::to_owned).into_iter().collect();
         self.run(name, &image, spot, &words, SUITES_LIMIT, |ran| {
             suite::suites(ran, self.filter.is_some())
@@ -136,7 +136,7 @@ impl<'a> Bench<'a> {
     }
 
     fn deaths(&self, name: &str, spot: Spot) -> Result<Tally> {
-        let image = self.image(SUITES, || build::build(&self.workspace, &release(SUITES)))?;
+        let image = self.image(SUITES, || build::build(&self.workspace, &self.release(SUITES)))?;
         let place = self.place(spot)?;
         let mut step = Step::start(name);
         let (mut tally, mut output) = (Tally::default(), String::new());
@@ -155,7 +155,7 @@ impl<'a> Bench<'a> {
     }
 
     fn demo(&self, name: &str, spot: Spot) -> Result<Tally> {
-        let image = self.image(DEMO, || build::build(&self.workspace, &release(DEMO)))?;
+        let image = self.image(DEMO, || build::build(&self.workspace, &self.release(DEMO)))?;
         self.run(name, &image, spot, &[], DEMO_LIMIT, suite::demo)
     }
 
@@ -182,10 +182,16 @@ impl<'a> Bench<'a> {
         Ok(tally)
     }
 
+    fn release<'p>(&self, package: &'p str) -> Program<'p> {
+        let may_install = !self.no_install;
+        Program { package, name: package, release: true, script: None, may_install }
+    }
+
     fn place(&self, spot: Spot) -> Result<Place> {
         let Spot::Qemu(cpus) = spot else { return Ok(Place::Process) };
-        let qemu =
-            self.qemu.get_or_init(|| setup::qemu(!self.no_install).map_err(|why| why.to_string()));
+        let qemu = self.qemu.get_or_init(|| {
+            setup::find_or_install(&QEMU, !self.no_install).map_err(|why| why.to_string())
+        });
         let program = qemu.clone().map_err(|why| anyhow!(why))?;
         Ok(Place::Qemu { program, cpus })
     }
@@ -207,10 +213,6 @@ impl<'a> Bench<'a> {
         let _ = fs::create_dir_all(&folder);
         let _ = fs::write(folder.join(format!("{file}.log")), output);
     }
-}
-
-fn release(package: &str) -> Program<'_> {
-    Program { package, name: package, release: true, script: None }
 }
 
 fn outcome(tally: &Tally) -> String {

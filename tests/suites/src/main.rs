@@ -22,6 +22,7 @@ mod random;
 mod support;
 mod thread_locals;
 mod tls;
+mod tls_models;
 mod traces;
 
 use alloc::vec::Vec;
@@ -46,6 +47,7 @@ macro_rules! tests {
 
 const SUITES: &[(&str, &[Test])] = &[
     ("tls", tls::TESTS),
+    ("tls_models", tls_models::TESTS),
     ("thread_locals", thread_locals::TESTS),
     ("panics", panics::TESTS),
     ("random", random::TESTS),

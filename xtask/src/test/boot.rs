@@ -53,8 +53,13 @@ pub fn build(workspace: &Workspace, variant: &Variant) -> Result<Image> {
     fs::create_dir_all(workspace.output())?;
     let edited = workspace.output().join(format!("{}.ld", variant.name));
     fs::write(&edited, script)?;
-    let program =
-        Program { package: SUITES, name: variant.name, release: true, script: Some(&edited) };
+    let program = Program {
+        package: SUITES,
+        name: variant.name,
+        release: true,
+        script: Some(&edited),
+        may_install: false,
+    };
     build::build(workspace, &program)
 }
 
