@@ -94,9 +94,11 @@ pub(crate) unsafe extern "C" fn land(registers: &Registers) -> ! {
         "mov r13, [rdi + {r13}]",
         "mov r14, [rdi + {r14}]",
         "mov r15, [rdi + {r15}]",
-        // The struct lies on the stack that is given up, so the stack pointer moves last.
-        "mov rsp, [rdi + {rsp}]",
+        // The struct lies on the stack that is given up, where interrupts may write as soon as
+        // the stack pointer has moved: by then everything is read.
+        "push qword ptr [rdi + {rsp}]",
         "mov rdi, [rdi + {rdi}]",
+        "pop rsp",
         "jmp r11",
         ".cfi_endproc",
         rax = const offset(Register::RAX),
