@@ -60,6 +60,8 @@ pub(crate) struct Symbol<'a> {
     /// Where the name starts in its string table.
     pub name_at: usize,
     pub binding: Binding,
+    /// Whether its definition is for its own component only (gABI, `STV_HIDDEN`).
+    pub hidden: bool,
     pub kind: elf::SymbolType,
     pub definition: Definition,
     pub size: u64,
@@ -345,6 +347,7 @@ fn symbols<'a>(
                 elf::STB_WEAK | elf::STB_GNU_UNIQUE => Binding::Weak,
                 _ => Binding::Global,
             },
+            hidden: matches!(entry.st_visibility(), elf::STV_HIDDEN | elf::STV_INTERNAL),
             kind: entry.st_type(),
             definition: definition(entry, index, extended)?,
             size: entry.st_size(LE),

@@ -1,4 +1,4 @@
-//! Why an object was not loaded, with the names and numbers to find the cause.
+//! Why an object was not loaded or not unloaded, with the names and numbers to find the cause.
 //!
 //! ```text
 //!   the file     Truncated, NotElf, Wrong…, BadIndex, BadName, …     before anything is mapped
@@ -222,6 +222,51 @@ pub enum Field {
         entry: u32,
     },
 }
+
+/// Why an object was not unloaded. It is as it was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum UnloadError {
+    /// This loader does not have it, or not any more.
+    NotLoaded,
+    /// There are handles besides the one that was given, if only for a moment those of
+    /// somebody who lists the objects.
+    Held {
+        /// How many.
+        handles: usize,
+    },
+    /// Another object uses its symbols.
+    BoundBy {
+        /// The name of one that does.
+        object: Box<str>,
+    },
+    /// A frame of its code is on a stack.
+    OnStack,
+    /// An exception is on its way whose path leads through its code, or that its code will free.
+    ExceptionInFlight,
+    /// Tasks have destructors of it to run when they end, or run them.
+    PendingDestructors {
+        /// How many, of all tasks.
+        count: usize,
+    },
+}
+
+impl fmt::Display for UnloadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotLoaded => f.write_str("not loaded"),
+            Self::Held { handles } => write!(f, "other handles of it exist ({handles})"),
+            Self::BoundBy { object } => write!(f, "`{object}` uses symbols of it"),
+            Self::OnStack => f.write_str("a frame of its code is on a stack"),
+            Self::ExceptionInFlight => f.write_str("an exception that involves it is in flight"),
+            Self::PendingDestructors { count } => {
+                write!(f, "thread-local destructors of it are pending ({count})")
+            }
+        }
+    }
+}
+
+impl core::error::Error for UnloadError {}
 
 impl From<MapError> for LoadError {
     fn from(error: MapError) -> Self {

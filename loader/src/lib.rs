@@ -1,4 +1,5 @@
-//! Loads relocatable x86-64 ELF objects (`rustc --emit=obj`, `cc -c`) into a running kernel.
+//! Loads relocatable x86-64 ELF objects (`rustc --emit=obj`, `cc -c`) into a running kernel, and
+//! unloads them.
 //!
 //! ```text
 //!  file ─► elf ──────► placement ───► memory ────► symbols ────► reloc ──────► memory ───► object
@@ -8,19 +9,23 @@
 //!                                        ▼            ▲                                     │  │
 //!                          tls: reserve a block ──────┘         unwind: register .eh_frame ◄┘  │
 //!                                        └───────────► tls: publish it in every task ◄─────────┘
+//!
+//!  unload: handle, objects bound to it, stacks, exceptions, destructors: nobody needs it? ─► gone
 //! ```
 //!
 //! Promise: after [`Loader::load`] returned `Ok`, the object's code is code like the program's
 //! own: it can be called, its thread-local variables exist in every task (also in those that ran
 //! before), a panic passes through its frames, a trace shows its names. After an `Err` there is
-//! nothing: no mapping, no TLS, no unwind table, no symbol.
+//! nothing: no mapping, no TLS, no unwind table, no symbol. [`Loader::unload`] undoes all of it, or
+//! says who still needs the object, and has changed nothing.
 //!
 //! # What the kernel supplies
 //!
 //! [`Memory`] maps, protects and unmaps pages. [`Symbols`] knows the addresses of the program's own
 //! functions and variables, whose names are in its symbol table. The
 //! [`Registry`](unspool_tls::Registry) is the one that tasks get their TLS areas from; its surplus
-//! is where the blocks of loaded objects go.
+//! is where the blocks of loaded objects go. To unload takes [`Stacks`], which knows whether code
+//! is on anybody's stack.
 //!
 //! # Where things lie
 //!
@@ -33,27 +38,55 @@
 //! # Thread-local variables
 //!
 //! A block in the surplus has one distance from TP in all tasks, known before the code is patched.
-//! So the general and local dynamic models and initial exec are rewritten to local exec (ELF TLS
-//! §5.5): no `__tls_get_addr`, no GOT slots, and the same speed as the program's own variables.
+//! So all accesses to it are rewritten to local exec (ELF TLS §5.5), whatever model they were
+//! compiled for: general and local dynamic, TLS descriptors, initial exec. No function is called,
+//! no GOT slot read; such a variable is as fast as one of the program's own.
+//!
+//! | the object's code has | the surplus has room | the surplus is full |
+//! |---|---|---|
+//! | accesses to its own variables by local or initial exec | in the surplus | an error with the numbers |
+//! | none of those | in the surplus | blocks made on first use |
+//!
+//! An object whose blocks are made on first use asks for them through the program's
+//! `__tls_get_addr` or through TLS descriptors, whose resolver is that of `unspool-tls`. Others reach
+//! its variables in the same way; if their code needs a distance from TP, they are not loaded. What
+//! happens when there is no memory for a block, and how to have it made beforehand, is said at
+//! [`prepare`](unspool_tls::prepare); [`Object::tls_module`] is the module to name.
 //!
 //! # Which symbol is meant
 //!
 //! Strong definitions of the object itself come first, then objects that were loaded before it
-//! (oldest first), then the program. A weak definition of its own comes last: so of weak definitions
-//! and COMDAT groups, of which every Rust object has one (`DW.ref.rust_eh_personality`), the first
-//! that was there counts, for everyone. Undefined weak symbols are 0.
+//! (oldest first), then the program. A weak definition of its own comes last, so that of C++
+//! inline functions and the like the first counts that was there, for everyone; but a hidden one
+//! (every Rust object has `DW.ref.rust_eh_personality`) is the object's own. Undefined weak symbols
+//! are 0. An object that uses a symbol of another, or shares a weak definition with it, is bound to
+//! it, and goes before it.
+//!
+//! `__dso_handle` is an address in the object, as C++ runtimes expect.
+//!
+//! # Handles
+//!
+//! [`Loader::load`] returns a [`Handle`]. An object is not unloaded as long as there is a handle
+//! besides the one that unloading was asked with. So whoever calls into an object, or keeps a value
+//! that leads into it, keeps a handle, and need not know who unloads what. Objects whose handles
+//! are all dropped stay loaded; [`Loader::object`] and [`Loader::objects`] give new ones.
 //!
 //! # Limits
 //!
 //! These are errors, each with its own [`LoadError`]: common symbols, indirect functions, lists of
-//! constructors, TLS descriptors, the relocations of the medium and large code models, alignments
-//! above a page.
+//! constructors, alignments above a page.
 //!
 //! # Locks, heap, interrupts
 //!
-//! Loading takes a spin lock and uses the heap. Looking up symbols and naming addresses
-//! ([`Symbolize`](unspool_stack_trace::Symbolize)) do neither: they work in a panic, a fault and an
-//! NMI, also in one that interrupts loading.
+//! Loading and unloading take a spin lock; loading uses the heap, and unloading frees. Looking up
+//! symbols and naming addresses ([`Symbolize`](unspool_stack_trace::Symbolize)) do neither: they
+//! work in a panic, a fault and an NMI, also in one that interrupts loading or unloading. What they
+//! may be looking at when it is unloaded is freed later, at the next load or unload after they are
+//! done. Nobody waits for anybody.
+//!
+//! A name that `Symbolize` has handed out can be used as long as the loader lives. So an object that
+//! a trace has named leaves its names behind when it is unloaded; they serve again if the same
+//! object is loaded again. Handles are for ordinary code only: the last one to be dropped frees.
 //!
 //! # Example
 //!
@@ -93,17 +126,25 @@ extern crate alloc;
 mod elf;
 mod error;
 mod got;
+mod handle;
 mod list;
 mod loader;
 mod memory;
+mod names;
 mod object;
 mod placement;
+mod readers;
 mod reloc;
 mod symbols;
+mod tls;
+mod unload;
+mod unwind;
 
-pub use error::{Field, LoadError, Part};
+pub use error::{Field, LoadError, Part, UnloadError};
+pub use handle::Handle;
 pub use loader::Loader;
 pub use memory::{Access, MapError, Memory, PAGE};
 pub use object::{Object, Section};
 pub use reloc::{Problem, RelocationType};
 pub use symbols::Symbols;
+pub use unload::Stacks;

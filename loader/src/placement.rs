@@ -22,7 +22,7 @@ use crate::elf::{Elf, Section};
 use crate::error::LoadError;
 use crate::got::Slots;
 use crate::memory::PAGE;
-use crate::reloc::{GOT_SLOT, PLT_STUB};
+use crate::reloc::{GOT_WORD, PLT_STUB};
 
 /// The most memory an object may have, in bytes: everything in it reaches everything else with
 /// 32-bit displacements, with room to spare for addends.
@@ -81,7 +81,7 @@ pub(crate) struct Layout {
     pub size: usize,
     /// The first PLT stub, inside `text`.
     pub plt: usize,
-    /// The first GOT slot, inside `rodata`.
+    /// The GOT, inside `rodata`.
     pub got: usize,
     /// The chain of `.eh_frame` entries with its terminator; empty if there is none.
     pub eh_frame: Range<usize>,
@@ -92,9 +92,9 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
-    /// The address of a GOT slot, in an object at `base`.
-    pub fn got_slot(&self, base: u64, slot: usize) -> u64 {
-        base + (self.got + slot * GOT_SLOT) as u64
+    /// The address of a word of the GOT, in an object at `base`.
+    pub fn got_word(&self, base: u64, word: usize) -> u64 {
+        base + (self.got + word * GOT_WORD) as u64
     }
 
     /// The address of a PLT stub, in an object at `base`.
@@ -175,8 +175,8 @@ impl Cursor {
     }
 
     /// `count` slots of `size` bytes each.
-    fn slots(&mut self, count: usize, size: usize) -> Result<usize, LoadError> {
-        let bytes = (count as u64).saturating_mul(size as u64);
+    fn slots(&mut self, count: u64, size: usize) -> Result<usize, LoadError> {
+        let bytes = count.saturating_mul(size as u64);
         Ok(self.take(bytes, size as u64)?.start)
     }
 
@@ -206,7 +206,7 @@ pub(crate) fn place(
     let eh_frame = placer.eh_frame(&mut cursor)?;
     let except_table = placer.group(Group::ExceptTable, &mut cursor)?;
     placer.group(Group::ReadOnly, &mut cursor)?;
-    let got = cursor.slots(slots.got_count(), GOT_SLOT)?;
+    let got = cursor.slots(slots.got_words(), GOT_WORD)?;
     let rodata = rodata..cursor.here();
 
     let data = cursor.page()?;

@@ -1,25 +1,33 @@
-//! What every symbol of an object means: an address, or a distance from TP.
+//! What every symbol of an object means: an address, or a place in thread-local storage.
 //!
 //! ```text
 //!   undefined   earlier objects ──► the program ──► 0 if weak, else an error (all of them at once)
-//!   defined     here, if strong
+//!   defined     here, if strong or hidden
 //!   weak        earlier objects ──► the program ──► here
 //! ```
 //!
-//! So of weak definitions (C++ inline functions, `DW.ref.rust_eh_personality` and whatever else
-//! comes in COMDAT groups) the first one wins, and everyone uses that one. A later copy stays
-//! where it is, because its unwind table and its own local references point to it.
+//! So of weak definitions (C++ inline functions and whatever else comes in COMDAT groups) the first
+//! one wins, and everyone uses that one, unless it is hidden. A later copy stays where it is,
+//! because its unwind table and its own local references point to it.
+//!
+//! A few names mean something of the object itself, as with linkers: `__dso_handle` is its
+//! first byte, `_TLS_MODULE_BASE_` the start of its TLS block.
 #![forbid(unsafe_code)]
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use object::elf;
+use unspool_tls::ModuleId;
 
 use crate::elf::{Binding, Definition, Elf, Symbol};
 use crate::error::LoadError;
 use crate::placement::{Layout, Place};
-use crate::reloc::Wants;
+use crate::reloc::{MODULE_BASE, TLS_GET_ADDR, TlsCalls, Wants};
+use crate::tls::Block;
+
+/// By what address C++ runtimes know an object (Itanium C++ ABI §3.3.6.2).
+const DSO_HANDLE: &str = "__dso_handle";
 
 /// The symbols that the running program offers to loaded objects.
 pub trait Symbols: Sync {
@@ -43,6 +51,12 @@ pub(crate) enum Value {
     Address(u64),
     /// Bytes from TP.
     Tls(i64),
+    /// Bytes into a TLS block that is somewhere else in every task.
+    Dynamic {
+        /// Whose block.
+        module: ModuleId,
+        offset: i64,
+    },
 }
 
 impl Value {
@@ -58,8 +72,10 @@ pub(crate) struct Resolver<'r, 'e> {
     pub layout: &'r Layout,
     /// The address of the object's region.
     pub base: u64,
-    /// The object's TLS block, in bytes from TP.
-    pub tls: i64,
+    /// The object's TLS block.
+    pub tls: Block,
+    /// Which calls of `__tls_get_addr` there are.
+    pub calls: &'r TlsCalls,
     /// Looks a name up in the objects loaded before.
     pub earlier: &'r dyn Fn(&str) -> Option<Value>,
     pub program: &'r dyn Symbols,
@@ -80,7 +96,30 @@ impl Resolver<'_, '_> {
             }
             values.push(value.unwrap_or(Value::ZERO));
         }
+        if self.calls_tls_get_addr(&values) {
+            let address = self.first_definition(TLS_GET_ADDR, Wants::Address);
+            let mut callees = self.calls.callees.iter().filter(|&&symbol| self.is_open(symbol));
+            match address {
+                Some(address) => callees.for_each(|&symbol| values[symbol] = address),
+                None if callees.next().is_some() => undefined.push(TLS_GET_ADDR.into()),
+                None => {}
+            }
+        }
         if undefined.is_empty() { Ok(values) } else { Err(LoadError::Undefined(undefined)) }
+    }
+
+    /// Whether a variable of a general dynamic access, or the object's own block, does not lie at
+    /// a fixed distance from TP. All other calls of `__tls_get_addr` are removed.
+    fn calls_tls_get_addr(&self, values: &[Value]) -> bool {
+        let dynamic = |symbol: &usize| matches!(values[*symbol], Value::Dynamic { .. });
+        self.calls.own_block && matches!(self.tls, Block::Dynamic(_))
+            || self.calls.variables.iter().any(dynamic)
+    }
+
+    /// Whether `resolve` has left the symbol out: nobody wanted more of it than calls.
+    fn is_open(&self, symbol: usize) -> bool {
+        self.wants[symbol] == Wants::Nothing
+            && self.elf.symbols[symbol].definition == Definition::Undefined
     }
 
     /// The value of a symbol that the object does not define.
@@ -89,8 +128,13 @@ impl Resolver<'_, '_> {
         if wants == Wants::Nothing || symbol.name.is_empty() {
             return Some(Value::ZERO);
         }
+        match (symbol.name, wants) {
+            (DSO_HANDLE, Wants::Address) => return Some(Value::Address(self.base)),
+            (MODULE_BASE, Wants::Tls) => return Some(self.tls.base()),
+            _ => {}
+        }
         let absent = match wants {
-            Wants::TpOffset => Value::Tls(0),
+            Wants::Tls => Value::Tls(0),
             _ => Value::ZERO,
         };
         let weak = (symbol.binding == Binding::Weak).then_some(absent);
@@ -99,7 +143,7 @@ impl Resolver<'_, '_> {
 
     fn first_definition(&self, name: &str, wants: Wants) -> Option<Value> {
         (self.earlier)(name).or_else(|| match wants {
-            Wants::TpOffset => self.program.tls_offset_of(name).map(|at| Value::Tls(at.into())),
+            Wants::Tls => self.program.tls_offset_of(name).map(|at| Value::Tls(at.into())),
             _ => self.program.address_of(name).map(Value::Address),
         })
     }
@@ -118,12 +162,12 @@ impl Resolver<'_, '_> {
         if needed && symbol.kind == elf::STT_GNU_IFUNC {
             return Err(LoadError::IndirectFunction { symbol: symbol.name.into() });
         }
-        if symbol.binding != Binding::Weak || symbol.name.is_empty() {
+        if symbol.binding != Binding::Weak || symbol.hidden || symbol.name.is_empty() {
             return Ok(own);
         }
         let wants = match own {
             Value::Address(_) => Wants::Address,
-            Value::Tls(_) => Wants::TpOffset,
+            Value::Tls(_) | Value::Dynamic { .. } => Wants::Tls,
         };
         Ok(self.first_definition(symbol.name, wants).unwrap_or(own))
     }
@@ -139,12 +183,12 @@ impl Resolver<'_, '_> {
 }
 
 /// What the object's own definition of a symbol means, if it has one in memory. `base` is the
-/// address of its region, `tls` the offset of its TLS block from TP.
+/// address of its region, `tls` its TLS block.
 pub(crate) fn own_value(
     symbol: &Symbol<'_>,
     layout: &Layout,
     base: u64,
-    tls: i64,
+    tls: Block,
 ) -> Option<Value> {
     match symbol.definition {
         Definition::Undefined | Definition::Common => None,
@@ -153,7 +197,7 @@ pub(crate) fn own_value(
             Place::Skipped => None,
             Place::Memory(range) => Some(Value::Address(base + range.start as u64 + offset)),
             // Both are parts of a block that is smaller than MAX_SIZE.
-            Place::Tls(range) => Some(Value::Tls(tls + range.start as i64 + offset as i64)),
+            Place::Tls(range) => Some(tls.at(range.start as i64 + offset as i64)),
         },
     }
 }

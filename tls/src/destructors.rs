@@ -8,168 +8,222 @@
 //!
 //! Last registered, first destroyed, and no destructor runs while the list is in use: one that
 //! touches a variable for the first time simply puts another entry on top.
+//!
+//! The first few entries take no memory but the area's; the list grows by segments that never
+//! move. So others may look for a module's entries while the task goes on ([`count`]), and neither
+//! waits for the other.
+//!
+//! [`count`]: DestructorList::count
 
-use alloc::vec::Vec;
+use core::alloc::Layout;
+use core::mem;
+use core::ptr::{self, NonNull};
+use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
-use crate::area::current;
 use crate::error::OutOfMemory;
 
-/// Destroys the object it is given. A panic may leave it, and then leaves [`run_destructors`].
+/// Destroys the object it is given. A panic may leave it, and then leaves
+/// [`run_destructors`](crate::run_destructors).
 pub type Destructor = unsafe extern "C-unwind" fn(object: *mut u8);
 
-#[derive(Debug)]
-struct Entry {
-    object: *mut u8,
-    destructor: Destructor,
+/// How many destructors every task can register without memory.
+pub const UNALLOCATED_DESTRUCTORS: usize = 1 << FIRST_BITS;
+
+const FIRST_BITS: u32 = 3;
+/// Segment `n` has 2ⁿ times the entries of the first, which is in the list itself.
+const SEGMENTS: usize = 20;
+/// How often a list that changes meanwhile is counted again.
+const ATTEMPTS: usize = 64;
+
+/// A registered destructor, as others may see it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Entry {
+    pub(crate) object: *mut u8,
+    pub(crate) destructor: Destructor,
+    /// The `dso_handle` of C++, which stands for the module; null for others.
+    pub(crate) module: *mut u8,
 }
 
-/// One task's pending destructors. Dropping it forgets them.
+/// A place for an entry: three words, because others read it while its task writes.
+#[derive(Debug)]
+struct Slot {
+    object: AtomicPtr<u8>,
+    /// A [`Destructor`], or null.
+    destructor: AtomicPtr<()>,
+    module: AtomicPtr<u8>,
+}
+
+impl Slot {
+    const fn new() -> Self {
+        Self {
+            object: AtomicPtr::new(ptr::null_mut()),
+            destructor: AtomicPtr::new(ptr::null_mut()),
+            module: AtomicPtr::new(ptr::null_mut()),
+        }
+    }
+
+    fn store(&self, entry: &Entry) {
+        self.object.store(entry.object, Ordering::Relaxed);
+        self.module.store(entry.module, Ordering::Relaxed);
+        self.destructor.store(entry.destructor as *mut (), Ordering::Release);
+    }
+
+    fn load(&self) -> Option<Entry> {
+        let destructor = self.destructor.load(Ordering::Acquire);
+        if destructor.is_null() {
+            return None;
+        }
+        // SAFETY: Only `store` writes anything but null, and it writes a `Destructor`.
+        let destructor = unsafe { mem::transmute::<*mut (), Destructor>(destructor) };
+        let object = self.object.load(Ordering::Relaxed);
+        Some(Entry { object, destructor, module: self.module.load(Ordering::Relaxed) })
+    }
+}
+
+/// One task's pending destructors. Only the task itself registers and runs. Dropping the list
+/// forgets them.
 #[derive(Debug)]
 pub(crate) struct DestructorList {
-    entries: Vec<Entry>,
+    /// Entries on the list.
+    len: AtomicUsize,
+    /// Entries ever registered; tells a reader that the list changed under it.
+    registered: AtomicUsize,
+    /// The entry popped last. It stays here until the next one is popped or the list has come to
+    /// its end: its destructor may be running.
+    running: Slot,
+    first: [Slot; UNALLOCATED_DESTRUCTORS],
+    /// All segments but the first.
+    more: [AtomicPtr<Slot>; SEGMENTS - 1],
+}
+
+/// Which segment an entry is in, and where in it.
+fn place(index: usize) -> (usize, usize) {
+    let number = index + UNALLOCATED_DESTRUCTORS;
+    let bits = number.ilog2();
+    ((bits - FIRST_BITS) as usize, number - (1 << bits))
+}
+
+/// The memory of a segment.
+fn segment_layout(segment: usize) -> Option<Layout> {
+    Layout::array::<Slot>(UNALLOCATED_DESTRUCTORS << segment).ok()
 }
 
 impl DestructorList {
     /// Nothing to destroy.
     pub(crate) const fn new() -> Self {
-        Self { entries: Vec::new() }
+        Self {
+            len: AtomicUsize::new(0),
+            registered: AtomicUsize::new(0),
+            running: Slot::new(),
+            first: [const { Slot::new() }; UNALLOCATED_DESTRUCTORS],
+            more: [const { AtomicPtr::new(ptr::null_mut()) }; SEGMENTS - 1],
+        }
     }
 
-    /// Puts an entry on top.
-    fn register(&mut self, object: *mut u8, destructor: Destructor) -> Result<(), OutOfMemory> {
-        self.entries.try_reserve(1).map_err(|_| OutOfMemory)?;
-        self.entries.push(Entry { object, destructor });
+    /// The place of an entry, if its segment is there.
+    fn slot(&self, index: usize) -> Option<&Slot> {
+        let (segment, place) = place(index);
+        let Some(more) = segment.checked_sub(1) else { return Some(&self.first[place]) };
+        let start = NonNull::new(self.more.get(more)?.load(Ordering::Acquire))?;
+        // SAFETY: A segment has room for this many entries, stays until the list is dropped or
+        // cleared, and its slots are initialised.
+        Some(unsafe { start.add(place).as_ref() })
+    }
+
+    /// Makes the segment of an entry.
+    #[cold]
+    fn grow(&self, index: usize) -> Result<&Slot, OutOfMemory> {
+        let (segment, _) = place(index);
+        let more = segment.checked_sub(1).and_then(|more| self.more.get(more));
+        let more = more.ok_or(OutOfMemory)?;
+        let layout = segment_layout(segment).ok_or(OutOfMemory)?;
+        // SAFETY: Not of size zero.
+        let start = unsafe { alloc::alloc::alloc_zeroed(layout) };
+        if start.is_null() {
+            return Err(OutOfMemory);
+        }
+        // Zeroes are empty slots.
+        more.store(start.cast(), Ordering::Release);
+        self.slot(index).ok_or(OutOfMemory)
+    }
+
+    /// Puts an entry on top. To be called by the list's task.
+    pub(crate) fn register(&self, entry: &Entry) -> Result<(), OutOfMemory> {
+        let len = self.len.load(Ordering::Relaxed);
+        let slot = match self.slot(len) {
+            Some(slot) => slot,
+            None => self.grow(len)?,
+        };
+        slot.store(entry);
+        self.len.store(len + 1, Ordering::Release);
+        let registered = self.registered.load(Ordering::Relaxed);
+        self.registered.store(registered.wrapping_add(1), Ordering::Release);
         Ok(())
     }
 
-    /// Runs and removes entries from the top until none is left, then gives the memory back.
+    /// Takes the top entry off and notes that it runs. To be called by the list's task.
+    fn pop(&self) -> Option<Entry> {
+        let top = self.len.load(Ordering::Relaxed).checked_sub(1)?;
+        let entry = self.slot(top)?.load()?;
+        self.running.store(&entry);
+        self.len.store(top, Ordering::Release);
+        Some(entry)
+    }
+
+    /// Runs and removes entries from the top until none is left.
     ///
     /// # Safety
-    /// 1. `list` is valid, and nobody but the destructors uses it meanwhile.
-    /// 2. Every entry may be called now, once.
-    unsafe fn run(list: *mut Self) {
-        // SAFETY: Valid and ours (1); the borrow ends before a destructor is called.
-        while let Some(entry) = unsafe { (*list).entries.pop() } {
-            // SAFETY: The entry is off the list, so this is its one call (2).
+    /// The caller is the list's task, no destructor of the list is running, and every entry may be
+    /// called now, once.
+    pub(crate) unsafe fn run(&self) {
+        while let Some(entry) = self.pop() {
+            // SAFETY: The entry is off the list, so this is its one call (contract).
             unsafe { (entry.destructor)(entry.object) };
         }
-        // SAFETY: As for `pop`.
-        unsafe { (*list).entries = Vec::new() };
+        self.running.destructor.store(ptr::null_mut(), Ordering::Release);
+    }
+
+    /// How many entries are `wanted`, the one whose destructor runs or ran last included. May be
+    /// called while the task uses the list.
+    ///
+    /// An entry that is on the list from before the call until after it is counted, and so is
+    /// every chain of such entries, each registered by the one before. If the list keeps changing,
+    /// it counts as one wanted entry.
+    pub(crate) fn count(&self, wanted: impl Fn(&Entry) -> bool) -> usize {
+        for _ in 0..ATTEMPTS {
+            let before = self.registered.load(Ordering::Acquire);
+            let len = self.len.load(Ordering::Acquire);
+            let listed = (0..len).filter_map(|index| self.slot(index)?.load());
+            let listed = listed.filter(|entry| wanted(entry)).count();
+            // After the list, because an entry goes from there to here. What was registered before
+            // this one began to run shows in the number below.
+            let running = self.running.load().filter(|entry| wanted(entry)).is_some();
+            if self.registered.load(Ordering::Relaxed) == before {
+                return listed + usize::from(running);
+            }
+        }
+        1
+    }
+
+    /// Forgets all entries and gives the memory back. No task has the list.
+    pub(crate) fn clear(&self) {
+        self.len.store(0, Ordering::Relaxed);
+        self.running.destructor.store(ptr::null_mut(), Ordering::Relaxed);
+        for (more, segment) in self.more.iter().zip(1..) {
+            let start = more.load(Ordering::Relaxed);
+            let (false, Some(layout)) = (start.is_null(), segment_layout(segment)) else { return };
+            more.store(ptr::null_mut(), Ordering::Relaxed);
+            // SAFETY: From `grow`, with this layout; nobody uses a slot in it any more.
+            unsafe { alloc::alloc::dealloc(start.cast(), layout) };
+        }
     }
 }
 
-/// Has `destructor` called with `object` when the running task ends.
-///
-/// # Errors
-/// No memory to record it; nothing has changed then.
-///
-/// # Safety
-/// 1. The FS base holds the thread pointer of an [`Area`](crate::Area), and this is not an
-///    interrupt handler.
-/// 2. `destructor` may be called with `object` once, on this task, at any time until
-///    [`run_destructors`] returns.
-pub unsafe fn register_destructor(
-    object: *mut u8,
-    destructor: Destructor,
-) -> Result<(), OutOfMemory> {
-    let tcb = current().tcb().as_ptr();
-    // SAFETY: The TCB is that of a live area (1), whose list only its own task uses; the borrow
-    // ends with this call, which calls nothing but the allocator.
-    unsafe { (*tcb).destructors.register(object, destructor) }
-}
-
-/// Runs the running task's destructors: the last registered first, until none is left, those
-/// registered meanwhile included.
-///
-/// To be called once at the end of a task, on the task, before anyone can learn that it ended.
-/// If a panic leaves a destructor, it leaves this function, and the destructors that are left
-/// stay on the list; std ends the program then (`unspool::thread::run_destructors` does, too).
-///
-/// # Safety
-/// 1. The FS base holds the thread pointer of an [`Area`](crate::Area), and this is not an
-///    interrupt handler or a destructor.
-/// 2. No reference to a registered object is in use any more.
-pub unsafe fn run_destructors() {
-    let tcb = current().tcb().as_ptr();
-    // SAFETY: The TCB is that of a live area (1 of the contract).
-    let list = unsafe { &raw mut (*tcb).destructors };
-    // SAFETY:
-    // 1. The list is this task's own, and the task is busy here.
-    // 2. Whoever registered an object allowed the call; nobody uses the object (2 of the contract).
-    unsafe { DestructorList::run(list) };
+impl Drop for DestructorList {
+    fn drop(&mut self) {
+        self.clear();
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::cell::RefCell;
-    use std::vec;
-
-    use super::*;
-
-    /// A list with a log, so that destructors can reach both.
-    struct Task {
-        list: DestructorList,
-        log: RefCell<Vec<u32>>,
-    }
-
-    struct Object {
-        task: *mut Task,
-        name: u32,
-        child: Option<*mut Object>,
-    }
-
-    unsafe extern "C-unwind" fn destroy(object: *mut u8) {
-        // SAFETY: The tests register leaked objects only, with tasks that outlive the run.
-        let object = unsafe { &*object.cast::<Object>() };
-        // SAFETY: As above; the log is apart from the list.
-        unsafe { (*object.task).log.borrow_mut().push(object.name) };
-        if let Some(child) = object.child {
-            // SAFETY: As above; `run` does not borrow the list while a destructor runs.
-            unsafe { (*object.task).list.register(child.cast(), destroy) }.unwrap();
-        }
-    }
-
-    /// Registers objects of these names, children from inside the destructors, and runs them.
-    fn order_of(objects: &[(u32, Option<u32>)]) -> Vec<u32> {
-        let mut task = Task { list: DestructorList::new(), log: RefCell::new(Vec::new()) };
-        let task = &raw mut task;
-        let mut owned = Vec::new();
-        let mut object = |name, child| {
-            let object =
-                alloc::boxed::Box::into_raw(alloc::boxed::Box::new(Object { task, name, child }));
-            owned.push(object);
-            object
-        };
-        for &(name, child) in objects {
-            let child = child.map(|name| object(name, None));
-            let entry = object(name, child);
-            // SAFETY: `task` is a local of this function.
-            unsafe { (*task).list.register(entry.cast(), destroy) }.unwrap();
-        }
-        // SAFETY: The list is a local; each entry's object lives until the end of the function.
-        unsafe { DestructorList::run(&raw mut (*task).list) };
-        // SAFETY: The run is over; nobody else uses the task.
-        assert_eq!(unsafe { (*task).list.entries.capacity() }, 0);
-        for object in owned {
-            // SAFETY: From `into_raw` above, taken back once.
-            drop(unsafe { alloc::boxed::Box::from_raw(object) });
-        }
-        // SAFETY: As for the capacity.
-        unsafe { (*task).log.take() }
-    }
-
-    #[test]
-    fn the_last_registered_is_destroyed_first() {
-        assert_eq!(order_of(&[(1, None), (2, None), (3, None)]), vec![3, 2, 1]);
-    }
-
-    #[test]
-    fn what_a_destructor_registers_is_destroyed_in_the_same_run_and_next() {
-        assert_eq!(order_of(&[(1, None), (2, Some(20)), (3, Some(30))]), vec![3, 30, 2, 20, 1]);
-    }
-
-    #[test]
-    fn an_empty_list_runs_to_its_end() {
-        assert_eq!(order_of(&[]), vec![]);
-    }
-}
+mod tests;

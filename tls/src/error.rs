@@ -1,6 +1,7 @@
 //! What can go wrong, each with its numbers.
 #![forbid(unsafe_code)]
 
+use core::alloc::Layout;
 use core::error::Error;
 use core::fmt;
 
@@ -80,6 +81,13 @@ pub enum ReserveError {
         /// Alignment of every area in bytes.
         area: usize,
     },
+    /// The block is larger than any memory.
+    TooLarge {
+        /// Size asked for in bytes.
+        size: usize,
+        /// Alignment asked for in bytes.
+        align: usize,
+    },
     /// No gap of the surplus holds the block.
     SurplusExhausted {
         /// Size of the block in bytes.
@@ -103,6 +111,9 @@ impl fmt::Display for ReserveError {
             }
             Self::AlignmentTooLarge { needed, area } => {
                 write!(f, "TLS alignment {needed} in areas aligned to {area}")
+            }
+            Self::TooLarge { size, align } => {
+                write!(f, "TLS block of {size} bytes aligned to {align} is larger than memory")
             }
             Self::SurplusExhausted { needed, align, free, largest } => write!(
                 f,
@@ -131,6 +142,14 @@ pub enum PublishError {
         /// Length of the image in bytes.
         image: usize,
     },
+    /// A module that was to be reserved in the same step could not be.
+    Reserve(ReserveError),
+}
+
+impl From<ReserveError> for PublishError {
+    fn from(error: ReserveError) -> Self {
+        Self::Reserve(error)
+    }
 }
 
 impl fmt::Display for PublishError {
@@ -142,13 +161,59 @@ impl fmt::Display for PublishError {
             Self::OutOfMemory { image } => {
                 write!(f, "no memory to keep a TLS image of {image} bytes")
             }
+            Self::Reserve(error) => error.fmt(f),
         }
     }
 }
 
-impl Error for PublishError {}
+impl Error for PublishError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Reserve(error) => Some(error),
+            Self::ImageTooLarge { .. } | Self::OutOfMemory { .. } => None,
+        }
+    }
+}
 
-/// The allocator had no memory to record a destructor.
+/// A block that a task cannot have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AccessError {
+    /// No published module has this number.
+    NoSuchModule {
+        /// The number.
+        module: usize,
+    },
+    /// The allocator has no memory for the task's block, or for its vector of blocks.
+    OutOfMemory {
+        /// Bytes asked for.
+        size: usize,
+        /// Alignment asked for in bytes.
+        align: usize,
+    },
+}
+
+impl AccessError {
+    pub(crate) const fn out_of_memory(asked: Layout) -> Self {
+        Self::OutOfMemory { size: asked.size(), align: asked.align() }
+    }
+}
+
+impl fmt::Display for AccessError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::NoSuchModule { module } => {
+                write!(f, "no TLS module has the number {module}")
+            }
+            Self::OutOfMemory { size, align } => {
+                write!(f, "no memory for a TLS block of {size} bytes aligned to {align}")
+            }
+        }
+    }
+}
+
+impl Error for AccessError {}
+
+/// The allocator had no memory to record something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutOfMemory;
 

@@ -36,8 +36,26 @@
 //! ```
 //!
 //! [`Reserved::publish`] initialises the block in every area that exists, and arranges that every
-//! later area starts with it, under one lock. No code of the module may run before it returns;
-//! none needs to wait after.
+//! later area starts with it. No code of the module may run before it returns; none needs to wait
+//! after.
+//!
+//! Code that asks for its variables by module number instead (`__tls_get_addr`, TLS descriptors)
+//! needs no surplus: [`Registry::reserve_dynamic`] gives a number, and each task gets a block on
+//! its first access, or beforehand ([`prepare`], [`Area::prepare_all`], [`Dynamic::prepare_live`]).
+//! Modules with static space have numbers, too, so such code finds their blocks as well.
+//!
+//! ```text
+//!  fs:8 ─► │ capacity │ module 1 │ module 2 │ …      the task's vector (DTV)
+//!                       │ in the area   │ in memory of its own, or none yet
+//! ```
+//!
+//! # When there is no memory
+//!
+//! Creating an area, reserving, publishing and preparing are errors with numbers then, and leave
+//! everything as it was. An access by compiled code has nobody to tell: the handler of
+//! [`set_access_failure_handler`] gets the reason, and the program does not go on. What was
+//! prepared cannot fail; neither can the first [`UNALLOCATED_DESTRUCTORS`] destructors of a task.
+//! Withdrawing and ending need no memory.
 //!
 //! # A task's life
 //!
@@ -46,31 +64,65 @@
 //!  run_destructors (on the dying task) → switch away → drop the Area
 //! ```
 //!
-//! Blocks never move and a task's area never grows, so thread-local accesses need no check.
+//! Blocks never move and a task's area never grows, so thread-local accesses need no check. The
+//! memory of a few ended tasks is kept for the next ones; [`Registry::trim`] gives it back.
 //!
 //! # Locks, heap and interrupts
 //!
-//! The registry is behind a spin lock. Creating and dropping areas, reserving, publishing and
-//! withdrawing take it; reading a variable, [`current`], [`register_destructor`] and
-//! [`run_destructors`] do not. None of them may be called from an interrupt handler: the
-//! interrupted code may hold the lock, or be in the middle of its own destructor list.
+//! [`Registry::new_area`] takes no lock, and neither do reading a variable, [`current`],
+//! [`register_destructor`], [`run_destructors`], nor `__tls_get_addr` and descriptors once the
+//! task has its block. Everything else takes the registry's spin lock: dropping areas, making a
+//! block, reserving, publishing, withdrawing, counting. It is held while blocks are copied, never
+//! while one is allocated, and at most for as long as publishing to all areas takes.
+//!
+//! None of what takes the lock or allocates may be called from an interrupt handler, nor where the
+//! task that holds the lock cannot go on (with preemption disabled on one processor, say, unless
+//! all callers disable it): the interrupted code may hold the lock, or be in the middle of its own
+//! destructor list.
 #![no_std]
 
 extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+mod abi;
+mod access;
 mod arch;
 mod area;
+mod blocks;
 mod destructors;
+mod dtv;
+mod dynamic;
 mod error;
+mod handles;
+mod idle;
+mod image;
+mod inbox;
 mod layout;
 mod linker;
 mod live;
+#[cfg(test)]
+mod models;
+mod modules;
+mod ready;
 mod registry;
+mod shapes;
+mod spares;
+mod sync;
+mod task;
 
+pub use abi::{
+    __cxa_thread_atexit, __cxa_thread_atexit_impl, __tls_get_addr, TlsIndex, dynamic_descriptor,
+    static_descriptor,
+};
+pub use access::{address, prepare, set_access_failure_handler};
 pub use area::{Tcb, ThreadPointer, current};
-pub use destructors::{Destructor, register_destructor, run_destructors};
-pub use error::{AreaError, LayoutError, MissingSymbol, OutOfMemory, PublishError, ReserveError};
+pub use destructors::{Destructor, UNALLOCATED_DESTRUCTORS};
+pub use error::{
+    AccessError, AreaError, LayoutError, MissingSymbol, OutOfMemory, PublishError, ReserveError,
+};
+pub use handles::{Dynamic, Published, Reserved, ReservedDynamic};
 pub use layout::{Template, TpOffset};
-pub use registry::{Area, Published, Registry, Reserved};
+pub use modules::ModuleId;
+pub use registry::{Area, Registry};
+pub use task::{register_destructor, run_destructors};

@@ -1,47 +1,62 @@
-//! Brings modules × live areas together: every module's block is in every area.
+//! Brings modules × areas together: every module's block is in every area.
 //!
 //! ```text
 //!              kernel   module A   module B
-//!  area 1        ■         ■          ■      ▲ new_area fills a row
+//!  area 1        ■         ■          ■      ▲ new_area fills a row: one copy, no lock
 //!  area 2        ■         ■          ■      │
 //!  area 3        ■         ■          ■      ▼
 //!                          ◄─ publish fills a column ─►
 //! ```
 //!
-//! Both happen under one lock, so that no area can miss a module or a module an area.
+//! A row and a column cross safely: `ready` says who fills the block where they meet. Everything
+//! else happens under one lock, and none of it allocates memory for a block meanwhile.
 
 use core::alloc::Layout;
+use core::ptr::{self, NonNull};
+use core::sync::atomic::{AtomicPtr, AtomicUsize};
 
 use alloc::vec::Vec;
 
-use spin::Mutex;
+use spin::{Mutex, MutexGuard};
 
-use crate::area::{AreaMemory, Tcb, ThreadPointer, fill};
-use crate::error::{AreaError, LayoutError, PublishError, ReserveError};
-use crate::layout::{AreaLayout, Block, Surplus, Template, TpOffset};
+use crate::area::{self, AreaRef, Tcb, ThreadPointer};
+use crate::blocks::Freed;
+use crate::dtv::{self, Vector};
+use crate::error::{AreaError, LayoutError};
+use crate::idle::{Idle, SLOTS};
+use crate::image::Image;
+use crate::inbox::Inbox;
+use crate::layout::{AreaLayout, Surplus, Template, TpOffset};
 use crate::live::LiveList;
+use crate::modules::{Module, Modules};
+use crate::shapes::Shapes;
 
 /// All modules with thread-local variables, and all areas that hold them.
 #[derive(Debug)]
 pub struct Registry {
     kernel: Template<'static>,
-    layout: AreaLayout,
+    pub(crate) layout: AreaLayout,
+    /// Areas that the list of the state does not have yet.
+    pub(crate) inbox: Inbox<Tcb>,
+    /// Areas that no task has; they are on the list.
+    idle: Idle<Tcb>,
+    /// What new areas start with, besides the kernel's block.
+    pub(crate) image: Image,
+    /// The vector of areas without entries in one, as large as any.
+    pub(crate) none: AtomicPtr<AtomicUsize>,
+    /// What blocks of dynamic modules will need, most likely.
+    pub(crate) shapes: Shapes,
     state: Mutex<State>,
 }
 
+/// What the lock guards.
 #[derive(Debug)]
-struct State {
-    surplus: Surplus,
-    /// Published, with at least one byte each, in no particular order.
-    modules: Vec<Module>,
-    live: LiveList,
-}
-
-/// A published module: what its block in a new area starts with.
-#[derive(Debug)]
-struct Module {
-    block: Block,
-    tdata: Vec<u8>,
+pub(crate) struct State {
+    pub(crate) surplus: Surplus,
+    pub(crate) modules: Modules,
+    pub(crate) live: LiveList,
+    /// Vectors without entries; the last one is in use unless a static one is.
+    pub(crate) vectors: Vec<Vector>,
 }
 
 impl Registry {
@@ -54,57 +69,72 @@ impl Registry {
     /// # Errors
     /// The areas would be larger than 32-bit offsets reach.
     pub const fn new(kernel: Template<'static>, surplus: usize) -> Result<Self, LayoutError> {
-        match AreaLayout::new(&kernel, surplus, Layout::new::<Tcb>()) {
-            Ok(layout) => {
-                let surplus = Surplus::new(layout.surplus());
-                let state = State { surplus, modules: Vec::new(), live: LiveList::new() };
-                Ok(Self { kernel, layout, state: Mutex::new(state) })
-            }
-            Err(error) => Err(error),
-        }
+        let layout = match AreaLayout::new(&kernel, surplus, Layout::new::<Tcb>()) {
+            Ok(layout) => layout,
+            Err(error) => return Err(error),
+        };
+        Ok(Self {
+            kernel,
+            layout,
+            inbox: Inbox { head: AtomicPtr::new(ptr::null_mut()) },
+            idle: Idle { slots: [const { AtomicPtr::new(ptr::null_mut()) }; SLOTS] },
+            image: Image::new(layout.surplus()),
+            none: AtomicPtr::new(dtv::none()),
+            shapes: Shapes::new(),
+            state: Mutex::new(State {
+                surplus: Surplus::new(layout.surplus()),
+                modules: Modules::new(),
+                live: LiveList::new(),
+                vectors: Vec::new(),
+            }),
+        })
     }
 
-    /// An area for a new task, in one allocation: the kernel's block and those of all published
-    /// modules in their initial state, `canary` at `fs:0x28`.
+    /// An area for a new task, in one allocation or in the memory of a task that has ended: the
+    /// kernel's block and those of all published modules in their initial state, `canary` at
+    /// `fs:0x28`.
+    ///
+    /// Takes no lock. If a module is published at the same time, the area has its block when both
+    /// have returned. Blocks of dynamic modules are made when they are needed;
+    /// [`Area::prepare_all`] makes them beforehand.
     ///
     /// # Errors
     /// The allocator has no memory for it.
     pub fn new_area(&self, canary: u64) -> Result<Area<'_>, AreaError> {
-        let memory = AreaMemory::allocate(&self.layout, canary)?;
-        let tcb = memory.thread_pointer().tcb();
-        // SAFETY:
-        // 1. The layout has this block in every area, and a template's image fits its size.
-        // 2. The area is new, so nobody else knows it.
-        unsafe { fill(tcb, self.layout.kernel(), self.kernel.tdata()) };
-        let mut state = self.state.lock();
-        for module in &state.modules {
-            // SAFETY: As above; a module's block is in the surplus, and `publish` checked the
-            // image against it.
-            unsafe { fill(tcb, module.block, &module.tdata) };
-        }
-        // SAFETY: `allocate` initialised the TCB; `Area` owns its memory, and leaves the list
-        // before giving it back.
-        unsafe { state.live.join(tcb) };
-        drop(state);
-        Ok(Area { registry: self, memory })
+        let tcb = match self.idle.take() {
+            Some(tcb) => tcb,
+            None => {
+                let tcb = area::allocate(&self.layout)?;
+                // SAFETY: New, and freed only after it has left the list.
+                unsafe { self.inbox.push(tcb) };
+                tcb
+            }
+        };
+        // SAFETY: Idle or new, so this function's own, for as long as the `Area` is there.
+        let area = unsafe { AreaRef::new(tcb) };
+        area.begin(self, canary);
+        area.readiness.complete(|| {
+            // SAFETY: Areas that are not ready belong to their creators, publishers know that.
+            unsafe { self.initialise(area) }
+        });
+        Ok(Area { registry: self, tcb })
     }
 
-    /// Space for a later module's block of `size` bytes aligned to `align` (zero means one) in
-    /// every area, those that exist and those to come.
+    /// Fills everything in an area that modules are to find in it.
     ///
-    /// # Errors
-    /// A bad alignment, or no space; see [`ReserveError`].
-    pub fn reserve(&self, size: usize, align: usize) -> Result<Reserved<'_>, ReserveError> {
-        let align = align.max(1);
-        if !align.is_power_of_two() {
-            return Err(ReserveError::BadAlignment(align));
-        }
-        let area = self.layout.memory().align();
-        if align > area {
-            return Err(ReserveError::AlignmentTooLarge { needed: align, area });
-        }
-        let block = self.state.lock().surplus.take(size, align)?;
-        Ok(Reserved { registry: self, block })
+    /// # Safety
+    /// The area is of this registry, and nobody else uses its blocks.
+    #[inline]
+    unsafe fn initialise(&self, area: AreaRef<'_>) {
+        let none = self.none.load(core::sync::atomic::Ordering::Acquire);
+        // SAFETY: Vectors without entries stay for as long as the registry.
+        unsafe { area.set_dtv(none) };
+        // SAFETY: The contract is the same.
+        unsafe { self.image.copy_to(area) };
+        // SAFETY:
+        // 1. The layout has this block in every area, and a template's image fits its size.
+        // 2. Nobody else uses it (contract).
+        unsafe { area.fill(self.layout.kernel(), self.kernel.tdata()) };
     }
 
     /// Where the kernel's own block starts: a variable of the kernel that lies `n` bytes into its
@@ -113,123 +143,120 @@ impl Registry {
         self.layout.kernel().offset()
     }
 
-    /// How many areas there are.
+    /// How many areas there are. One whose creation is under way may be counted or not.
     pub fn live_areas(&self) -> usize {
-        self.state.lock().live.len()
+        let mut state = self.lock();
+        state.live.settle(&self.inbox);
+        state.live.iter().filter(|area| area.readiness.is_ready()).count()
     }
 
     /// Bytes of the surplus that are neither reserved nor published, all gaps together.
     pub fn surplus_free(&self) -> usize {
-        self.state.lock().surplus.free()
+        self.lock().surplus.free()
+    }
+
+    /// How many modules are reserved or published, dynamic ones included, the kernel not.
+    pub fn modules(&self) -> usize {
+        self.lock().modules.len()
+    }
+
+    /// Frees the memory that is kept for new areas, and returns how many areas it was enough for.
+    ///
+    /// A few areas of tasks that have ended are kept; with this, a kernel that is short of memory,
+    /// or that counts it, has it back.
+    pub fn trim(&self) -> usize {
+        core::iter::from_fn(|| self.idle.take()).map(|tcb| self.discard(tcb)).count()
+    }
+
+    /// Takes an area off the list and frees it.
+    fn discard(&self, tcb: NonNull<Tcb>) {
+        let mut state = self.lock();
+        state.live.settle(&self.inbox);
+        // SAFETY: All areas have been announced, and the list has settled.
+        unsafe { state.live.leave(tcb) };
+        drop(state);
+        // SAFETY: `allocate` made it for this layout; no task has it, and no list.
+        unsafe { area::free(tcb, &self.layout) };
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock()
+    }
+
+    /// Takes an area away from its task.
+    fn retire(&self, tcb: NonNull<Tcb>) {
+        // SAFETY: The `Area` that is being dropped owns it.
+        let area = unsafe { AreaRef::new(tcb) };
+        let mut freed = Freed::new();
+        let state = self.lock();
+        if !self.is_empty(area.dtv()) {
+            state.unlink_blocks(area, &mut freed);
+        }
+        // Nobody counts its destructors or fills its blocks from here on.
+        area.readiness.retire();
+        drop(state);
+        drop(freed);
+        area.vectors.clear();
+        area.destructors.clear();
+        if !self.idle.keep(tcb) {
+            self.discard(tcb);
+        }
+    }
+
+    /// Whether a vector is the one that areas without entries share.
+    pub(crate) fn is_empty(&self, vector: &[AtomicUsize]) -> bool {
+        ptr::eq(vector.as_ptr(), self.none.load(core::sync::atomic::Ordering::Acquire))
     }
 }
 
-/// One task's area. Dropping it takes it off the registry and frees it; destructors that are
-/// still registered are forgotten, so run them first.
+impl State {
+    /// Takes all blocks of an area out of its vector, to be freed.
+    fn unlink_blocks(&self, area: AreaRef<'_>, freed: &mut Freed) {
+        for (number, entry) in area.dtv().iter().enumerate().skip(1) {
+            let id = crate::modules::ModuleId::new(number);
+            if let Some(Module::Dynamic(image)) = id.and_then(|id| self.modules.get(id)) {
+                area.unlink_block(entry, image.memory, freed);
+            }
+        }
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        // Areas that were forgotten rather than dropped stay: their tasks may still run.
+        self.trim();
+    }
+}
+
+/// One task's area. Dropping it takes it off the registry and frees it or keeps it for the next
+/// task; destructors that are still registered are forgotten, so run them first.
 #[derive(Debug)]
 pub struct Area<'r> {
-    registry: &'r Registry,
-    memory: AreaMemory,
+    pub(crate) registry: &'r Registry,
+    pub(crate) tcb: NonNull<Tcb>,
 }
 
 // SAFETY: An area is memory from the global allocator and belongs to no processor. What is
 // confined to its task, the destructors, is out of reach from here; whoever loads the thread
 // pointer promises not to drop the area while the task may use it.
 unsafe impl Send for Area<'_> {}
-// SAFETY: A shared area only tells its thread pointer.
+// SAFETY: A shared area tells its thread pointer, and makes blocks under the registry's lock.
 unsafe impl Sync for Area<'_> {}
 
 impl Area<'_> {
     /// What makes this area the running task's own, once it is in the FS base.
     pub fn thread_pointer(&self) -> ThreadPointer {
-        self.memory.thread_pointer()
+        ThreadPointer::new(self.tcb)
     }
 }
 
 impl Drop for Area<'_> {
     fn drop(&mut self) {
-        let tcb = self.memory.thread_pointer().tcb();
-        // SAFETY: `new_area` put it on the list of the same registry, and only this takes it off.
-        unsafe { self.registry.state.lock().live.leave(tcb) };
+        self.registry.retire(self.tcb);
     }
 }
 
-/// Space for a module's block. Dropping it gives the space back.
-#[derive(Debug)]
-pub struct Reserved<'r> {
-    registry: &'r Registry,
-    block: Block,
-}
-
-impl<'r> Reserved<'r> {
-    /// Where the block starts, in every area.
-    pub fn offset(&self) -> TpOffset {
-        self.block.offset()
-    }
-
-    /// Initialises the block in every live area, with `tdata` and zeroes after it, and has every
-    /// later area start with it. The registry keeps a copy of `tdata`.
-    ///
-    /// # Errors
-    /// `tdata` is longer than the block, or there is no memory for the copy. The space is given
-    /// back then.
-    pub fn publish(self, tdata: &[u8]) -> Result<Published<'r>, PublishError> {
-        let Block { size, .. } = self.block;
-        let image = tdata.len();
-        if image > size {
-            return Err(PublishError::ImageTooLarge { image, size });
-        }
-        if size == 0 {
-            return Ok(Published { reserved: self });
-        }
-        let no_memory = |_| PublishError::OutOfMemory { image };
-        let mut copy = Vec::new();
-        copy.try_reserve_exact(image).map_err(no_memory)?;
-        copy.extend_from_slice(tdata);
-        let mut state = self.registry.state.lock();
-        state.modules.try_reserve(1).map_err(no_memory)?;
-        state.modules.push(Module { block: self.block, tdata: copy });
-        for tcb in state.live.iter() {
-            // SAFETY:
-            // 1. The block is in the surplus, which every area has; `tdata` was checked above.
-            // 2. The block is reserved for a module whose code may not run before this returns.
-            unsafe { fill(tcb, self.block, tdata) };
-        }
-        drop(state);
-        Ok(Published { reserved: self })
-    }
-}
-
-impl Drop for Reserved<'_> {
-    fn drop(&mut self) {
-        self.registry.state.lock().surplus.give_back(self.block);
-    }
-}
-
-/// A module whose block is in every area. Dropping it withdraws the module and gives its space
-/// back, to be reserved by another; the module's code must not run any more by then.
-#[derive(Debug)]
-pub struct Published<'r> {
-    reserved: Reserved<'r>,
-}
-
-impl Published<'_> {
-    /// Where the block starts, in every area.
-    pub fn offset(&self) -> TpOffset {
-        self.reserved.offset()
-    }
-}
-
-impl Drop for Published<'_> {
-    fn drop(&mut self) {
-        let Reserved { registry, block } = self.reserved;
-        let mut state = registry.state.lock();
-        let module = state.modules.iter().position(|module| module.block == block);
-        let withdrawn = module.map(|index| state.modules.swap_remove(index));
-        drop(state);
-        drop(withdrawn);
-    }
-}
-
+#[cfg(test)]
+mod model;
 #[cfg(test)]
 mod tests;

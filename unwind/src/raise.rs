@@ -20,6 +20,7 @@ use crate::encoding::Pointer;
 use crate::error::{RaiseError, UnwindError};
 use crate::exception::{Actions, Exception, Personality, Reason};
 use crate::fde::Function;
+use crate::in_flight::{IN_FLIGHT, Path};
 use crate::modules::{Modules, global};
 use crate::registers::{Register, Registers};
 use crate::stack::StackBounds;
@@ -181,20 +182,24 @@ unsafe fn two_phases(
     stack: StackBounds,
 ) -> RaiseError {
     // SAFETY: handed on to the caller.
-    let handler = match unsafe { search_phase(exception, registers, pc, stack) } {
-        Ok(cfa) => cfa,
+    let (handler, path) = match unsafe { search_phase(exception, registers, pc, stack) } {
+        Ok(found) => found,
         Err(error) => return error,
     };
     // SAFETY: the exception is valid (contract of `raise`).
     unsafe { (*exception).private_1 = 0 };
     // SAFETY: as above.
     unsafe { (*exception).private_2 = handler };
+    // SAFETY: as above.
+    let cleanup = unsafe { (*exception).cleanup };
+    IN_FLIGHT.begin(exception, path, cleanup.map_or(0, |cleanup| cleanup as usize as u64));
     // SAFETY: handed on to the caller.
     let Err(error) = unsafe { cleanup_phase(exception, registers, pc, stack) };
+    IN_FLIGHT.end(exception);
     error
 }
 
-/// Phase 1: the CFA of the frame that catches.
+/// Phase 1: the CFA of the frame that catches, and whose frames lead there.
 ///
 /// # Safety
 ///
@@ -205,10 +210,12 @@ unsafe fn search_phase(
     registers: &Registers,
     pc: Pc,
     stack: StackBounds,
-) -> Result<u64, RaiseError> {
+) -> Result<(u64, Path), RaiseError> {
+    let mut path = Path::default();
     let mut frame = Context::new(registers, pc, stack);
     loop {
         frame.look()?;
+        path.add(&frame.function.module);
         // SAFETY: handed on to the caller.
         match unsafe { ask(&mut frame, Actions::SEARCH_PHASE, exception) } {
             Reason::CONTINUE_UNWIND => {}
@@ -216,7 +223,7 @@ unsafe fn search_phase(
             Reason::HANDLER_FOUND
                 if frame.cursor.stack().range().contains(&frame.cfa.wrapping_sub(1)) =>
             {
-                return Ok(frame.cfa);
+                return Ok((frame.cfa, path));
             }
             reason => {
                 return Err(RaiseError::Personality { pc: frame.pc().address(), reason });
@@ -257,6 +264,9 @@ unsafe fn cleanup_phase(
             Reason::INSTALL_CONTEXT => {
                 let sp = frame.cursor.registers().sp().wrapping_add(frame.pushed()?);
                 frame.cursor.registers_mut().set(Register::RSP, sp);
+                if is_handler {
+                    IN_FLIGHT.end(exception);
+                }
                 // SAFETY: the personality chose the landing pad for this frame, whose registers
                 // these are.
                 unsafe { arch::land(frame.cursor.registers()) }

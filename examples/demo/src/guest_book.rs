@@ -32,7 +32,7 @@ pub struct GuestBook {
 }
 
 impl GuestBook {
-    fn find(object: &Object<'_>) -> Option<Self> {
+    fn find(object: &Object) -> Option<Self> {
         let function =
             |name| object.symbol(name).map(|a| with_exposed_provenance::<()>(a as usize));
         let greeting = function("guest_book_greeting")?;
@@ -85,7 +85,7 @@ pub fn load(bytes: &[u8]) -> Option<GuestBook> {
         }
     };
     println!("  main: loaded {} at {:#x?}", object.name(), object.text());
-    let book = GuestBook::find(object)?;
+    let book = GuestBook::find(&object)?;
     LOADED.call_once(|| book);
     let seen = early.join().ok()?;
     let late = task::spawn("late riser", move || {

@@ -5,6 +5,7 @@
 //!    └─ panics speak                                   └─ what is missing is named ─► fail
 //! ```
 
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use spin::Once;
@@ -12,12 +13,13 @@ use unspool::panic::set_platform;
 
 use crate::arch::{self, InterruptStack};
 use crate::cpio::{Archive, Module};
+use crate::cpu::MAX_CPUS;
 use crate::error::Error;
 use crate::machine::{Access, ExitCode, Machine, machine, set_machine};
 use crate::platform;
 use crate::println;
 use crate::scheduler;
-use crate::task;
+use crate::task::{self, Task};
 
 /// Bytes of the main task's stack.
 const MAIN_STACK: usize = 256 * 1024;
@@ -39,9 +41,20 @@ pub struct Boot {
 
 static BOOT: Once<Boot> = Once::new();
 
+/// The word of the command line that says how many CPUs to use.
+const CPUS: &str = "cpus=";
+
+static CPU_COUNT: Once<usize> = Once::new();
+
+/// How many CPUs to use, if the command line says so.
+pub(crate) fn cpus() -> Option<usize> {
+    CPU_COUNT.get().copied()
+}
+
 impl Boot {
     /// The words of the command line: QEMU's `-append`, or a process's arguments from the second
-    /// on.
+    /// on; without `cpus=N`, which is for the kernel and says how many CPUs to use (else: all of the
+    /// machine's, or as many threads as the process may use CPUs; at most [`MAX_CPUS`]).
     pub fn args(&self) -> impl Iterator<Item = &'static str> + Clone {
         self.args.iter().copied()
     }
@@ -86,27 +99,33 @@ pub(crate) fn begin(machine: &'static dyn Machine) {
 
 /// Brings the kernel up and runs the program; on the boot stack.
 pub(crate) fn start(input: Input) -> ! {
-    if let Err(error) = up(input) {
-        fail(&error);
+    match up(input) {
+        Ok(main) => scheduler::start(main),
+        Err(error) => fail(&error),
     }
-    scheduler::start()
 }
 
-fn up(input: Input) -> Result<(), Error> {
+fn up(input: Input) -> Result<Arc<Task>, Error> {
     take_guard_pages()?;
     platform::init()?;
     let archive = match input.archive {
         [] => Archive::EMPTY,
         bytes => Archive::parse(bytes)?,
     };
-    BOOT.call_once(|| Boot { args: input.args, archive });
-    task::spawn_main(MAIN_STACK, || program_main(boot()))
+    let mut args = input.args;
+    let count: Option<usize> =
+        args.iter().rev().find_map(|word| word.strip_prefix(CPUS)?.parse().ok());
+    if let Some(count) = count {
+        CPU_COUNT.call_once(|| MAX_CPUS.min(count).max(1));
+    }
+    args.retain(|word| !word.starts_with(CPUS));
+    BOOT.call_once(|| Boot { args, archive });
+    task::main(MAIN_STACK, || program_main(boot()))
 }
 
 /// Makes the pages below the boot stack and the interrupt stacks inaccessible.
 fn take_guard_pages() -> Result<(), Error> {
-    let interrupts = InterruptStack::ALL.into_iter().filter_map(InterruptStack::guard);
-    for page in interrupts.chain(arch::boot_stack_guard()) {
+    for page in InterruptStack::guards().chain(arch::boot_stack_guard()) {
         // SAFETY: the image keeps these pages free for this.
         unsafe { machine().protect(page, Access::None) }?;
     }

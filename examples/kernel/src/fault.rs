@@ -29,11 +29,11 @@ use crate::scheduler;
 use crate::task::Task;
 
 /// Bytes below a stack pointer that compiled code may use (psABI x86-64 §3.2.2).
-const RED_ZONE: u64 = 128;
+pub(crate) const RED_ZONE: u64 = 128;
 
 /// Bytes of stack that reporting and unwinding need. Printing a trace takes the most: about six KiB
 /// in a build without optimizations.
-const ROOM: u64 = 8 * 1024;
+pub(crate) const ROOM: u64 = 8 * 1024;
 
 /// What was tried with the page of a [`FaultKind::PageFault`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -277,7 +277,7 @@ fn deliverable(
     state: &CpuState,
 ) -> Result<u64, Undeliverable> {
     let sp = state.sp();
-    if let Some(stack) = InterruptStack::containing(sp) {
+    if let Some((stack, _)) = InterruptStack::containing(sp) {
         return Err(Undeliverable::InHandler(stack));
     }
     let task = task.ok_or(Undeliverable::NoTask)?;
@@ -316,9 +316,9 @@ fn overflows(stack: &Range<u64>, kind: FaultKind, sp: u64) -> bool {
 pub(crate) unsafe fn unwind(kind: FaultKind, state: &CpuState) -> ! {
     // What the faulting instruction itself locked nobody would ever unlock.
     let locks = [
-        ("the heap", heap::is_locked()),
-        ("the scheduler", scheduler::is_locked()),
-        ("the map of a window", memory::is_locked()),
+        ("the heap", heap::is_held_here()),
+        ("the scheduler", scheduler::is_held_here()),
+        ("the map of a window", memory::is_held_here()),
     ];
     if let Some((what, _)) = locks.into_iter().find(|&(_, locked)| locked) {
         fatal(&Undeliverable::InUse(what), kind, state);

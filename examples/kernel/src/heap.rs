@@ -4,12 +4,13 @@ use core::alloc::{GlobalAlloc, Layout};
 use core::ptr::NonNull;
 
 use linked_list_allocator::Heap;
-use spin::Mutex;
+
+use crate::lock::Lock;
 
 /// Bytes of the heap.
 pub(crate) const SIZE: usize = 64 << 20;
 
-static HEAP: Mutex<Heap> = Mutex::new(Heap::empty());
+static HEAP: Lock<Heap> = Lock::new(Heap::empty());
 
 struct KernelHeap;
 
@@ -27,9 +28,9 @@ pub(crate) unsafe fn init(start: *mut u8) {
     unsafe { HEAP.lock().init(start, SIZE) };
 }
 
-/// Whether somebody is in the middle of an allocation.
-pub(crate) fn is_locked() -> bool {
-    HEAP.is_locked()
+/// Whether this CPU was in the middle of an allocation.
+pub(crate) fn is_held_here() -> bool {
+    HEAP.is_held_here()
 }
 
 /// Bytes that are allocated.

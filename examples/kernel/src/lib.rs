@@ -55,14 +55,18 @@ mod arch;
 pub mod boot;
 pub mod console;
 pub mod cpio;
+pub mod cpu;
 mod error;
 pub mod fault;
 pub mod heap;
+mod lock;
 pub mod machine;
 pub mod memory;
 pub mod platform;
 mod scheduler;
+pub mod sync;
 pub mod task;
+pub mod walk;
 mod window;
 
 pub use boot::Boot;

@@ -7,7 +7,9 @@
 //! ```
 //!
 //! Which side it is depends on the entry that was used; nothing above this line asks.
+
 use core::fmt;
+use core::sync::atomic::AtomicU32;
 
 use spin::Once;
 
@@ -193,6 +195,24 @@ pub trait Machine: Sync {
     ///
     /// `pointer` must be the thread pointer of a TLS area that lives until the next call.
     unsafe fn set_thread_pointer(&self, pointer: u64);
+
+    /// Starts the ticks of this CPU, and the other CPUs, each in the scheduler's idle loop.
+    fn start_cpus(&self);
+
+    /// Puts this CPU, which is idle, to sleep until `word` may no longer be 0.
+    fn wait(&self, word: &AtomicU32);
+
+    /// Ends the sleep of an idle CPU, whose `word` is no longer 0.
+    fn wake(&self, cpu: usize, word: &AtomicU32);
+
+    /// Makes this CPU forget what it has cached of the page tables.
+    fn forget_pages(&self);
+
+    /// Lets whoever shares this CPU's processor run: the caller waits for another CPU.
+    fn relax(&self);
+
+    /// Makes another CPU answer what it was asked, whatever it does.
+    fn interrupt(&self, cpu: usize);
 }
 
 /// Set by the entry that was used, before anything else.

@@ -11,9 +11,9 @@
 use core::ops::Range;
 use core::ptr::NonNull;
 
-use spin::Mutex;
 use unspool::loader::{self, Access as LoaderAccess, MapError as LoaderMapError};
 
+use crate::lock::Lock;
 use crate::machine::{Access, MapError, Pages, machine};
 use crate::window::Window;
 
@@ -22,21 +22,21 @@ pub const OBJECTS: Range<u64> = 0x4000_0000..0x7000_0000;
 /// Where task stacks lie.
 pub const STACKS: Range<u64> = 0x7000_0000..0x8000_0000;
 
-static OBJECT_WINDOW: Mutex<Window> = Mutex::new(Window::new(OBJECTS));
-static STACK_WINDOW: Mutex<Window> = Mutex::new(Window::new(STACKS));
+static OBJECT_WINDOW: Lock<Window> = Lock::new(Window::new(OBJECTS));
+static STACK_WINDOW: Lock<Window> = Lock::new(Window::new(STACKS));
 
 /// Bytes of the address space that loaded objects take, guard pages included.
 pub fn object_bytes() -> u64 {
     OBJECT_WINDOW.lock().used()
 }
 
-/// Whether somebody is in the middle of taking or giving back addresses.
-pub(crate) fn is_locked() -> bool {
-    OBJECT_WINDOW.is_locked() || STACK_WINDOW.is_locked()
+/// Whether this CPU was in the middle of taking or giving back addresses.
+pub(crate) fn is_held_here() -> bool {
+    OBJECT_WINDOW.is_held_here() || STACK_WINDOW.is_held_here() || SPARE.is_held_here()
 }
 
 /// Backs fresh pages of a window: zeroed, readable and writable.
-fn map(window: &Mutex<Window>, size: usize) -> Result<Pages, MapError> {
+fn map(window: &Lock<Window>, size: usize) -> Result<Pages, MapError> {
     let pages = window.lock().take(size)?;
     // SAFETY: the window gave the pages out to this call alone.
     let mapped = unsafe { machine().map(pages) };
@@ -47,7 +47,7 @@ fn map(window: &Mutex<Window>, size: usize) -> Result<Pages, MapError> {
 /// # Safety
 ///
 /// [`map`] returned `pages` for this window, and nobody uses them any more.
-unsafe fn unmap(window: &Mutex<Window>, pages: Pages) {
+unsafe fn unmap(window: &Lock<Window>, pages: Pages) {
     // SAFETY: the caller's promise.
     unsafe { machine().unmap(pages) };
     window.lock().give_back(pages);
@@ -58,9 +58,11 @@ unsafe fn unmap(window: &Mutex<Window>, pages: Pages) {
 pub(crate) struct Stack(Pages);
 
 impl Stack {
-    /// A stack of at least `size` bytes.
+    /// A stack of at least `size` bytes, with anything in it.
     pub(crate) fn new(size: usize) -> Result<Self, MapError> {
-        map(&STACK_WINDOW, size).map(Self)
+        let fits = |pages: &Pages| pages.size() == size;
+        let spare = SPARE.lock().iter_mut().find_map(|place| place.take_if(|pages| fits(pages)));
+        spare.map_or_else(|| map(&STACK_WINDOW, size), Ok).map(Self)
     }
 
     /// Its usable addresses.
@@ -69,8 +71,19 @@ impl Stack {
     }
 }
 
+/// Stacks of tasks that have ended, for tasks to come: to take pages away, all CPUs must be asked
+/// to forget them.
+static SPARE: Lock<[Option<Pages>; SPARE_STACKS]> = Lock::new([None; SPARE_STACKS]);
+const SPARE_STACKS: usize = 16;
+
 impl Drop for Stack {
     fn drop(&mut self) {
+        let mut spare = SPARE.lock();
+        if let Some(place) = spare.iter_mut().find(|place| place.is_none()) {
+            *place = Some(self.0);
+            return;
+        }
+        drop(spare);
         // SAFETY: this value owned the pages; whoever drops it runs on another stack.
         unsafe { unmap(&STACK_WINDOW, self.0) };
     }

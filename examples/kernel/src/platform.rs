@@ -17,6 +17,7 @@ use unspool::tls::{Registry, Template};
 use unspool::unwind::StackBounds;
 
 use crate::arch::{self, InterruptStack};
+use crate::cpu;
 use crate::error::Error;
 use crate::machine::{ExitCode, Pages, machine};
 use crate::memory::ObjectMemory;
@@ -67,9 +68,10 @@ impl Platform for Kernel {
 /// The stack that `sp` points into, of those that can be in use; empty if it is none of them.
 pub(crate) fn stack_around(sp: u64) -> StackBounds {
     let task = running().map(Task::stack);
-    let interrupts = InterruptStack::containing(sp).map(InterruptStack::range);
+    let interrupts = InterruptStack::containing(sp).map(|(_, range)| range);
     let stacks = [task, interrupts, Some(arch::boot_stack())];
-    match stacks.into_iter().flatten().find(|stack| stack.contains(&sp)) {
+    let mut stacks = stacks.into_iter().flatten().chain(cpu::idle_stacks());
+    match stacks.find(|stack| stack.contains(&sp)) {
         // SAFETY: mapped as long as code runs on it, or was interrupted on it.
         Some(stack) => unsafe { StackBounds::new(stack.start, stack.end) },
         None => StackBounds::EMPTY,
@@ -135,6 +137,9 @@ impl Symbols for Program {
 
 /// All modules with thread-local variables, and all tasks' areas.
 ///
+/// It has a lock of its own, which a task may hold while it is preempted: do not call it while
+/// preemption is off.
+///
 /// # Panics
 ///
 /// Before the kernel is up, which no code of a program can see.
@@ -142,7 +147,7 @@ pub fn tls_registry() -> &'static Registry {
     REGISTRY.get().expect("the registry is made at boot")
 }
 
-/// The loader of this kernel.
+/// The loader of this kernel; not to be used while preemption is off, as [`tls_registry`].
 ///
 /// # Panics
 ///

@@ -1,217 +1,350 @@
-//! Which task runs.
+//! Which task runs where.
 //!
 //! ```text
-//!             ┌──────── yield ─────────┐
-//!   add ─► ready ─► running ─► end ─► dead ─► freed by the next
-//!             ▲        │ wait_for, park
-//!             └─────── waiting ◄─ until the target ends, or unpark
+//!             ┌── yield, tick ──┐
+//!   add ─► ready ─► running on a CPU ─► end ─► dead ─► freed by the next ─► joiners wake
+//!             ▲        │ wait
+//!             └─────── waiting for a word ◄─ wake
 //! ```
 //!
-//! First come, first served. The lock is never held across a switch, and never needed to learn
-//! which task runs: handlers and panics read one pointer.
+//! First come, first served, one queue for all CPUs; a CPU without a task sleeps in its idle loop.
+//! The lock is held across a switch and released by whoever goes on there, so that no CPU can take a
+//! task whose registers are not saved yet. It is never needed to learn which task runs.
 
-use core::ptr::null_mut;
-use core::sync::atomic::{AtomicPtr, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use spin::Mutex;
-
-use crate::arch;
+use crate::arch::{self, per_cpu};
+use crate::cpu::{self, Cpu, MAX_CPUS, NoPreemption};
+use crate::lock::Lock;
 use crate::machine::{ExitCode, machine};
 use crate::println;
 use crate::task::Task;
 
-struct Scheduler {
-    running: Option<Arc<Task>>,
+/// All tasks that have not ended.
+pub(crate) struct Scheduler {
+    running: [Option<Arc<Task>>; MAX_CPUS],
     ready: VecDeque<Arc<Task>>,
     waiting: Vec<Waiting>,
-    /// Ended, but its stack was still in use when it was put here.
-    dead: Option<Arc<Task>>,
+    /// Ended, but its stack was still in use when it was put here, by the CPU of this number.
+    dead: [Option<Arc<Task>>; MAX_CPUS],
+    /// The CPUs that sleep, as bits.
+    idle: u32,
+    /// How many tasks there are: the lists have room for all of them, so that no switch allocates.
+    tasks: usize,
 }
+
+/// Tasks for which there is room from the start.
+const ROOM: usize = 64;
 
 struct Waiting {
     task: Arc<Task>,
+    /// The address of the word.
+    word: usize,
     cause: Cause,
 }
 
-/// What a task waits for.
-enum Cause {
+/// What a task waits for; for the report of a deadlock.
+pub(crate) enum Cause {
     End(Arc<Task>),
     Unpark,
+    Mutex,
 }
 
 /// What becomes of the task that stops running.
-enum Then {
+enum Then<'w> {
     Ready,
-    Waits(Cause),
+    /// Unless the word is no longer this.
+    Waits(&'w AtomicU32, u32, Cause),
     Dies,
 }
 
-static SCHEDULER: Mutex<Scheduler> = Mutex::new(Scheduler {
-    running: None,
+/// How many of those who wait are to go on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wake {
+    One,
+    All,
+}
+
+static SCHEDULER: Lock<Scheduler> = Lock::new(Scheduler {
+    running: [const { None }; MAX_CPUS],
     ready: VecDeque::new(),
     waiting: Vec::new(),
-    dead: None,
+    dead: [const { None }; MAX_CPUS],
+    idle: 0,
+    tasks: 0,
 });
 
-/// The task in [`Scheduler::running`].
-static CURRENT: AtomicPtr<Task> = AtomicPtr::new(null_mut());
+/// How many tasks are ready.
+static READY: AtomicUsize = AtomicUsize::new(0);
 
-/// The running task; `None` before there is one. For handlers and panics: takes no lock.
+/// Whether a task waits for a CPU.
+pub(crate) fn somebody_is_ready() -> bool {
+    READY.load(Ordering::Relaxed) != 0
+}
+
+/// The running task; `None` before there is one, and in an idle loop. For handlers and panics:
+/// takes no lock.
 ///
 /// # Safety
 ///
 /// The reference must not be kept until the running task ends.
 pub(crate) unsafe fn running<'a>() -> Option<&'a Task> {
     // SAFETY: the scheduler owns the running task, so it is there at least until it ends.
-    unsafe { CURRENT.load(Ordering::Acquire).as_ref() }
+    unsafe { per_cpu::running().as_ref() }
 }
 
 /// The running task.
 pub(crate) fn current() -> Arc<Task> {
-    let running = SCHEDULER.lock().running.clone();
-    running.expect("a task runs once the kernel is up")
+    let running = per_cpu::running().cast_const();
+    assert!(!running.is_null(), "a task runs once the kernel is up");
+    // SAFETY: the scheduler holds a reference to the running task, made by `Arc`, and the caller
+    // is that task.
+    unsafe { Arc::increment_strong_count(running) };
+    // SAFETY: the reference that was just added.
+    unsafe { Arc::from_raw(running) }
 }
 
-/// Whether somebody is in the middle of a change.
-pub(crate) fn is_locked() -> bool {
-    SCHEDULER.is_locked()
+/// Whether this CPU was in the middle of a change.
+pub(crate) fn is_held_here() -> bool {
+    SCHEDULER.is_held_here()
+}
+
+/// Runs `look` while no task is added, switched to or ended.
+pub(crate) fn with_all<R>(look: impl FnOnce(&Scheduler) -> R) -> R {
+    look(&SCHEDULER.lock())
 }
 
 /// Adds a task that is ready.
 pub(crate) fn add(task: Arc<Task>) {
-    SCHEDULER.lock().ready.push_back(task);
+    let mut scheduler = SCHEDULER.lock();
+    scheduler.tasks += 1;
+    let room = scheduler.tasks.max(ROOM);
+    let (ready, waiting) = (scheduler.ready.len(), scheduler.waiting.len());
+    scheduler.ready.reserve(room - ready);
+    scheduler.waiting.reserve(room - waiting);
+    scheduler.make_ready(task);
 }
 
-/// Lets the others run first.
+/// Lets the others run first; does nothing while preemption is off, nor in an idle loop.
 pub(crate) fn yield_now() {
+    per_cpu::off();
+    if per_cpu::reasons() == 1 {
+        cpu::this().due.store(0, Ordering::Relaxed);
+        if !per_cpu::running().is_null() {
+            switch(Then::Ready);
+        }
+    }
+    // A tick since then can wait for the next one.
+    per_cpu::on();
+}
+
+/// As [`yield_now`], for a task that was interrupted and has one reason not to be preempted, which
+/// it still has afterwards.
+pub(crate) fn preempted() {
     switch(Then::Ready);
 }
 
-/// Waits until `target` ends.
-pub(crate) fn wait_for(target: &Arc<Task>) {
-    switch(Then::Waits(Cause::End(Arc::clone(target))));
+/// Waits until somebody wakes `word`, unless it is not `expected`. May return early.
+///
+/// # Panics
+///
+/// If preemption is off.
+pub(crate) fn wait(word: &AtomicU32, expected: u32, cause: Cause) {
+    let preemption = NoPreemption::new();
+    assert!(per_cpu::reasons() == 1, "a task waits while preemption is off");
+    switch(Then::Waits(word, expected, cause));
+    drop(preemption);
 }
 
-/// Waits until somebody unparks the running task.
-pub(crate) fn park() {
-    switch(Then::Waits(Cause::Unpark));
+/// Lets those go on that wait for `word`.
+pub(crate) fn wake(word: &AtomicU32, wake: Wake) {
+    SCHEDULER.lock().wake(core::ptr::from_ref(word).addr(), wake);
 }
 
-/// Makes `task` ready if it is parked; says whether it was.
-pub(crate) fn unpark(task: &Task) -> bool {
-    let parked = |waiting: &Waiting| {
-        matches!(waiting.cause, Cause::Unpark) && core::ptr::eq(&raw const *waiting.task, task)
-    };
-    let mut scheduler = SCHEDULER.lock();
-    let Some(place) = scheduler.waiting.iter().position(parked) else { return false };
-    let woken = scheduler.waiting.remove(place);
-    scheduler.ready.push_back(woken.task);
-    true
-}
-
-/// Ends the running task and wakes those who wait for it.
+/// Ends the running task.
 pub(crate) fn end() -> ! {
-    {
-        let mut scheduler = SCHEDULER.lock();
-        let running = scheduler.running.clone().expect("the task that ends is running");
-        running.finish();
-        let Scheduler { waiting, ready, .. } = &mut *scheduler;
-        let woken = waiting.extract_if(
-            ..,
-            |waiting| matches!(&waiting.cause, Cause::End(target) if Arc::ptr_eq(target, &running)),
-        );
-        ready.extend(woken.map(|waiting| waiting.task));
-    }
+    let _forever = NoPreemption::new();
     switch(Then::Dies);
     unreachable!("nobody switches to a task that has ended")
 }
 
-/// Leaves the boot stack for good and runs the first ready task.
-pub(crate) fn start() -> ! {
-    let first = {
-        let mut scheduler = SCHEDULER.lock();
-        let first = scheduler.ready.pop_front().expect("the main task was added");
-        scheduler.running = Some(Arc::clone(&first));
-        first
-    };
-    CURRENT.store(Arc::as_ptr(&first).cast_mut(), Ordering::Release);
-    let (pointer, load) = (first.thread_pointer(), first.sp().load(Ordering::Relaxed));
-    // The boot stack is never returned to, so nothing on it is ever dropped.
-    drop(first);
-    let mut boot = 0;
-    // SAFETY: the area belongs to the task, which runs from now on.
-    unsafe { machine().set_thread_pointer(pointer) };
-    // SAFETY: the first task was prepared and has not run; the scheduler keeps it.
-    unsafe { arch::switch(&mut boot, load) };
-    unreachable!("nobody switches to the boot stack")
-}
-
-/// Frees the task that ended right before the running one got its turn.
-pub(crate) fn after_switch() {
-    let dead = SCHEDULER.lock().dead.take();
-    if let Some(dead) = dead {
-        // SAFETY: it ended, and the caller is another task.
-        unsafe { dead.free() };
+impl Scheduler {
+    fn make_ready(&mut self, task: Arc<Task>) {
+        self.ready.push_back(task);
+        READY.store(self.ready.len(), Ordering::Relaxed);
+        if self.idle != 0 {
+            let index = self.idle.trailing_zeros() as usize;
+            // It is as good as running: the next task wakes another.
+            self.idle &= !(1 << index);
+            cpu::get(index).rouse();
+        }
     }
-}
 
-fn switch(then: Then) {
-    let Some((previous, next)) = choose(then) else { return };
-    // SAFETY: the area belongs to the task, which runs from now on.
-    unsafe { machine().set_thread_pointer(next.thread_pointer) };
-    // SAFETY:
-    // 1. The scheduler keeps the previous task, wherever it was put, and so the place for its
-    //    stack pointer.
-    // 2. The next task was ready: prepared, or switched away from.
-    unsafe { arch::switch(previous, next.sp) };
-    after_switch();
+    fn wake(&mut self, word: usize, wake: Wake) {
+        let mut index = 0;
+        while index < self.waiting.len() {
+            if self.waiting[index].word != word {
+                index += 1;
+                continue;
+            }
+            let woken = self.waiting.remove(index);
+            self.make_ready(woken.task);
+            if wake == Wake::One {
+                return;
+            }
+        }
+    }
+
+    /// Makes the next ready task the one that runs on `cpu`.
+    fn next(&mut self, cpu: &Cpu) -> Option<(Next, Option<Arc<Task>>)> {
+        let task = self.ready.pop_front()?;
+        READY.store(self.ready.len(), Ordering::Relaxed);
+        let sp = task.sp().load(Ordering::Relaxed);
+        let next = Next { thread_pointer: Some(task.thread_pointer()), sp };
+        cpu.running.store(Arc::as_ptr(&task).cast_mut(), Ordering::Relaxed);
+        Some((next, self.running[cpu.index()].replace(task)))
+    }
+
+    /// Gives `cpu` back to its idle loop.
+    fn idle(&mut self, cpu: &Cpu) -> (Next, Option<Arc<Task>>) {
+        cpu.running.store(core::ptr::null_mut(), Ordering::Relaxed);
+        let next = Next { thread_pointer: None, sp: cpu.idle_sp.load(Ordering::Relaxed) };
+        (next, self.running[cpu.index()].take())
+    }
+
+    /// Decides what runs next on `cpu`. Returns where to save the previous one's stack pointer;
+    /// `None` if it may simply go on.
+    fn choose(&mut self, cpu: &Cpu, then: Then<'_>) -> Option<(*mut u64, Next)> {
+        if matches!(&then, Then::Waits(word, expected, _) if word.load(Ordering::SeqCst) != *expected)
+        {
+            return None;
+        }
+        let (next, previous) = match self.next(cpu) {
+            Some(found) => found,
+            None if matches!(then, Then::Ready) => return None,
+            None => self.idle(cpu),
+        };
+        let previous = previous.expect("only tasks call this");
+        let place = previous.sp().as_ptr();
+        match then {
+            Then::Ready => self.make_ready(previous),
+            Then::Waits(word, _, cause) => {
+                let word = core::ptr::from_ref(word).addr();
+                self.waiting.push(Waiting { task: previous, word, cause });
+            }
+            Then::Dies => self.dead[cpu.index()] = Some(previous),
+        }
+        Some((place, next))
+    }
+
+    /// Those that do not run, whether ready or waiting.
+    pub(crate) fn suspended(&self) -> impl Iterator<Item = &Arc<Task>> {
+        self.ready.iter().chain(self.waiting.iter().map(|waiting| &waiting.task))
+    }
 }
 
 struct Next {
-    thread_pointer: u64,
+    /// The idle loop has none.
+    thread_pointer: Option<u64>,
     sp: u64,
 }
 
-/// Makes the next ready task the running one. Returns where to save the previous one's stack
-/// pointer; `None` if it may simply go on.
-fn choose(then: Then) -> Option<(*mut u64, Next)> {
+/// Switches to another task; the caller has one reason not to be preempted, and has it again when
+/// this returns, perhaps on another CPU.
+fn switch(then: Then<'_>) {
     let mut scheduler = SCHEDULER.lock();
-    let Some(next) = scheduler.ready.pop_front() else {
-        return match then {
-            Then::Ready => None,
-            Then::Waits(cause) => deadlock(&scheduler, Some(&cause)),
-            Then::Dies => deadlock(&scheduler, None),
-        };
-    };
-    let chosen =
-        Next { thread_pointer: next.thread_pointer(), sp: next.sp().load(Ordering::Relaxed) };
-    CURRENT.store(Arc::as_ptr(&next).cast_mut(), Ordering::Release);
-    let previous = scheduler.running.replace(next).expect("a task runs once the kernel is up");
-    let place = previous.sp().as_ptr();
-    match then {
-        Then::Ready => scheduler.ready.push_back(previous),
-        Then::Waits(cause) => scheduler.waiting.push(Waiting { task: previous, cause }),
-        Then::Dies => scheduler.dead = Some(previous),
+    let Some((place, next)) = scheduler.choose(cpu::this(), then) else { return };
+    scheduler.keep();
+    // SAFETY: the scheduler keeps the previous task, wherever it was put, and so the place; the
+    // next one was suspended, and nobody else can choose it: it is no longer ready.
+    unsafe { go(place, &next) };
+}
+
+/// Saves the registers, continues `next`, and returns when somebody continues the caller.
+///
+/// # Safety
+///
+/// `place` lives as long as the caller is suspended. `next` was suspended by this function, or
+/// prepared. The lock is kept.
+unsafe fn go(place: *mut u64, next: &Next) {
+    if let Some(pointer) = next.thread_pointer {
+        // SAFETY: the area belongs to the task, which runs from now on.
+        unsafe { machine().set_thread_pointer(pointer) };
     }
-    Some((place, chosen))
+    // SAFETY: the caller's promise.
+    unsafe { arch::switch(place, next.sp) };
+    after_switch();
+}
+
+/// What whoever is switched to does first: the caller of [`go`], or a new task. Frees the task that
+/// ended right before on this CPU, and then wakes those who wait for its end. Preemption is off
+/// once, and stays so.
+pub(crate) fn after_switch() {
+    // SAFETY: whoever switched kept the lock; its references are on another stack, and gone.
+    unsafe { SCHEDULER.release() };
+    let dead = SCHEDULER.lock().dead[cpu::current()].take();
+    let Some(dead) = dead else { return };
+    // SAFETY: it ended, and the caller runs on another stack.
+    unsafe { dead.free() };
+    let mut scheduler = SCHEDULER.lock();
+    scheduler.tasks -= 1;
+    dead.finish();
+    scheduler.wake(dead.finished().as_ptr().addr(), Wake::All);
+    // Under the lock: who joins it finds nothing of it left but the handle.
+    drop(dead);
+}
+
+/// Starts the other CPUs, and then takes part in running `main` and other tasks; on the boot stack.
+pub(crate) fn start(main: Arc<Task>) -> ! {
+    cpu::this().set_idle_stack(&arch::boot_stack());
+    cpu::this().enter();
+    machine().start_cpus();
+    add(main);
+    idle()
+}
+
+/// Runs tasks on this CPU, which takes part, forever.
+pub(crate) fn idle() -> ! {
+    let cpu = cpu::this();
+    let bit = 1 << cpu.index();
+    loop {
+        // From here on nobody's call is missed.
+        cpu.wake.store(0, Ordering::SeqCst);
+        let preemption = NoPreemption::new();
+        let mut scheduler = SCHEDULER.lock();
+        scheduler.idle &= !bit;
+        if let Some((next, _)) = scheduler.next(cpu) {
+            scheduler.keep();
+            // SAFETY: the place is static; else as in `switch`.
+            unsafe { go(cpu.idle_sp.as_ptr(), &next) };
+            drop(preemption);
+            continue;
+        }
+        scheduler.idle |= bit;
+        if scheduler.idle == cpu::online() {
+            deadlock(&scheduler);
+        }
+        drop(scheduler);
+        drop(preemption);
+        cpu.sleep();
+    }
 }
 
 /// Nobody can run any more: says who waits for what, and ends the program.
-fn deadlock(scheduler: &Scheduler, last: Option<&Cause>) -> ! {
+fn deadlock(scheduler: &Scheduler) -> ! {
     println!("\nfatal: deadlock, no task can run:");
-    let last = scheduler.running.iter().zip(last);
-    let waiting = scheduler.waiting.iter().map(|waiting| (&waiting.task, &waiting.cause));
-    for (task, cause) in waiting.chain(last) {
+    for Waiting { task, cause, .. } in &scheduler.waiting {
         let (name, id) = (task.name(), task.id());
         match cause {
             Cause::End(target) => {
                 println!("  '{name}' ({id}) waits for '{}' ({})", target.name(), target.id());
             }
             Cause::Unpark => println!("  '{name}' ({id}) is parked"),
+            Cause::Mutex => println!("  '{name}' ({id}) waits for a mutex"),
         }
     }
     machine().exit(ExitCode::PANIC)

@@ -6,12 +6,14 @@
 //!                     stack and area are freed by whoever runs next ◄──────────────────┘
 //! ```
 //!
-//! Tasks are cooperative: one runs until it yields, joins or ends.
+//! A task runs until it waits, yields or ends, or until a tick says that others have waited long
+//! enough: tasks are preemptive, unless [`NoPreemption`](cpu::NoPreemption) says otherwise,
+//! and each may go on on another CPU than before.
 
 use core::any::Any;
 use core::fmt;
 use core::ops::Range;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use alloc::borrow::ToOwned;
 use alloc::boxed::Box;
@@ -25,11 +27,12 @@ use unspool::thread;
 use unspool::tls::Area;
 
 use crate::arch;
+use crate::cpu;
 use crate::error::Error;
 use crate::machine::{ExitCode, machine};
 use crate::memory::Stack;
 use crate::platform::tls_registry;
-use crate::scheduler;
+use crate::scheduler::{self, Cause, Wake};
 
 /// Bytes of a task's stack, unless its builder says otherwise.
 pub const DEFAULT_STACK: usize = 64 * 1024;
@@ -47,22 +50,21 @@ pub struct Task {
     sp: AtomicU64,
     /// A fault is being delivered.
     faulting: AtomicBool,
-    finished: AtomicBool,
-    /// Unparked before it parked.
-    unparked: AtomicBool,
+    /// 1 from its end on.
+    finished: AtomicU32,
+    /// 1 after `unpark` and before the `park` that it ends.
+    unparked: AtomicU32,
+    /// The code that runs first; 0 once it does.
+    start: AtomicU64,
     body: Mutex<Option<Body>>,
+    /// Taken by the task itself, as the last thing that it does.
+    area: Mutex<Option<Area<'static>>>,
     /// Taken when the task has ended and another runs.
-    resources: Mutex<Option<Resources>>,
-}
-
-/// What a task cannot free itself, because it stands on it.
-struct Resources {
-    _stack: Stack,
-    _area: Area<'static>,
+    stack_memory: Mutex<Option<Stack>>,
 }
 
 impl Task {
-    fn new(name: String, stack_size: usize, body: Body) -> Result<Self, Error> {
+    fn new(name: String, stack_size: usize, body: Body, start: u64) -> Result<Self, Error> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let stack = Stack::new(stack_size)?;
         // A zero byte first: a string function that runs over does not get past it.
@@ -79,10 +81,12 @@ impl Task {
             thread_pointer: area.thread_pointer().address(),
             sp: AtomicU64::new(sp),
             faulting: AtomicBool::new(false),
-            finished: AtomicBool::new(false),
-            unparked: AtomicBool::new(false),
+            finished: AtomicU32::new(0),
+            unparked: AtomicU32::new(0),
+            start: AtomicU64::new(start),
             body: Mutex::new(Some(body)),
-            resources: Mutex::new(Some(Resources { _stack: stack, _area: area })),
+            area: Mutex::new(Some(area)),
+            stack_memory: Mutex::new(Some(stack)),
         })
     }
 
@@ -103,14 +107,13 @@ impl Task {
 
     /// Whether it has ended: its destructors have run, its result is there.
     pub fn is_finished(&self) -> bool {
-        self.finished.load(Ordering::Acquire)
+        self.finished.load(Ordering::Acquire) != 0
     }
 
     /// Makes the task go on if it is [parked](park), else its next `park` return at once.
     pub fn unpark(&self) {
-        if !scheduler::unpark(self) {
-            self.unparked.store(true, Ordering::Relaxed);
-        }
+        self.unparked.store(1, Ordering::SeqCst);
+        scheduler::wake(&self.unparked, Wake::One);
     }
 
     pub(crate) const fn panics(&self) -> &TaskState {
@@ -126,7 +129,16 @@ impl Task {
     }
 
     pub(crate) fn finish(&self) {
-        self.finished.store(true, Ordering::Release);
+        self.finished.store(1, Ordering::SeqCst);
+    }
+
+    pub(crate) const fn finished(&self) -> &AtomicU32 {
+        &self.finished
+    }
+
+    /// The code that it will run first, if it has not run yet.
+    pub(crate) fn start(&self) -> Option<u64> {
+        Some(self.start.load(Ordering::Acquire)).filter(|&start| start != 0)
     }
 
     /// Marks that a fault is being delivered; says whether one was already.
@@ -138,14 +150,14 @@ impl Task {
         self.faulting.store(false, Ordering::Relaxed);
     }
 
-    /// Frees stack and TLS area.
+    /// Frees the stack.
     ///
     /// # Safety
     ///
     /// The task has ended, and the caller runs on another.
     pub(crate) unsafe fn free(&self) {
-        let resources = self.resources.lock().take();
-        drop(resources);
+        let stack = self.stack_memory.lock().take();
+        drop(stack);
     }
 }
 
@@ -180,8 +192,12 @@ impl<T> JoinHandle<T> {
     /// If a task joins itself.
     pub fn join(self) -> Outcome<T> {
         assert!(!Arc::ptr_eq(&self.task, &current()), "task '{}' joins itself", self.task.name);
-        while !self.task.is_finished() {
-            scheduler::wait_for(&self.task);
+        // At least once: the scheduler may still be about to let go of the task.
+        loop {
+            scheduler::wait(&self.task.finished, 0, Cause::End(Arc::clone(&self.task)));
+            if self.task.is_finished() {
+                break;
+            }
         }
         let outcome = self.packet.lock().take();
         outcome.expect("a finished task has left its result, and only `join` takes it")
@@ -223,7 +239,7 @@ impl Builder {
         Self { stack_size: bytes.max(crate::machine::PAGE), ..self }
     }
 
-    /// Makes the task. It runs when others yield, after all that are ready.
+    /// Makes the task. It runs after all that are ready, or at once on a CPU that has nothing to do.
     ///
     /// # Errors
     ///
@@ -235,13 +251,15 @@ impl Builder {
     {
         let packet = Arc::new(Mutex::new(None));
         let theirs = Arc::clone(&packet);
+        let start = begin_short::<F, T> as *const () as u64;
         let body = move || {
             let outcome = catch_unwind(AssertUnwindSafe(|| begin_short(body)));
             *theirs.lock() = Some(outcome);
             // If nobody wants the result, it is dropped here, while thread-locals still work.
             drop(theirs);
         };
-        let task = Arc::new(Task::new(self.name, self.stack_size, Box::new(body))?);
+        let task = Task::new(self.name, self.stack_size, Box::new(body), start)?;
+        let task = Arc::new(task);
         scheduler::add(Arc::clone(&task));
         Ok(JoinHandle { task, packet })
     }
@@ -264,16 +282,15 @@ where
 }
 
 /// Makes the task that runs the program. When it ends, the program does.
-pub(crate) fn spawn_main(stack_size: usize, main: fn() -> ExitCode) -> Result<(), Error> {
+pub(crate) fn main(stack_size: usize, main: fn() -> ExitCode) -> Result<Arc<Task>, Error> {
     let body = move || {
         let outcome = catch_unwind(|| begin_short(main));
         // SAFETY: as in `run_current`, which this body does not return to.
         unsafe { thread::run_destructors() };
         machine().exit(outcome.unwrap_or(ExitCode::PANIC))
     };
-    let task = Task::new("main".to_owned(), stack_size, Box::new(body))?;
-    scheduler::add(Arc::new(task));
-    Ok(())
+    let task = Task::new("main".to_owned(), stack_size, Box::new(body), 0)?;
+    Ok(Arc::new(task))
 }
 
 /// Lets every other ready task run first.
@@ -284,8 +301,9 @@ pub fn yield_now() {
 /// Waits until somebody calls [`Task::unpark`] for this task; returns at once if that happened
 /// since the last time.
 pub fn park() {
-    if !current().unparked.swap(false, Ordering::Relaxed) {
-        scheduler::park();
+    let task = current();
+    while task.unparked.swap(0, Ordering::SeqCst) == 0 {
+        scheduler::wait(&task.unparked, 0, Cause::Unpark);
     }
 }
 
@@ -302,8 +320,10 @@ pub fn current() -> Arc<Task> {
 /// as the ABI says.
 pub(crate) extern "C" fn run_current() -> ! {
     scheduler::after_switch();
+    cpu::on();
     let task = scheduler::current();
     let body = task.body.lock().take();
+    task.start.store(0, Ordering::Release);
     // Nothing that must be dropped may be left on this stack at the end.
     drop(task);
     if let Some(body) = body {
@@ -312,5 +332,9 @@ pub(crate) extern "C" fn run_current() -> ! {
     // SAFETY: this task has an area, this is no handler, and the body, with all its references to
     // thread-local values, is gone.
     unsafe { thread::run_destructors() };
+    // The registry's lock is taken here, where the task can still be preempted: another may hold it.
+    let area = scheduler::current().area.lock().take();
+    // From here on nothing uses thread-local storage, although the FS base still says where it was.
+    drop(area);
     scheduler::end()
 }

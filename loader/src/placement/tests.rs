@@ -1,4 +1,5 @@
 use super::*;
+use crate::got::Slot;
 use proptest::prelude::*;
 
 const ALLOC: elf::SectionFlags = elf::SHF_ALLOC;
@@ -165,12 +166,12 @@ fn stubs_end_the_text_and_slots_end_the_read_only_data() {
     let mut slots = Slots::new(3);
     slots.add_plt(0);
     slots.add_plt(1);
-    slots.add_got(2);
+    slots.add_got(Slot::Address, 2);
     let layout = place(&elf, &classify(&elf).unwrap(), &slots).unwrap();
     assert_eq!((layout.text.clone(), layout.plt), (0..24, 8));
     assert_eq!((layout.rodata.clone(), layout.got), (PAGE..PAGE + 32, PAGE + 8));
     assert_eq!(layout.plt_stub(0x10000, 1), 0x10010);
-    assert_eq!(layout.got_slot(0x10000, 2), 0x10000 + PAGE as u64 + 24);
+    assert_eq!(layout.got_word(0x10000, 2), 0x10000 + PAGE as u64 + 24);
 }
 
 /// Sections of every kind with any size and alignment.

@@ -3,6 +3,7 @@
 //! ```text
 //!   scan  ──► which symbols are needed, which want a GOT slot or a PLT stub   (before placing)
 //!   apply ──► S, A, P, G ──► x86_64: value, overflow check, bytes            (after resolving)
+//!             x at a fixed distance from TP? ──► x86_64::tls: cheaper instructions
 //! ```
 //!
 //! Promise: whatever `apply` would not understand, `scan` has refused before anything is mapped.
@@ -18,12 +19,15 @@ use core::fmt;
 
 use crate::elf::{Binding, Definition, Elf, Relocation, RelocationTable};
 use crate::error::LoadError;
-use crate::got::Slots;
+use crate::got::{Slot, Slots};
 use crate::placement::{Group, Layout, Place};
 use crate::symbols::Value;
+use crate::tls::Block;
 
-use x86_64::{Call, Kind, Operands};
-pub(crate) use x86_64::{GOT_SLOT, PLT_STUB, Wants};
+use x86_64::tls::{self, Call};
+pub(crate) use x86_64::tls::{MODULE_BASE, TLS_GET_ADDR};
+pub(crate) use x86_64::{GOT_WORD, PLT_STUB, Wants};
+use x86_64::{Kind, Operands};
 
 /// The type of a relocation, as in `r_info` (psABI x86-64 §4.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +70,13 @@ pub enum Problem {
     },
     /// An offset into a module's TLS block, in data: nothing says what it is added to.
     OffsetOutsideCode,
+    /// The code needs the variable at a fixed distance from TP; the object that has it got no
+    /// such space, because its own code did not need it and the surplus was full.
+    NoStaticSpace,
+    /// A local dynamic access to a variable of another object, whose block is somewhere else.
+    OtherModule,
+    /// There is no GOT slot for the place.
+    NoSlot,
 }
 
 impl fmt::Display for Problem {
@@ -85,6 +96,9 @@ impl fmt::Display for Problem {
             Self::MissingTlsCall => f.write_str("no call of __tls_get_addr follows"),
             Self::UnexpectedCode { ref found } => write!(f, "unexpected instructions {found:02x?}"),
             Self::OffsetOutsideCode => f.write_str("only understood in code"),
+            Self::NoStaticSpace => f.write_str("not at a fixed distance from the thread pointer"),
+            Self::OtherModule => f.write_str("a thread-local variable of another object"),
+            Self::NoSlot => f.write_str("no GOT slot for it"),
         }
     }
 }
@@ -100,11 +114,11 @@ impl fmt::Display for Signed {
     }
 }
 
-/// A relocation, understood; with the call that belongs to it.
+/// A relocation, understood; with the call of `__tls_get_addr` that belongs to it.
 struct Step {
     relocation: Relocation,
     kind: Kind,
-    call: Option<Call>,
+    call: Option<(Call, Relocation)>,
 }
 
 /// The relocations of one table, each `__tls_get_addr` call together with its `lea`.
@@ -132,8 +146,8 @@ impl<'e> Steps<'e> {
         }
         let call = self
             .take()
-            .filter(|call| self.elf.symbols[call.symbol].name == x86_64::TLS_GET_ADDR)
-            .and_then(|call| x86_64::call_after(kind, &relocation, &call))
+            .filter(|call| self.elf.symbols[call.symbol].name == TLS_GET_ADDR)
+            .and_then(|call| Some((tls::call_after(kind, &relocation, &call)?, call)))
             .ok_or(Problem::MissingTlsCall)?;
         Ok(Step { relocation, kind, call: Some(call) })
     }
@@ -170,36 +184,81 @@ pub(crate) struct Needs {
     pub symbols: Vec<Wants>,
     /// The slots and stubs to make.
     pub slots: Slots,
+    /// The calls of `__tls_get_addr`.
+    pub calls: TlsCalls,
+    /// Whether the object's own variables must lie at a fixed distance from TP.
+    pub static_space: bool,
+}
+
+/// Who calls `__tls_get_addr`, and for what. Calls for what lies at a fixed distance from TP go away.
+#[derive(Default)]
+pub(crate) struct TlsCalls {
+    /// The numbers of the symbols by which it is called: one, as compilers number symbols.
+    pub callees: Vec<usize>,
+    /// The variables of all general dynamic accesses.
+    pub variables: Vec<usize>,
+    /// Whether there are local dynamic accesses.
+    pub own_block: bool,
 }
 
 /// Finds out what the relocations of all sections in memory need.
 pub(crate) fn scan(elf: &Elf<'_>, groups: &[Option<Group>]) -> Result<Needs, LoadError> {
     let count = elf.symbols.len();
-    let mut needs = Needs { symbols: vec![Wants::Nothing; count], slots: Slots::new(count) };
+    let mut needs = Needs {
+        symbols: vec![Wants::Nothing; count],
+        slots: Slots::new(count),
+        calls: TlsCalls::default(),
+        static_space: false,
+    };
     for table in &elf.relocations {
         if groups[table.target].is_none() {
             continue;
         }
         for step in Steps::new(elf, table) {
-            let Step { relocation, kind, .. } = step?;
-            let symbol = relocation.symbol;
-            if kind.wants() != Wants::Nothing {
-                needs.symbols[symbol] = kind.wants();
-            }
-            match kind {
-                Kind::GotRelative32 => needs.slots.add_got(symbol),
-                Kind::Call32 if may_be_elsewhere(elf, symbol) => needs.slots.add_plt(symbol),
-                _ => {}
-            }
+            needs.add(elf, table, &step?);
         }
     }
     Ok(needs)
 }
 
+impl Needs {
+    fn add(&mut self, elf: &Elf<'_>, table: &RelocationTable<'_>, step: &Step) {
+        let Step { relocation, kind, call } = step;
+        let symbol = relocation.symbol;
+        if kind.wants() != Wants::Nothing {
+            self.symbols[symbol] = kind.wants();
+        }
+        // Variables of others are where they are.
+        let own = elf.symbols[symbol].definition != Definition::Undefined;
+        self.static_space |= own && kind.needs_static_space();
+        let code = elf.sections[table.target].data;
+        match (kind, kind.slot()) {
+            (Kind::InitialExec, _) if tls::relaxes_initial_exec(code, relocation.offset) => {}
+            (_, Some(slot)) => self.slots.add_got(slot, symbol),
+            (Kind::LocalDynamic, _) => self.slots.add_own_block(),
+            (Kind::Call32, _) if may_be_elsewhere(elf, symbol) => self.slots.add_plt(symbol),
+            _ => {}
+        }
+        let Some((form, call)) = call else { return };
+        match form {
+            Call::Direct => self.slots.add_plt(call.symbol),
+            Call::Indirect => self.slots.add_got(Slot::Address, call.symbol),
+            Call::Large => {}
+        }
+        if !self.calls.callees.contains(&call.symbol) {
+            self.calls.callees.push(call.symbol);
+        }
+        match kind {
+            Kind::LocalDynamic => self.calls.own_block = true,
+            _ => self.calls.variables.push(symbol),
+        }
+    }
+}
+
 /// Whether a symbol may turn out to be another object's or the program's.
 fn may_be_elsewhere(elf: &Elf<'_>, symbol: usize) -> bool {
     let symbol = &elf.symbols[symbol];
-    symbol.definition == Definition::Undefined || symbol.binding == Binding::Weak
+    symbol.definition == Definition::Undefined || symbol.binding == Binding::Weak && !symbol.hidden
 }
 
 /// An object on its way: its bytes, and all that its relocations are computed from.
@@ -216,6 +275,8 @@ pub(crate) struct Image<'i> {
     pub region: &'i mut [u8],
     /// The initial values of the TLS block.
     pub tls: &'i mut [u8],
+    /// Where the TLS block will be.
+    pub block: Block,
 }
 
 impl Image<'_> {
@@ -238,53 +299,109 @@ impl Image<'_> {
 
     fn apply(&mut self, target: usize, step: &Step) -> Result<(), Problem> {
         let Step { relocation, kind, call } = step;
-        let (section, address) = match &self.layout.places[target] {
-            Place::Memory(range) => {
-                let address = self.base + range.start as u64;
-                (self.region.get_mut(range.clone()), Some(address))
-            }
-            Place::Tls(range) => (self.tls.get_mut(range.clone()), None),
-            Place::Skipped => (None, None),
+        let (kind, offset) = (*kind, relocation.offset);
+        let operands = self.operands(target, kind, relocation);
+        let callee = call.map(|(form, call)| {
+            let kind = Kind::decode(call.kind).ok_or(Problem::UnknownType)?;
+            Ok((form, kind, call.offset, self.operands(target, kind, &call)))
+        });
+        let section = match &self.layout.places[target] {
+            Place::Memory(range) => self.region.get_mut(range.clone()),
+            Place::Tls(range) => self.tls.get_mut(range.clone()),
+            Place::Skipped => None,
         };
         // What has no initial values (.tbss) has no bytes to relocate.
         let section = section.unwrap_or_default();
-        let symbol = relocation.symbol;
-        let slot = self.slots.got(symbol).map(|slot| self.layout.got_slot(self.base, slot));
-        let operands = Operands {
-            symbol: match (kind, self.values[symbol], slot) {
-                // The place refers to the slot that holds the address.
-                (Kind::GotRelative32, Value::Address(_), Some(slot)) => Value::Address(slot),
-                (_, value, _) => value,
-            },
-            addend: relocation.addend,
-            place: address.map(|address| address.wrapping_add(relocation.offset)),
-            stub: self.slots.plt(symbol).map(|stub| self.layout.plt_stub(self.base, stub)),
-            in_code: self.groups[target] == Some(Group::Text),
+        let fixed = match kind {
+            Kind::LocalDynamic => matches!(self.block, Block::Static(_)),
+            _ => !matches!(operands.symbol, Value::Dynamic { .. }),
         };
-        match call {
-            Some(call) => {
-                x86_64::apply_tls_call(*kind, *call, section, relocation.offset, &operands)
+        match (kind, callee.transpose()?) {
+            (_, Some((form, ..))) if fixed => {
+                tls::relax_call(kind, form, section, offset, &operands)
             }
-            None => x86_64::apply(*kind, section, relocation.offset, &operands),
+            (_, Some((_, callee, call_at, target))) => {
+                x86_64::apply(kind, section, offset, &operands)?;
+                x86_64::apply(callee, section, call_at, &target)
+            }
+            (Kind::Descriptor | Kind::DescriptorCall, _) if fixed => {
+                tls::relax_descriptor(kind, section, offset, &operands)
+            }
+            (Kind::InitialExec, _) if tls::relaxes_initial_exec(section, offset) => {
+                tls::relax_initial_exec(section, offset, &operands)
+            }
+            _ => x86_64::apply(kind, section, offset, &operands),
         }
     }
 
-    /// Writes the symbols' addresses into the GOT and the jumps through it into the PLT.
+    fn operands(&self, target: usize, kind: Kind, relocation: &Relocation) -> Operands {
+        let symbol = relocation.symbol;
+        let address = match &self.layout.places[target] {
+            Place::Memory(range) => Some(self.base + range.start as u64),
+            _ => None,
+        };
+        let word = match kind {
+            Kind::LocalDynamic => self.slots.own_block(),
+            kind => kind.slot().and_then(|slot| self.slots.got(slot, symbol)),
+        };
+        Operands {
+            symbol: self.values[symbol],
+            addend: relocation.addend,
+            place: address.map(|address| address.wrapping_add(relocation.offset)),
+            stub: self.slots.plt(symbol).map(|stub| self.layout.plt_stub(self.base, stub)),
+            slot: word.map(|word| self.layout.got_word(self.base, word)),
+            got: self.layout.got_word(self.base, 0),
+            in_code: self.groups[target] == Some(Group::Text),
+            block: self.block,
+        }
+    }
+
+    /// Fills the GOT, and writes the jumps through it into the PLT.
     fn fill_slots(&mut self) {
+        if let (Block::Dynamic(module), Some(at)) = (self.block, self.slots.own_block()) {
+            self.put(at, [module.get() as u64, 0]);
+        }
         for (symbol, value) in self.values.iter().enumerate() {
-            let Some(slot) = self.slots.got(symbol) else { continue };
-            // A thread-local variable has no address, and `apply` refuses what would read it here.
-            let Value::Address(address) = *value else { continue };
-            let at = self.layout.got + slot * GOT_SLOT;
-            self.region[at..at + GOT_SLOT].copy_from_slice(&address.to_le_bytes());
-            if let Some(stub) = self.slots.plt(symbol) {
-                let at = self.layout.plt + stub * PLT_STUB;
-                let code = x86_64::plt_stub(
-                    self.layout.plt_stub(self.base, stub),
-                    self.layout.got_slot(self.base, slot),
-                );
-                self.region[at..at + PLT_STUB].copy_from_slice(&code);
+            // `apply` has refused what would read a slot that does not go with the symbol.
+            let slot = |slot| self.slots.got(slot, symbol);
+            match *value {
+                Value::Address(address) => {
+                    let Some(at) = slot(Slot::Address) else { continue };
+                    self.put(at, [address]);
+                    self.put_stub(symbol, at);
+                }
+                Value::Tls(offset) => {
+                    let Some(at) = slot(Slot::TpOffset) else { continue };
+                    self.put(at, [offset as u64]);
+                }
+                Value::Dynamic { module, offset } => {
+                    let Some(at) = slot(Slot::Pair) else { continue };
+                    let descriptor = slot(Slot::Descriptor);
+                    self.put(at, [module.get() as u64, offset as u64]);
+                    let Some(descriptor) = descriptor else { continue };
+                    self.put(
+                        descriptor,
+                        crate::tls::descriptor(self.layout.got_word(self.base, at)),
+                    );
+                }
             }
         }
+    }
+
+    /// Writes words of the GOT.
+    fn put<const N: usize>(&mut self, first: usize, words: [u64; N]) {
+        let at = self.layout.got + first * GOT_WORD;
+        for (to, word) in self.region[at..].chunks_exact_mut(GOT_WORD).zip(words) {
+            to.copy_from_slice(&word.to_le_bytes());
+        }
+    }
+
+    /// Writes the PLT stub of a symbol, if it has one, whose address is at a word of the GOT.
+    fn put_stub(&mut self, symbol: usize, word: usize) {
+        let Some(stub) = self.slots.plt(symbol) else { return };
+        let (from, to) =
+            (self.layout.plt_stub(self.base, stub), self.layout.got_word(self.base, word));
+        let at = self.layout.plt + stub * PLT_STUB;
+        self.region[at..at + PLT_STUB].copy_from_slice(&x86_64::plt_stub(from, to));
     }
 }

@@ -1,40 +1,36 @@
-//! The arithmetic and the instruction patterns of x86-64 relocations, on plain bytes.
+//! The arithmetic of x86-64 relocations, on plain bytes.
 //!
 //! ```text
-//!   General Dynamic   data16 lea x@tlsgd(%rip), %rdi     ──►  mov %fs:0, %rax
-//!                     … call __tls_get_addr                   lea x@tpoff(%rax), %rax
-//!   Local Dynamic     lea x@tlsld(%rip), %rdi            ──►  data16… mov %fs:0, %rax
-//!                     call __tls_get_addr
-//!                     x@dtpoff(%rax)                     ──►  x@tpoff(%rax)
-//!   Initial Exec      mov x@gottpoff(%rip), %reg         ──►  mov $x@tpoff, %reg
-//!                     add x@gottpoff(%rip), %reg         ──►  add $x@tpoff, %reg
+//!   section:  │ … │ field at P │ … │        what goes into the field
+//!                       ▲
+//!                       └─ S + A, S + A − P, G + A − P, L + A − GOT, TPOFF(S) + A, …
+//!
+//!   S symbol   A addend   P place   L its stub   G its GOT slot   GOT the table's start
 //! ```
 //!
-//! A loaded object's thread-local variables always lie at a fixed distance from TP, so the longer
-//! models become Local Exec here. Promise: bytes change only if they are what the model prescribes
-//! and the value fits. References: psABI x86-64 §4.4 (types), ELF TLS §5.5 (transitions), psABI
-//! §11.1 (the same with `-fno-plt`).
+//! Promise: bytes change only inside the field and only if the value fits; instructions change
+//! only if they are what the model prescribes ([`tls`]). References: psABI x86-64 §4.4 (types),
+//! ELF TLS §3.4.6 (the two kinds of TLS offsets).
 #![forbid(unsafe_code)]
 
-use alloc::boxed::Box;
+pub(super) mod tls;
+
 use core::fmt;
 
 use object::elf;
 
 use super::{Problem, RelocationType};
-use crate::elf::Relocation;
+use crate::got::Slot;
 use crate::symbols::Value;
+use crate::tls::Block;
 
-/// Bytes of a GOT slot: an address.
-pub(crate) const GOT_SLOT: usize = 8;
+/// Bytes of a word of the GOT: an address, or half of a pair.
+pub(crate) const GOT_WORD: usize = 8;
 
 /// Bytes of a PLT stub.
 pub(crate) const PLT_STUB: usize = 8;
 
-/// The function whose calls the TLS transitions remove.
-pub(crate) const TLS_GET_ADDR: &str = "__tls_get_addr";
-
-/// What a relocation computes. S is the symbol, A the addend, P the place, G the GOT slot.
+/// What a relocation computes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Kind {
     /// Nothing.
@@ -53,18 +49,36 @@ pub(crate) enum Kind {
     Call32,
     /// G + A − P, 32 bits.
     GotRelative32,
+    /// G + A − P, 64 bits.
+    GotRelative64,
+    /// G + A − GOT, 64 bits.
+    GotSlot64,
+    /// S + A − GOT, 64 bits.
+    GotOffset64,
+    /// L + A − GOT, 64 bits. They reach everything, so L is S.
+    PltOffset64,
+    /// GOT + A − P, 32 bits.
+    GotBase32,
+    /// GOT + A − P, 64 bits.
+    GotBase64,
     /// TPOFF(S) + A, 32 bits.
     TpOffset32,
-    /// Initial Exec; becomes Local Exec.
+    /// TPOFF(S) + A, 64 bits.
+    TpOffset64,
+    /// Initial Exec: a GOT slot with TPOFF(S).
     InitialExec,
-    /// General Dynamic; becomes Local Exec.
+    /// General Dynamic: the address of a pair for `__tls_get_addr`.
     GeneralDynamic,
-    /// Local Dynamic; becomes Local Exec.
+    /// Local Dynamic: the same for the object's own block.
     LocalDynamic,
-    /// Follows `LocalDynamic`, so it is TPOFF(S) + A, 32 bits.
+    /// Follows `LocalDynamic`: DTPOFF(S) + A, 32 bits.
     DtpOffset32,
     /// The same in 64 bits.
     DtpOffset64,
+    /// The address of a TLS descriptor.
+    Descriptor,
+    /// Marks the call through a TLS descriptor.
+    DescriptorCall,
 }
 
 /// What a relocation wants to know of its symbol.
@@ -72,34 +86,31 @@ pub(crate) enum Kind {
 pub(crate) enum Wants {
     Nothing,
     Address,
-    TpOffset,
-}
-
-/// How `__tls_get_addr` is called.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Call {
-    /// `call __tls_get_addr@PLT`
-    Direct,
-    /// `call *__tls_get_addr@GOTPCREL(%rip)`, from `-fno-plt`
-    Indirect,
+    /// Where it lies in thread-local storage.
+    Tls,
 }
 
 /// The numbers that go into a relocation.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Operands {
-    /// The symbol, or for `GotRelative32` its slot.
     pub symbol: Value,
     pub addend: i64,
     /// The address of the place; a TLS image has none.
     pub place: Option<u64>,
     /// The symbol's PLT stub.
     pub stub: Option<u64>,
+    /// The GOT slot that goes with the relocation's kind.
+    pub slot: Option<u64>,
+    /// The start of the GOT.
+    pub got: u64,
     /// Whether the place is in executable code.
     pub in_code: bool,
+    /// Where the object's own TLS block is.
+    pub block: Block,
 }
 
 impl Kind {
-    /// The relocations that rustc emits for the models `static` and `pic`.
+    /// The relocations that gcc, clang and rustc emit, in all their models.
     pub fn decode(kind: RelocationType) -> Option<Self> {
         Some(match elf::RelocationType(kind.0) {
             elf::R_X86_64_NONE => Self::None,
@@ -112,12 +123,21 @@ impl Kind {
             elf::R_X86_64_GOTPCREL | elf::R_X86_64_GOTPCRELX | elf::R_X86_64_REX_GOTPCRELX => {
                 Self::GotRelative32
             }
+            elf::R_X86_64_GOTPCREL64 => Self::GotRelative64,
+            elf::R_X86_64_GOT64 => Self::GotSlot64,
+            elf::R_X86_64_GOTOFF64 => Self::GotOffset64,
+            elf::R_X86_64_PLTOFF64 => Self::PltOffset64,
+            elf::R_X86_64_GOTPC32 => Self::GotBase32,
+            elf::R_X86_64_GOTPC64 => Self::GotBase64,
             elf::R_X86_64_TPOFF32 => Self::TpOffset32,
+            elf::R_X86_64_TPOFF64 => Self::TpOffset64,
             elf::R_X86_64_GOTTPOFF => Self::InitialExec,
             elf::R_X86_64_TLSGD => Self::GeneralDynamic,
             elf::R_X86_64_TLSLD => Self::LocalDynamic,
             elf::R_X86_64_DTPOFF32 => Self::DtpOffset32,
             elf::R_X86_64_DTPOFF64 => Self::DtpOffset64,
+            elf::R_X86_64_GOTPC32_TLSDESC => Self::Descriptor,
+            elf::R_X86_64_TLSDESC_CALL => Self::DescriptorCall,
             _ => return None,
         })
     }
@@ -125,21 +145,44 @@ impl Kind {
     /// What must be known of the symbol.
     pub fn wants(self) -> Wants {
         match self {
-            // Local Exec needs no module: LocalDynamic's symbol only names the module.
-            Self::None | Self::LocalDynamic => Wants::Nothing,
+            // These name the module and the table, not the symbol.
+            Self::None | Self::LocalDynamic | Self::GotBase32 | Self::GotBase64 => Wants::Nothing,
             Self::Absolute64
             | Self::Absolute32
             | Self::Absolute32Signed
             | Self::Relative32
             | Self::Relative64
             | Self::Call32
-            | Self::GotRelative32 => Wants::Address,
+            | Self::GotRelative32
+            | Self::GotRelative64
+            | Self::GotSlot64
+            | Self::GotOffset64
+            | Self::PltOffset64 => Wants::Address,
             Self::TpOffset32
+            | Self::TpOffset64
             | Self::InitialExec
             | Self::GeneralDynamic
             | Self::DtpOffset32
-            | Self::DtpOffset64 => Wants::TpOffset,
+            | Self::DtpOffset64
+            | Self::Descriptor
+            | Self::DescriptorCall => Wants::Tls,
         }
+    }
+
+    /// The GOT slot that the relocation reads, if any.
+    pub fn slot(self) -> Option<Slot> {
+        match self {
+            Self::GotRelative32 | Self::GotRelative64 | Self::GotSlot64 => Some(Slot::Address),
+            Self::InitialExec => Some(Slot::TpOffset),
+            Self::GeneralDynamic => Some(Slot::Pair),
+            Self::Descriptor => Some(Slot::Descriptor),
+            _ => None,
+        }
+    }
+
+    /// Whether the code has a fixed distance from TP in it, or in its GOT.
+    pub fn needs_static_space(self) -> bool {
+        matches!(self, Self::TpOffset32 | Self::TpOffset64 | Self::InitialExec)
     }
 
     /// Whether the next relocation is for the call that belongs to the same sequence.
@@ -148,61 +191,64 @@ impl Kind {
     }
 }
 
-/// How `call`, the relocation after `first`, calls `__tls_get_addr`, if it is where the sequence
-/// of `kind` has its call.
-pub(crate) fn call_after(kind: Kind, first: &Relocation, call: &Relocation) -> Option<Call> {
-    let form = match Kind::decode(call.kind)? {
-        Kind::Call32 | Kind::Relative32 => Call::Direct,
-        Kind::GotRelative32 => Call::Indirect,
-        _ => return None,
-    };
-    let sequence = Sequence::of(kind, form)?;
-    let distance = (4 + sequence.call.len()) as u64;
-    (call.offset.checked_sub(first.offset)? == distance).then_some(form)
-}
-
-/// Relocates one place that needs no more than its own bytes, or an Initial Exec instruction.
+/// Relocates one place by its own bytes alone.
 pub(crate) fn apply(
     kind: Kind,
     section: &mut [u8],
     offset: u64,
     operands: &Operands,
 ) -> Result<(), Problem> {
-    let sum = || Ok(i128::from(operands.address()?) + i128::from(operands.addend));
+    let o = operands;
+    let (place, got) = (|| o.place.map(i128::from).ok_or(Problem::NoAddress), i128::from(o.got));
     match kind {
         Kind::None => Ok(()),
         // Wraps like the machine does: a negative addend to address 0 is meant so.
         Kind::Absolute64 => {
-            let value = operands.address()?.wrapping_add_signed(operands.addend);
+            let value = o.address()?.wrapping_add_signed(o.addend);
             put(section, offset, value.to_le_bytes())
         }
-        Kind::Absolute32 => put(section, offset, unsigned(sum()?)?),
-        Kind::Absolute32Signed => put(section, offset, signed(sum()?)?),
-        Kind::Relative32 | Kind::GotRelative32 => {
-            put(section, offset, signed(sum()? - operands.place()?)?)
-        }
-        Kind::Relative64 => {
-            let value = sum()? - operands.place()?;
-            put(section, offset, (value as i64).to_le_bytes())
-        }
+        Kind::Absolute32 => put(section, offset, unsigned(o.sum()?)?),
+        Kind::Absolute32Signed => put(section, offset, signed(o.sum()?)?),
+        Kind::Relative32 => put(section, offset, signed(o.sum()? - place()?)?),
+        Kind::Relative64 => put(section, offset, long(o.sum()? - place()?)),
         Kind::Call32 => {
-            let direct = signed(sum()? - operands.place()?);
-            let value = match (direct, operands.stub) {
-                (Err(_), Some(stub)) => {
-                    signed(i128::from(stub) + i128::from(operands.addend) - operands.place()?)?
-                }
+            let direct = signed(o.sum()? - place()?);
+            let value = match (direct, o.stub) {
+                (Err(_), Some(stub)) => signed(o.plus_addend(stub) - place()?)?,
                 (direct, _) => direct?,
             };
             put(section, offset, value)
         }
-        Kind::TpOffset32 => put(section, offset, signed(operands.tp_offset()?)?),
-        Kind::DtpOffset32 | Kind::DtpOffset64 if !operands.in_code => {
-            Err(Problem::OffsetOutsideCode)
+        Kind::GotRelative32 => {
+            o.address()?;
+            put(section, offset, signed(o.slot()? - place()?)?)
         }
-        Kind::DtpOffset32 => put(section, offset, signed(operands.tp_offset()?)?),
-        Kind::DtpOffset64 => put(section, offset, (operands.tp_offset()? as i64).to_le_bytes()),
-        Kind::InitialExec => initial_exec(section, offset, operands),
-        Kind::GeneralDynamic | Kind::LocalDynamic => Err(Problem::MissingTlsCall),
+        Kind::GotRelative64 => {
+            o.address()?;
+            put(section, offset, long(o.slot()? - place()?))
+        }
+        Kind::GotSlot64 => {
+            o.address()?;
+            put(section, offset, long(o.slot()? - got))
+        }
+        Kind::GotOffset64 | Kind::PltOffset64 => put(section, offset, long(o.sum()? - got)),
+        Kind::GotBase32 => put(section, offset, signed(o.plus_addend(o.got) - place()?)?),
+        Kind::GotBase64 => put(section, offset, long(o.plus_addend(o.got) - place()?)),
+        Kind::TpOffset32 => put(section, offset, signed(o.tp_offset()?)?),
+        Kind::TpOffset64 => put(section, offset, long(o.tp_offset()?)),
+        Kind::DtpOffset32 => put(section, offset, signed(o.dtp_offset()?)?),
+        Kind::DtpOffset64 => put(section, offset, long(o.dtp_offset()?)),
+        Kind::InitialExec => {
+            // What the slot will hold must be known.
+            o.tp_offset()?;
+            put(section, offset, signed(o.slot()? - place()?)?)
+        }
+        // What does not stand at a fixed distance from TP is reached through its slot.
+        Kind::GeneralDynamic | Kind::LocalDynamic | Kind::Descriptor => {
+            put(section, offset, signed(o.slot()? - place()?)?)
+        }
+        // The call stays; its two bytes must be there all the same.
+        Kind::DescriptorCall => field::<2>(section, offset).map(|_| ()),
     }
 }
 
@@ -210,18 +256,46 @@ impl Operands {
     fn address(&self) -> Result<u64, Problem> {
         match self.symbol {
             Value::Address(address) => Ok(address),
-            Value::Tls(_) => Err(Problem::ThreadLocal),
+            Value::Tls(_) | Value::Dynamic { .. } => Err(Problem::ThreadLocal),
         }
     }
 
-    fn place(&self) -> Result<i128, Problem> {
-        self.place.map(i128::from).ok_or(Problem::NoAddress)
+    /// `base` + A
+    fn plus_addend(&self, base: u64) -> i128 {
+        i128::from(base) + i128::from(self.addend)
     }
 
+    /// S + A
+    fn sum(&self) -> Result<i128, Problem> {
+        Ok(self.plus_addend(self.address()?))
+    }
+
+    /// G + A
+    fn slot(&self) -> Result<i128, Problem> {
+        self.slot.map(|slot| self.plus_addend(slot)).ok_or(Problem::NoSlot)
+    }
+
+    /// TPOFF(S) + A
     fn tp_offset(&self) -> Result<i128, Problem> {
         match self.symbol {
             Value::Tls(offset) => Ok(i128::from(offset) + i128::from(self.addend)),
+            Value::Dynamic { .. } => Err(Problem::NoStaticSpace),
             Value::Address(_) => Err(Problem::NotThreadLocal),
+        }
+    }
+
+    /// What is added to the base that Local Dynamic finds: to TP, if the object's own block has
+    /// a fixed distance from it, else to the start of that block.
+    fn dtp_offset(&self) -> Result<i128, Problem> {
+        match (self.symbol, self.block) {
+            // In data, nothing says which of the two it would be added to.
+            _ if !self.in_code => Err(Problem::OffsetOutsideCode),
+            (Value::Dynamic { module, offset }, Block::Dynamic(own)) if module == own => {
+                Ok(i128::from(offset) + i128::from(self.addend))
+            }
+            (Value::Tls(_), Block::Static(_)) => self.tp_offset(),
+            (Value::Tls(_) | Value::Dynamic { .. }, _) => Err(Problem::OtherModule),
+            (Value::Address(_), _) => Err(Problem::NotThreadLocal),
         }
     }
 }
@@ -245,125 +319,14 @@ fn signed(value: i128) -> Result<[u8; 4], Problem> {
     i32::try_from(value).map(i32::to_le_bytes).map_err(|_| Problem::Overflow { value, min, max })
 }
 
+/// The lower half: what it loses are multiples of 2^64, as in the machine.
+fn long(value: i128) -> [u8; 8] {
+    (value as i64).to_le_bytes()
+}
+
 fn unsigned(value: i128) -> Result<[u8; 4], Problem> {
     let (min, max) = (0, u32::MAX.into());
     u32::try_from(value).map(u32::to_le_bytes).map_err(|_| Problem::Overflow { value, min, max })
-}
-
-/// `mov` or `add` from the GOT becomes the same with an immediate. The `add` stays an `add`,
-/// so that the flags are those the compiler expects.
-fn initial_exec(section: &mut [u8], offset: u64, operands: &Operands) -> Result<(), Problem> {
-    const BEFORE: u64 = 3;
-    const REX_W: u8 = 0x48;
-    const REX_WR: u8 = 0x4c;
-    const REX_WB: u8 = 0x49;
-    let outside = Problem::OutsideSection { width: 4, size: section.len() as u64 };
-    let start = offset.checked_sub(BEFORE).ok_or(outside)?;
-    let code: &mut [u8; 7] = field(section, start)?;
-    let [rex, opcode, modrm, ..] = *code;
-    // The place is relative to the next instruction, four bytes on.
-    let value = signed(operands.tp_offset()? + 4)?;
-    let register = modrm >> 3 & 7;
-    let (new_rex, known_rex) = match rex {
-        REX_W => (REX_W, true),
-        REX_WR => (REX_WB, true),
-        _ => (rex, false),
-    };
-    let new_opcode = match opcode {
-        0x8b => 0xc7,
-        0x03 => 0x81,
-        _ => 0,
-    };
-    if !known_rex || new_opcode == 0 || modrm & 0xc7 != 0x05 {
-        return Err(Problem::UnexpectedCode { found: Box::from(code.as_slice()) });
-    }
-    code[..3].copy_from_slice(&[new_rex, new_opcode, 0xc0 | register]);
-    code[3..].copy_from_slice(&value);
-    Ok(())
-}
-
-/// A call of `__tls_get_addr` with its argument, and what does the same in Local Exec.
-struct Sequence {
-    /// The `lea` up to its displacement, which is the place of the first relocation.
-    lea: &'static [u8],
-    /// The `call` up to its displacement, which is the place of the second relocation.
-    call: &'static [u8],
-    /// As many bytes as both have together.
-    local_exec: &'static [u8],
-    /// Where the offset from TP goes, if anywhere.
-    value_at: Option<usize>,
-}
-
-impl Sequence {
-    const GENERAL_DYNAMIC: Self = Self {
-        lea: &[0x66, 0x48, 0x8d, 0x3d],
-        call: &[0x66, 0x66, 0x48, 0xe8],
-        local_exec: &[
-            0x64, 0x48, 0x8b, 0x04, 0x25, 0, 0, 0, 0, // mov %fs:0, %rax
-            0x48, 0x8d, 0x80, 0, 0, 0, 0, // lea x@tpoff(%rax), %rax
-        ],
-        value_at: Some(12),
-    };
-    const GENERAL_DYNAMIC_INDIRECT: Self =
-        Self { call: &[0x66, 0x48, 0xff, 0x15], ..Self::GENERAL_DYNAMIC };
-    const LOCAL_DYNAMIC: Self = Self {
-        lea: &[0x48, 0x8d, 0x3d],
-        call: &[0xe8],
-        // data16 ×3; mov %fs:0, %rax
-        local_exec: &[0x66, 0x66, 0x66, 0x64, 0x48, 0x8b, 0x04, 0x25, 0, 0, 0, 0],
-        value_at: None,
-    };
-    const LOCAL_DYNAMIC_INDIRECT: Self = Self {
-        lea: &[0x48, 0x8d, 0x3d],
-        call: &[0xff, 0x15],
-        // data16 ×4; mov %fs:0, %rax
-        local_exec: &[0x66, 0x66, 0x66, 0x66, 0x64, 0x48, 0x8b, 0x04, 0x25, 0, 0, 0, 0],
-        value_at: None,
-    };
-
-    /// ELF TLS §5.5, tables 5.3 (General Dynamic) and 5.4 (Local Dynamic); psABI §11.1.2.
-    fn of(kind: Kind, call: Call) -> Option<Self> {
-        match (kind, call) {
-            (Kind::GeneralDynamic, Call::Direct) => Some(Self::GENERAL_DYNAMIC),
-            (Kind::GeneralDynamic, Call::Indirect) => Some(Self::GENERAL_DYNAMIC_INDIRECT),
-            (Kind::LocalDynamic, Call::Direct) => Some(Self::LOCAL_DYNAMIC),
-            (Kind::LocalDynamic, Call::Indirect) => Some(Self::LOCAL_DYNAMIC_INDIRECT),
-            _ => None,
-        }
-    }
-}
-
-/// Relocates a General or Local Dynamic sequence as a whole, the call included.
-pub(crate) fn apply_tls_call(
-    kind: Kind,
-    call: Call,
-    section: &mut [u8],
-    offset: u64,
-    operands: &Operands,
-) -> Result<(), Problem> {
-    let sequence = Sequence::of(kind, call).ok_or(Problem::MissingTlsCall)?;
-    let size = section.len() as u64;
-    let width = sequence.local_exec.len();
-    let outside = Problem::OutsideSection { width: width as u64, size };
-    let code = offset
-        .checked_sub(sequence.lea.len() as u64)
-        .and_then(|start| usize::try_from(start).ok())
-        .and_then(|start| section.get_mut(start..)?.get_mut(..width))
-        .ok_or(outside)?;
-    let call_at = sequence.lea.len() + 4;
-    if !code.starts_with(sequence.lea) || !code[call_at..].starts_with(sequence.call) {
-        return Err(Problem::UnexpectedCode { found: Box::from(&*code) });
-    }
-    let value = match sequence.value_at {
-        // The addend accounts for the four bytes to the next instruction; `lea` has none.
-        Some(at) => Some((at, signed(operands.tp_offset()? + 4)?)),
-        None => None,
-    };
-    code.copy_from_slice(sequence.local_exec);
-    if let Some((at, value)) = value {
-        code[at..at + 4].copy_from_slice(&value);
-    }
-    Ok(())
 }
 
 /// The stub at address `stub` that jumps to where the slot at `slot` points; both lie in one

@@ -197,7 +197,7 @@ fn relocations_are_checked() {
     assert_eq!(error(&file.with(info + 4, 0x7fff_ffffu32.to_le_bytes())), no_symbol);
 
     let kind = |number: u32| error(&file.with(info, number.to_le_bytes()));
-    for number in [3, 5, 14, 36, 99, u32::MAX] {
+    for number in [3, 5, 14, 16, 36, 99, u32::MAX] {
         match kind(number) {
             LoadError::Relocation { section, offset, kind, problem, .. } => {
                 assert_eq!(&*section, ".text.pick");
@@ -273,7 +273,8 @@ fn tls_that_does_not_fit_says_how_much_is_needed_and_free() {
         SURPLUS + 1,
         SURPLUS + 1
     );
-    match error(&compile::rust(&source, PIC)) {
+    let initial_exec: Vec<_> = PIC.iter().copied().chain(["-Ztls-model=initial-exec"]).collect();
+    match error(&compile::rust(&source, &initial_exec)) {
         LoadError::TlsReserve(ReserveError::SurplusExhausted { needed, free, .. }) => {
             assert_eq!((needed, free), (SURPLUS + 1, SURPLUS));
         }

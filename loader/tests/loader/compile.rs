@@ -45,8 +45,17 @@ pub const RUST_FLAGS: [&[&str]; 4] = [
 
 /// An object from C source, or `None` where there is no compiler for it.
 pub fn c(source: &str, flags: &[&str]) -> Option<Vec<u8>> {
-    Command::new("gcc").arg("--version").output().ok()?;
-    let mut command = Command::new("gcc");
+    gnu("gcc", source, "c", flags)
+}
+
+/// An object from C++ source, or `None` where there is no compiler for it.
+pub fn cpp(source: &str, flags: &[&str]) -> Option<Vec<u8>> {
+    gnu("g++", source, "cc", flags)
+}
+
+fn gnu(compiler: &str, source: &str, extension: &str, flags: &[&str]) -> Option<Vec<u8>> {
+    Command::new(compiler).arg("--version").output().ok()?;
+    let mut command = Command::new(compiler);
     command.args(["-c", "-O2", "-ffreestanding", "-fno-stack-protector"]);
-    Some(build(source, "c", command.args(flags)))
+    Some(build(source, extension, command.args(flags)))
 }

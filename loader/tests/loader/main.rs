@@ -14,9 +14,14 @@ macro_rules! function {
 
 mod bad_input;
 mod compile;
+mod destructors;
+mod heap;
 mod memory;
+mod models;
 mod patch;
 mod program;
 mod run;
 mod run_c;
+mod stacks;
 mod task;
+mod unload;

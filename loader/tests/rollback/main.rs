@@ -3,15 +3,20 @@
 
 #[path = "../loader/compile.rs"]
 mod compile;
+mod heap;
 #[path = "../loader/memory.rs"]
 mod memory;
 #[path = "../loader/program.rs"]
 mod program;
+mod rounds;
+#[path = "../loader/stacks.rs"]
+mod stacks;
 
 use compile::RUST_FLAGS;
 use memory::HostMemory;
 use program::{Program, SURPLUS, registry};
 use proptest::prelude::*;
+use stacks::Frames;
 use std::sync::atomic::Ordering;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use unspool_loader::{LoadError, Loader, MapError};
@@ -92,9 +97,21 @@ static SEEDS: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
     let source = "static __thread int x = 3; extern __thread int y; int z[10];
         __attribute__((weak)) int weak(int i) { return z[i]; }
         int get(int i) { return x++ + y + weak(i); }";
-    for flags in [&["-fPIC"][..], &["-fno-pic"], &["-fPIC", "-fno-plt"]] {
+    let models: [&[&str]; 7] = [
+        &["-fPIC"],
+        &["-fno-pic"],
+        &["-fPIC", "-fno-plt"],
+        &["-fPIC", "-mtls-dialect=gnu2"],
+        &["-fPIC", "-mtls-dialect=gnu2", "-ftls-model=local-dynamic"],
+        &["-fPIC", "-mcmodel=large"],
+        &["-fPIC", "-mcmodel=large", "-ftls-model=initial-exec"],
+    ];
+    for flags in models {
         seeds.extend(compile::c(source, flags));
     }
+    let source = "struct S { int x = 3; S(); ~S(); }; static thread_local S s;
+        inline thread_local int shared = 4; int get() { return s.x + shared; }";
+    seeds.extend(compile::cpp(source, &["-fPIC"]));
     seeds
 });
 
@@ -115,6 +132,7 @@ proptest! {
     fn a_mutated_object_never_panics_and_never_leaves_anything(
         seed in any::<prop::sample::Index>(),
         changes in prop::collection::vec(place(), 1..6),
+        full in any::<bool>(),
     ) {
         let _alone = alone();
         let mut file = seed.get(&SEEDS).clone();
@@ -130,6 +148,7 @@ proptest! {
         let (memory, tls) = (HostMemory::default(), registry());
         let program = Program::full().with_tls("y", -8);
         let area = tls.new_area(0).unwrap();
+        let rest = full.then(|| tls.reserve(tls.surplus_free(), 1).unwrap());
         let loader = Loader::new(&memory, &program, &tls);
         match loader.load("mutant", &file) {
             Ok(object) => {
@@ -137,14 +156,17 @@ proptest! {
                     prop_assert!(memory.access(section.address).is_some() || section.size == 0);
                 }
                 prop_assert_eq!(memory.live(), 1);
+                if full {
+                    prop_assert_eq!(loader.unload(&object, &Frames::none()), Ok(()));
+                }
             }
             Err(error) => {
                 prop_assert!(!error.to_string().is_empty());
                 prop_assert_eq!(loader.objects().count(), 0);
-                nothing_is_left(&memory, &tls);
+                prop_assert_eq!((memory.live(), global().len()), (0, 0));
             }
         }
-        drop(loader);
+        drop((loader, rest));
         nothing_is_left(&memory, &tls);
         drop(area);
     }

@@ -14,6 +14,8 @@
 
 extern crate alloc;
 
+mod churn;
+mod concurrency;
 mod deaths;
 mod faults;
 mod loading;
@@ -24,6 +26,7 @@ mod thread_locals;
 mod tls;
 mod tls_models;
 mod traces;
+mod unloading;
 
 use alloc::vec::Vec;
 
@@ -54,6 +57,9 @@ const SUITES: &[(&str, &[Test])] = &[
     ("traces", traces::TESTS),
     ("faults", faults::TESTS),
     ("loading", loading::TESTS),
+    ("unloading", unloading::TESTS),
+    ("concurrency", concurrency::TESTS),
+    ("churn", churn::TESTS),
 ];
 
 unspool_kernel::entry!(main);

@@ -12,6 +12,7 @@ use core::cell::{Cell, RefCell};
 use core::hint::black_box;
 
 use unspool::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use unspool_kernel::cpu::NoPreemption;
 
 crate::tests![ten_thousand_random_stacks_unwind_to_the_right_frame, a_throw_fits_in_two_kib];
 
@@ -205,6 +206,8 @@ fn a_throw_fits_in_two_kib() {
         resume_unwind(payload)
     }
     let mut most = 0;
+    // What preempts a task uses its stack, too.
+    let _preemption = NoPreemption::new();
     for round in 0..4 {
         let payload = Box::new(round);
         paint();

@@ -1,8 +1,17 @@
 //! x86-64: TP is the FS base, and the word it points to is TP again (ELF TLS §3.4.6).
 
+mod descriptor;
+
 use core::arch::{asm, global_asm};
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use static_assertions::const_assert_eq;
+
+pub(crate) use descriptor::{dynamic_resolver, static_resolver};
+
+/// Where the dynamic thread vector's address lies, in bytes above TP (ELF TLS §3.4.6 has it in the
+/// TCB; the place is glibc's and musl's, too).
+pub(crate) const DTV: usize = 8;
 
 /// The word at `fs:0`.
 #[inline(always)]
@@ -15,6 +24,67 @@ pub(crate) fn thread_pointer() -> *mut u8 {
         asm!("mov {}, fs:0", out(reg) tp, options(nostack, preserves_flags, readonly));
     }
     tp
+}
+
+/// The running task's entry for a module: word `module` of its vector.
+///
+/// # Safety
+/// The FS base holds the thread pointer of an area, whose vector is that long.
+#[inline(always)]
+pub(crate) unsafe fn dtv_entry(module: usize) -> usize {
+    let entry;
+    // SAFETY: Reads two words of the area (contract). The vector may be exchanged between the two,
+    // but stays in place, and has what the task itself may ask for.
+    unsafe {
+        asm!(
+            "mov {vector}, fs:[{dtv}]",
+            "mov {entry}, [{vector} + 8 * {module}]",
+            vector = out(reg) _,
+            entry = out(reg) entry,
+            module = in(reg) module,
+            dtv = const DTV,
+            options(nostack, preserves_flags, readonly),
+        );
+    }
+    entry
+}
+
+/// How many words are copied by instructions of their own; more are left to the string unit, which
+/// takes a while to start.
+const FEW_WORDS: usize = 96;
+
+/// Copies words that others may be changing: each is some value that it had.
+///
+/// # Safety
+/// `to` is valid for writes of that many words, which nobody else uses.
+#[inline]
+pub(crate) unsafe fn copy_words(to: *mut u64, from: &[AtomicU64]) {
+    if from.len() > FEW_WORDS {
+        // SAFETY:
+        // 1. Reads `from`, writes as many words at `to`.
+        // 2. The processor reads each word in one piece at most as old as the instruction's start,
+        //    as atomic loads do.
+        unsafe {
+            asm!(
+                "rep movsq",
+                inout("rcx") from.len() => _,
+                inout("rsi") from.as_ptr() => _,
+                inout("rdi") to => _,
+                options(nostack, preserves_flags),
+            );
+        }
+        return;
+    }
+    let (lines, rest) = from.as_chunks::<8>();
+    for (index, line) in lines.iter().enumerate() {
+        let words: [u64; 8] = core::array::from_fn(|n| line[n].load(Ordering::Relaxed));
+        // SAFETY: Inside what `to` is valid for.
+        unsafe { to.add(index * 8).cast::<[u64; 8]>().write(words) };
+    }
+    for (word, index) in rest.iter().zip(lines.len() * 8..) {
+        // SAFETY: As above.
+        unsafe { to.add(index).write(word.load(Ordering::Relaxed)) };
+    }
 }
 
 /// Values of the linker script's symbols; null or zero where the script has none.

@@ -6,7 +6,7 @@ use std::vec;
 use proptest::prelude::*;
 
 use super::*;
-use crate::error::OutOfMemory;
+use crate::error::{OutOfMemory, PublishError, ReserveError};
 
 /// A copy of the bytes at `offset` of an area.
 fn bytes(area: &Area<'_>, offset: TpOffset, size: usize) -> Vec<u8> {
@@ -25,9 +25,15 @@ fn scribble(area: &Area<'_>, offset: TpOffset, size: usize) {
 
 /// The `n`-th word of an area's TCB.
 fn tcb_word(area: &Area<'_>, n: usize) -> u64 {
-    let tcb = area.thread_pointer().tcb().cast::<u64>();
-    // SAFETY: The TCB has nine words, of which the tests ask for the first six.
+    let tcb = area.tcb.cast::<u64>();
+    // SAFETY: The tests ask for the first six words of the TCB.
     unsafe { tcb.add(n).read() }
+}
+
+/// Whether an area has the vector without entries.
+fn is_empty(area: &Area<'_>) -> bool {
+    // SAFETY: The area is there.
+    area.registry.is_empty(unsafe { AreaRef::new(area.tcb) }.dtv())
 }
 
 /// `tdata` followed by zeroes.
@@ -56,12 +62,31 @@ fn empty(surplus: usize) -> Registry {
 }
 
 #[test]
+fn the_memory_of_ended_tasks_is_used_again_until_it_is_trimmed() {
+    let registry = empty(64);
+    let area = registry.new_area(1).unwrap();
+    let (tp, dynamic) = (area.thread_pointer(), registry.add_dynamic(&[5], 1, 1).unwrap());
+    scribble(&area, TpOffset::below(64), 64);
+    area.prepare(dynamic.module()).unwrap();
+    drop(area);
+    let module = registry.reserve(64, 1).unwrap().publish(&[3]).unwrap();
+    let area = registry.new_area(2).unwrap();
+    assert_eq!(area.thread_pointer(), tp);
+    assert_eq!(bytes(&area, module.offset(), 64), initial(&[3], 64));
+    assert_eq!((tcb_word(&area, 0), tcb_word(&area, 5)), (tp.address(), 2));
+    assert!(is_empty(&area), "no block of the former task");
+    let more = [(); SLOTS + 3].map(|()| registry.new_area(0).unwrap());
+    drop((area, more));
+    assert_eq!((registry.live_areas(), registry.trim(), registry.trim()), (0, SLOTS, 0));
+}
+
+#[test]
 fn the_tcb_has_the_words_the_abi_asks_for() {
     let registry = empty(0);
     let area = registry.new_area(0x1234_5678_9abc_de00).unwrap();
     let tp = area.thread_pointer();
     assert_eq!(tcb_word(&area, 0), tp.address());
-    assert_eq!(tcb_word(&area, 1), 0);
+    assert_ne!(tcb_word(&area, 1), 0);
     assert_eq!(tcb_word(&area, 0x28 / 8), 0x1234_5678_9abc_de00);
 }
 
@@ -190,17 +215,34 @@ fn areas_and_modules_may_come_and_go_on_many_threads() {
     let resident = registry.new_area(0).unwrap();
     thread::scope(|scope| {
         for n in 1..=4u8 {
-            let registry = &registry;
+            let (registry, resident) = (&registry, &resident);
             scope.spawn(move || {
-                for _ in 0..200 {
+                for round in 0..2000 {
                     let published = registry.reserve(64, 8).unwrap().publish(&[n; 64]).unwrap();
-                    let area = registry.new_area(0).unwrap();
+                    let mut area = registry.new_area(0).unwrap();
                     assert_eq!(bytes(&area, published.offset(), 64), [n; 64]);
+                    assert_eq!(bytes(resident, published.offset(), 64), [n; 64]);
+                    // Enough numbers at times that vectors grow under way.
+                    let count = if round % 50 == 0 { 40 } else { 2 };
+                    let dynamic =
+                        (0..count).map(|_| registry.add_dynamic(&[n; 8], 16, 64).unwrap());
+                    let dynamic: Vec<_> = dynamic.collect();
+                    for module in &dynamic {
+                        for area in [&area, resident] {
+                            let start = area.prepare(module.module()).unwrap();
+                            // SAFETY: The block's size, and no task has it.
+                            let block = unsafe { core::slice::from_raw_parts(start, 16) };
+                            assert_eq!(block, initial(&[n; 8], 16));
+                        }
+                        area = registry.new_area(0).unwrap();
+                        assert_eq!(bytes(&area, published.offset(), 64), [n; 64]);
+                    }
                 }
             });
         }
     });
     assert_eq!((registry.live_areas(), registry.surplus_free()), (1, 4096));
+    assert_eq!(registry.modules(), 0);
     drop(resident);
 }
 

@@ -14,6 +14,7 @@ use core::arch::naked_asm;
 use core::mem::offset_of;
 
 use static_assertions::const_assert_eq;
+use unspool::unwind::{Register, Registers};
 
 /// What a function call preserves (psABI x86-64 §3.2.1), on the stack of a task that waits.
 #[repr(C)]
@@ -64,6 +65,25 @@ pub(crate) unsafe fn prepare(top: u64) -> u64 {
     // SAFETY: the caller hands over the end of a stack that nobody uses.
     unsafe { place.write(saved) };
     sp
+}
+
+/// The registers with which a suspended task goes on, whose stack pointer is `sp`.
+///
+/// # Safety
+///
+/// `sp` was saved by [`switch`], and the task stays suspended meanwhile.
+pub(crate) unsafe fn suspended(sp: u64) -> Registers {
+    // SAFETY: the caller's promise: this is what `switch` pushed.
+    let saved = unsafe { &*core::ptr::with_exposed_provenance::<Saved>(sp as usize) };
+    Registers::new()
+        .with(Register::RA, saved.rip)
+        .with(Register::RSP, sp + size_of::<Saved>() as u64)
+        .with(Register::RBX, saved.rbx)
+        .with(Register::RBP, saved.rbp)
+        .with(Register::R12, saved.r12)
+        .with(Register::R13, saved.r13)
+        .with(Register::R14, saved.r14)
+        .with(Register::R15, saved.r15)
 }
 
 /// Puts the running task to sleep, with its stack pointer in `*save`, and goes on with the one

@@ -3,20 +3,24 @@
 //! ```text
 //!   bare: the machine in QEMU              linux: a process without a C library
 //!   ─────────────────── both ───────────────────
-//!   image · stacks · cpu_state · trap · context · memory_functions · random
+//!   image · stacks · per_cpu · cpu_state · trap · context · preempt ·
+//!   extended_state · memory_functions · random
 //! ```
 
 mod bare;
 mod context;
 mod cpu_state;
+mod extended_state;
 mod image;
 mod linux;
 mod memory_functions;
+pub(crate) mod per_cpu;
+mod preempt;
 mod random;
 mod stacks;
 mod trap;
 
-pub(crate) use context::{prepare, switch};
+pub(crate) use context::{prepare, suspended, switch};
 pub(crate) use cpu_state::CpuState;
 pub use image::MissingSymbol;
 pub(crate) use image::{Image, boot_stack, boot_stack_guard, symbol_bytes};

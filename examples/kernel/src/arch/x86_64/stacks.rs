@@ -1,4 +1,4 @@
-//! The stacks that exist before memory does: one for each kind of interrupt.
+//! The stacks that exist before memory does: one for each kind of interrupt, on each CPU.
 //!
 //! ```text
 //!  │ guard │ double fault │ guard │ non-maskable │ guard │ … │      32 KiB each, in .bss
@@ -11,6 +11,7 @@
 use core::cell::UnsafeCell;
 use core::ops::Range;
 
+use crate::cpu::MAX_CPUS;
 use crate::machine::{PAGE, Pages};
 
 /// Bytes of each. Enough to print in a build without optimizations, and for the largest signal
@@ -46,20 +47,25 @@ impl InterruptStack {
         self as u16
     }
 
-    /// Its addresses.
-    pub(crate) fn range(self) -> Range<u64> {
-        let start = STACKS[self as usize].stack.get().expose_provenance() as u64;
+    /// Its addresses on a CPU.
+    pub(crate) fn range(self, cpu: usize) -> Range<u64> {
+        let start = STACKS[cpu][self as usize].stack.get().expose_provenance() as u64;
         start..start + SIZE as u64
     }
 
-    /// The page below it, which is taken away at boot.
-    pub(crate) fn guard(self) -> Option<Pages> {
-        Pages::new(self.range().start - PAGE as u64, PAGE)
+    /// The pages below the stacks of all CPUs, which are taken away at boot.
+    pub(crate) fn guards() -> impl Iterator<Item = Pages> {
+        let guard = |range: Range<u64>| Pages::new(range.start - PAGE as u64, PAGE);
+        (0..MAX_CPUS).flat_map(move |cpu| {
+            Self::ALL.map(|stack| guard(stack.range(cpu))).into_iter().flatten()
+        })
     }
 
-    /// The one that contains `address`.
-    pub(crate) fn containing(address: u64) -> Option<Self> {
-        Self::ALL.into_iter().find(|stack| stack.range().contains(&address))
+    /// The one that contains `address`, and its addresses.
+    pub(crate) fn containing(address: u64) -> Option<(Self, Range<u64>)> {
+        (0..MAX_CPUS)
+            .flat_map(|cpu| Self::ALL.map(|stack| (stack, stack.range(cpu))))
+            .find(|(_, range)| range.contains(&address))
     }
 }
 
@@ -72,6 +78,7 @@ struct GuardedStack {
 // SAFETY: nothing makes a reference to the bytes; the CPU alone uses them.
 unsafe impl Sync for GuardedStack {}
 
-static STACKS: [GuardedStack; InterruptStack::ALL.len()] =
+static STACKS: [[GuardedStack; InterruptStack::ALL.len()]; MAX_CPUS] = [const {
     [const { GuardedStack { _guard: [0; PAGE], stack: UnsafeCell::new([0; SIZE]) } };
-        InterruptStack::ALL.len()];
+        InterruptStack::ALL.len()]
+}; MAX_CPUS];

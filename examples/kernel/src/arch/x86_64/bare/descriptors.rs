@@ -1,15 +1,17 @@
 //! Segments, the task state segment and the interrupt descriptor table.
 //!
 //! ```text
-//!   GDT: null │ code │ data │ TSS ─► interrupt stack table ─► stacks.rs
-//!   IDT: 256 gates, each with a stub of its own and a stack from the table
+//!   GDT: null │ code │ data │ TSS ─► interrupt stack table ─► stacks.rs      one for each CPU
+//!   IDT: 256 gates, each with a stub of its own and a stack from the table    one for all
 //! ```
 
 use lazy_static::lazy_static;
+use spin::Once;
 use x86_64::VirtAddr;
 use x86_64::instructions::segmentation::{CS, DS, ES, FS, GS, SS, Segment};
 use x86_64::instructions::tables::load_tss;
 use x86_64::registers::control::{Cr4, Cr4Flags};
+use x86_64::registers::model_specific::GsBase;
 use x86_64::registers::segmentation::SegmentSelector;
 use x86_64::structures::gdt::{Descriptor, GlobalDescriptorTable};
 use x86_64::structures::idt::{Entry, InterruptDescriptorTable};
@@ -17,6 +19,7 @@ use x86_64::structures::tss::TaskStateSegment;
 
 use super::interrupts::{VECTORS, stub};
 use crate::arch::x86_64::stacks::InterruptStack;
+use crate::cpu::{Cpu, MAX_CPUS};
 
 struct Segments {
     table: GlobalDescriptorTable,
@@ -25,45 +28,58 @@ struct Segments {
     tss: SegmentSelector,
 }
 
+static TASK_STATES: [Once<TaskStateSegment>; MAX_CPUS] = [const { Once::new() }; MAX_CPUS];
+static SEGMENTS: [Once<Segments>; MAX_CPUS] = [const { Once::new() }; MAX_CPUS];
+
+fn task_state(cpu: usize) -> TaskStateSegment {
+    let mut tss = TaskStateSegment::new();
+    for stack in InterruptStack::ALL {
+        let top = VirtAddr::new(stack.range(cpu).end);
+        tss.interrupt_stack_table[usize::from(stack.index())] = top;
+    }
+    tss
+}
+
+fn segments(tss: &'static TaskStateSegment) -> Segments {
+    let mut table = GlobalDescriptorTable::new();
+    let code = table.append(Descriptor::kernel_code_segment());
+    let data = table.append(Descriptor::kernel_data_segment());
+    let tss = table.append(Descriptor::tss_segment(tss));
+    Segments { table, code, data, tss }
+}
+
 lazy_static! {
-    static ref TSS: TaskStateSegment = {
-        let mut tss = TaskStateSegment::new();
-        for stack in InterruptStack::ALL {
-            let top = VirtAddr::new(stack.range().end);
-            tss.interrupt_stack_table[usize::from(stack.index())] = top;
-        }
-        tss
-    };
-    static ref SEGMENTS: Segments = {
-        let mut table = GlobalDescriptorTable::new();
-        let code = table.append(Descriptor::kernel_code_segment());
-        let data = table.append(Descriptor::kernel_data_segment());
-        let tss = table.append(Descriptor::tss_segment(&TSS));
-        Segments { table, code, data, tss }
-    };
     /// Made after the segments are loaded: gates take the code segment in use.
     static ref INTERRUPTS: InterruptDescriptorTable = interrupts();
 }
 
-/// Loads all tables into this CPU.
-pub(super) fn load() {
-    SEGMENTS.table.load();
+/// Makes `cpu` the block of this CPU.
+pub(super) fn set_block(cpu: &'static Cpu) {
+    GsBase::write(VirtAddr::from_ptr(cpu));
+}
+
+/// Loads all tables into this CPU, whose block is `cpu`.
+pub(super) fn load(cpu: &'static Cpu) {
+    let tss = TASK_STATES[cpu.index()].call_once(|| task_state(cpu.index()));
+    let segments = SEGMENTS[cpu.index()].call_once(|| segments(tss));
+    segments.table.load();
     // SAFETY:
     // 1. The selectors are those of the table just loaded, which stays loaded.
     // 2. Code and data are flat, as those of the boot table were.
     unsafe {
-        CS::set_reg(SEGMENTS.code);
-        SS::set_reg(SEGMENTS.data);
-        DS::set_reg(SEGMENTS.data);
-        ES::set_reg(SEGMENTS.data);
+        CS::set_reg(segments.code);
+        SS::set_reg(segments.data);
+        DS::set_reg(segments.data);
+        ES::set_reg(segments.data);
     }
     // SAFETY: null is allowed for both in long mode; their bases are MSRs.
     unsafe {
         FS::set_reg(SegmentSelector::NULL);
         GS::set_reg(SegmentSelector::NULL);
     }
-    // SAFETY: the selector is that of a TSS that lives forever and is loaded only here.
-    unsafe { load_tss(SEGMENTS.tss) };
+    set_block(cpu);
+    // SAFETY: the selector is that of a TSS that lives forever and is loaded only here, by one CPU.
+    unsafe { load_tss(segments.tss) };
     INTERRUPTS.load();
     // SAFETY: machine checks have a handler now; without this they reset the machine.
     unsafe { Cr4::update(|flags| flags.insert(Cr4Flags::MACHINE_CHECK_EXCEPTION)) };

@@ -22,14 +22,14 @@ const LEAF: u32 = 1 << 7 | TABLE;
 const LEAF_SIZE: u32 = 2 << 20;
 
 /// CR4: physical address extension, `fxsave` and SSE, unmasked SSE exceptions.
-const CR4: u32 = 1 << 5 | 1 << 9 | 1 << 10;
+pub(super) const CR4: u32 = 1 << 5 | 1 << 9 | 1 << 10;
 /// The extended feature enable register, and its bits long mode and no-execute.
-const EFER: u32 = 0xc000_0080;
-const EFER_BITS: u32 = 1 << 8 | 1 << 11;
+pub(super) const EFER: u32 = 0xc000_0080;
+pub(super) const EFER_BITS: u32 = 1 << 8 | 1 << 11;
 /// CR0: protection, monitor coprocessor, native x87 errors, write protection in the kernel too,
 /// paging; not: emulation, task switched.
-const CR0_SET: u32 = 1 | 1 << 1 | 1 << 5 | 1 << 16 | 1 << 31;
-const CR0_CLEAR: u32 = 1 << 2 | 1 << 3;
+pub(super) const CR0_SET: u32 = 1 | 1 << 1 | 1 << 5 | 1 << 16 | 1 << 31;
+pub(super) const CR0_CLEAR: u32 = 1 << 2 | 1 << 3;
 
 /// Xen's note type for the physical address of the 32-bit entry.
 const PHYS32_ENTRY: u32 = 18;
@@ -54,6 +54,8 @@ global_asm!(
     ".pushsection .rodata.boot_gdt, \"a\", @progbits",
     ".balign 8",
     // Null; 64-bit code; flat data.
+    ".globl unspool_kernel_boot_gdt",
+    ".hidden unspool_kernel_boot_gdt",
     "unspool_kernel_boot_gdt: .quad 0, 0x00af9a000000ffff, 0x00cf92000000ffff",
     "2: .short 2b - unspool_kernel_boot_gdt - 1",
     ".long unspool_kernel_boot_gdt",

@@ -14,12 +14,17 @@ use core::fmt::Write;
 use core::mem::offset_of;
 
 use static_assertions::const_assert_eq;
+use x86_64::instructions::tlb;
 use x86_64::registers::control::Cr2;
 use x86_64::structures::idt::PageFaultErrorCode;
 
+use super::apic;
 use crate::arch::x86_64::cpu_state::{CpuState, GPRS, RSP};
+use crate::arch::x86_64::{per_cpu, preempt};
 use crate::console::Console;
+use crate::cpu::{self, Request};
 use crate::fault::{self, FaultKind, PageAccess};
+use crate::walk;
 
 /// How many interrupt vectors there are.
 pub(super) const VECTORS: usize = 256;
@@ -178,19 +183,41 @@ unsafe extern "C" fn common() {
 /// What becomes of interrupted code; on an interrupt stack. If it returns, the code goes on as
 /// `frame` says.
 extern "C" fn interrupted(frame: &mut TrapFrame) {
+    // What a handler locks and unlocks must not end in a switch.
+    per_cpu::off();
     let mut state = CpuState { gpr: frame.gpr, rip: frame.cpu.rip, rflags: frame.cpu.rflags };
     state.gpr[RSP] = frame.cpu.rsp;
-    match frame.vector {
-        2 => return notice("non-maskable interrupt", &state),
-        8 => fault::fatal(&fault::Undeliverable::DoubleFault, FaultKind::DoubleFault, &state),
-        18 => fault::fatal(&fault::Undeliverable::MachineCheck, FaultKind::MachineCheck, &state),
-        0..32 => fault::handle(kind(frame.vector, frame.error), &mut state),
-        _ => return notice("unexpected external interrupt", &state),
-    }
+    handle(frame.vector, frame.error, &mut state);
     frame.gpr = state.gpr;
     frame.cpu.rip = state.rip;
     frame.cpu.rflags = state.rflags;
     frame.cpu.rsp = state.sp();
+    per_cpu::on();
+}
+
+fn handle(vector: u64, error: u64, state: &mut CpuState) {
+    const TICK: u64 = apic::TICK as u64;
+    const CALL: u64 = apic::CALL as u64;
+    const SPURIOUS: u64 = apic::SPURIOUS as u64;
+    match vector {
+        2 => notice("non-maskable interrupt", state),
+        8 => fault::fatal(&fault::Undeliverable::DoubleFault, FaultKind::DoubleFault, state),
+        18 => fault::fatal(&fault::Undeliverable::MachineCheck, FaultKind::MachineCheck, state),
+        0..32 => fault::handle(kind(vector, error), state),
+        TICK => {
+            apic::end_of_interrupt();
+            preempt::tick(state);
+        }
+        CALL => {
+            apic::end_of_interrupt();
+            cpu::answer(|request| match request {
+                Request::Flush => tlb::flush_all(),
+                Request::Walk => walk::answer(state),
+            });
+        }
+        SPURIOUS => {}
+        _ => notice("unexpected external interrupt", state),
+    }
 }
 
 fn notice(what: &str, state: &CpuState) {

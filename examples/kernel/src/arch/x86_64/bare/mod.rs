@@ -2,15 +2,18 @@
 //!
 //! ```text
 //!   entry (assembly) ─► start ─► UART ─► descriptors ─► pvh ─► plan ─► paging ─► heap ─► boot::start
+//!                                              ─► start_cpus: ticks here, and the other CPUs
 //! ```
 //!
-//! Interrupts stay off and other CPUs stay parked where the firmware left them: tasks yield by
-//! themselves.
+//! Interrupts are off until tasks can run, and on from then on, except in handlers.
 
+mod ap;
+mod apic;
 mod descriptors;
 mod entry;
 mod frames;
 mod interrupts;
+mod madt;
 mod paging;
 mod plan;
 mod pvh;
@@ -19,20 +22,26 @@ mod uart;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use spin::{Mutex, Once};
+use core::sync::atomic::{AtomicU32, Ordering};
+
+use spin::Once;
 use x86_64::VirtAddr;
-use x86_64::instructions::hlt;
 use x86_64::instructions::port::Port;
+use x86_64::instructions::{hlt, interrupts as flag, tlb};
 use x86_64::registers::model_specific::FsBase;
 
 use self::frames::FramePool;
+use self::madt::Apics;
 use self::paging::{AddressSpace, Skeleton};
 use self::plan::Plan;
 use self::pvh::BootInfo;
+use super::extended_state;
 use super::image::Image;
 use crate::boot::{self, Input};
+use crate::cpu::{Cpu, MAX_CPUS};
 use crate::error::Error;
 use crate::heap;
+use crate::lock::{Guard, Lock};
 use crate::machine::{Access, ExitCode, Machine, MapError, Pages};
 
 /// QEMU's isa-debug-exit device.
@@ -46,13 +55,18 @@ const COMMAND_LINE: usize = 4096;
 
 struct Bare;
 
-static SPACE: Once<Mutex<AddressSpace>> = Once::new();
+static SPACE: Once<Lock<AddressSpace>> = Once::new();
+static APICS: Once<Apics> = Once::new();
 
 /// The first Rust code: on the boot stack, in the boot loader's address space.
 extern "C" fn start(start_info: u64) -> ! {
+    let cpu = Cpu::prepare(0);
+    descriptors::set_block(cpu);
     uart::init();
     boot::begin(&Bare);
-    descriptors::load();
+    descriptors::load(cpu);
+    extended_state::enable();
+    extended_state::measure();
     mask_interrupts();
     // SAFETY: the entry point passes what the boot loader passed, in its address space.
     match unsafe { prepare(start_info) } {
@@ -77,11 +91,22 @@ unsafe fn prepare(start_info: u64) -> Result<Input, Error> {
     line.get_mut(..given.len()).ok_or(too_long)?.copy_from_slice(given);
     let line = &line[..given.len()];
 
+    if info.rsdp != 0 {
+        // SAFETY: memory is still mapped one to one.
+        APICS.call_once(|| unsafe { Apics::read(info.rsdp) });
+    }
+
     let plan = Plan::new(info.ram(), image.end(), info.initrd.clone())?;
     // SAFETY:
     // 1. The boot loader's tables are in use, and the plan is made of its information.
     // 2. The command line is copied; nothing but the image, tables and heap is used from here.
-    let mut skeleton = unsafe { Skeleton::enter(&plan, &image) }?;
+    let mut skeleton = unsafe {
+        ap::install(plan.tables.start);
+        Skeleton::enter(&plan, &image)
+    }?;
+    skeleton.show_code(ap::START)?;
+    skeleton.show_device(apic::page())?;
+    apic::set_page(apic::page());
     let heap = core::ptr::with_exposed_provenance_mut(plan.heap.start as usize);
     // SAFETY: the plan sets this memory aside for the heap, and it is mapped writable.
     unsafe { heap::init(heap) };
@@ -96,7 +121,7 @@ unsafe fn prepare(start_info: u64) -> Result<Input, Error> {
         None => &[],
     };
     let pool = FramePool::new(plan.pool());
-    SPACE.call_once(|| Mutex::new(skeleton.finish(pool)));
+    SPACE.call_once(|| Lock::new(skeleton.finish(pool)));
     let line: &'static str = String::from_utf8_lossy(line).into_owned().leak();
     Ok(Input { args: line.split_ascii_whitespace().collect::<Vec<_>>(), archive })
 }
@@ -109,7 +134,7 @@ fn mask_interrupts() {
     }
 }
 
-fn space() -> spin::MutexGuard<'static, AddressSpace> {
+fn space() -> Guard<'static, AddressSpace> {
     SPACE.get().expect("the address space is made before windows are used").lock()
 }
 
@@ -148,5 +173,41 @@ impl Machine for Bare {
 
     unsafe fn set_thread_pointer(&self, pointer: u64) {
         FsBase::write(VirtAddr::new(pointer));
+    }
+
+    fn start_cpus(&self) {
+        let own = apic::enable();
+        apic::set_id(0, own);
+        apic::measure();
+        flag::enable();
+        apic::start_ticks();
+        ap::start(APICS.get().unwrap_or(&Apics::NONE), own, boot::cpus().unwrap_or(MAX_CPUS));
+    }
+
+    fn wait(&self, word: &AtomicU32) {
+        loop {
+            flag::disable();
+            if word.load(Ordering::SeqCst) != 0 {
+                return flag::enable();
+            }
+            // Interrupts are on again only once the CPU sleeps: none is missed.
+            flag::enable_and_hlt();
+        }
+    }
+
+    fn wake(&self, cpu: usize, _: &AtomicU32) {
+        apic::call(cpu);
+    }
+
+    fn forget_pages(&self) {
+        tlb::flush_all();
+    }
+
+    fn relax(&self) {
+        core::hint::spin_loop();
+    }
+
+    fn interrupt(&self, cpu: usize) {
+        apic::call(cpu);
     }
 }

@@ -10,6 +10,7 @@
 
 use core::ops::Range;
 
+use x86_64::instructions::tlb;
 use x86_64::registers::control::{Cr3, Cr3Flags};
 use x86_64::structures::paging::mapper::{FlagUpdateError, MapToError, UnmapError};
 use x86_64::structures::paging::{
@@ -21,7 +22,11 @@ use x86_64::{PhysAddr, VirtAddr};
 use super::frames::FramePool;
 use super::plan::Plan;
 use crate::arch::x86_64::image::Image;
+use crate::cpu::{self, Request};
 use crate::machine::{Access, MapError, PAGE, Pages};
+
+/// How many pages are taken away before the other CPUs are asked to forget them.
+const BATCH: usize = 64;
 
 /// Where the initrd is shown.
 const INITRD: u64 = 2 << 30;
@@ -99,6 +104,21 @@ impl Skeleton {
         Ok(space)
     }
 
+    /// Shows a page of a device's registers where it is.
+    pub(super) fn show_device(&mut self, page: u64) -> Result<(), MapError> {
+        let frame = PhysFrame::<Size4KiB>::containing_address(PhysAddr::new(page));
+        let flags = flags(Access::ReadWrite) | Flags::NO_CACHE | Flags::WRITE_THROUGH;
+        // SAFETY: the page is that of a device, which nobody takes for memory.
+        let mapped = unsafe { self.tables.identity_map(frame, flags, &mut self.spare) };
+        mapped.map_err(|error| map_error(page, &error))?.ignore();
+        Ok(())
+    }
+
+    /// Shows a page of code below 1 MiB where it is.
+    pub(super) fn show_code(&mut self, page: u64) -> Result<(), MapError> {
+        self.show(page, page..page + PAGE as u64, Access::ReadExecute)
+    }
+
     /// Shows the initrd, read-only; returns its address.
     pub(super) fn show_initrd(&mut self, initrd: &Range<u64>) -> Result<u64, MapError> {
         let skipped = initrd.start % PAGE as u64;
@@ -145,8 +165,10 @@ impl AddressSpace {
         let (needed, free) = (pages.count(), self.pool.free());
         for index in 0..needed {
             if let Err(error) = self.map_fresh(page(pages, index), needed, free) {
+                // Nobody has used them yet, so no CPU has them cached.
                 for mapped in 0..index {
-                    self.take_away(page(pages, mapped));
+                    let frame = self.take_away(page(pages, mapped));
+                    self.pool.give_back(frame);
                 }
                 return Err(error);
             }
@@ -169,35 +191,48 @@ impl AddressSpace {
     ///
     /// As [`Machine::protect`](crate::machine::Machine::protect).
     pub(super) unsafe fn protect(&mut self, pages: Pages, access: Access) -> Result<(), MapError> {
+        let mut result = Ok(());
         for index in 0..pages.count() {
             let page = page(pages, index);
             // SAFETY: the caller owns the pages and vouches for their use.
             match unsafe { self.tables.update_flags(page, flags(access)) } {
-                Ok(flush) => flush.flush(),
+                Ok(later) => later.ignore(),
                 Err(FlagUpdateError::PageNotMapped | FlagUpdateError::ParentEntryHugePage) => {
-                    return Err(MapError::Unexpected { page: page.start_address().as_u64() });
+                    result = Err(MapError::Unexpected { page: page.start_address().as_u64() });
+                    break;
                 }
             }
         }
-        Ok(())
+        forget_everywhere();
+        result
     }
 
-    /// Takes pages away and gives their frames back.
+    /// Takes pages away and gives their frames back, once no CPU can reach them any more.
     ///
     /// # Safety
     ///
     /// As [`Machine::unmap`](crate::machine::Machine::unmap).
     pub(super) unsafe fn unmap(&mut self, pages: Pages) {
-        for index in 0..pages.count() {
-            self.take_away(page(pages, index));
+        let mut index = 0;
+        while index < pages.count() {
+            let mut frames = [None; BATCH];
+            for (frame, index) in frames.iter_mut().zip(index..pages.count()) {
+                *frame = Some(self.take_away(page(pages, index)));
+            }
+            forget_everywhere();
+            for frame in frames.into_iter().flatten() {
+                self.pool.give_back(frame);
+            }
+            index += BATCH;
         }
     }
 
-    fn take_away(&mut self, page: Page) {
+    /// Takes a page out of the tables; CPUs may still have it cached.
+    fn take_away(&mut self, page: Page) -> PhysFrame {
         match self.tables.unmap(page) {
-            Ok((frame, flush)) => {
-                flush.flush();
-                self.pool.give_back(frame);
+            Ok((frame, later)) => {
+                later.ignore();
+                frame
             }
             Err(
                 error @ (UnmapError::PageNotMapped
@@ -206,6 +241,12 @@ impl AddressSpace {
             ) => panic!("page {page:?} was not mapped by this kernel: {error:?}"),
         }
     }
+}
+
+/// Has all CPUs forget what they cached of the tables.
+fn forget_everywhere() {
+    tlb::flush_all();
+    cpu::ask_others(Request::Flush);
 }
 
 fn map_one(

@@ -66,6 +66,8 @@ pub(super) struct BootInfo {
     /// The first module: the initrd.
     pub initrd: Option<Range<u64>>,
     cmdline: u64,
+    /// Where ACPI's tables begin; 0 if the boot loader does not know.
+    pub rsdp: u64,
 }
 
 impl BootInfo {
@@ -99,7 +101,7 @@ impl BootInfo {
             let module = unsafe { physical::<ModuleEntry>(info.modlist) };
             module.address..module.address.saturating_add(module.size)
         });
-        Ok(Self { ram, regions, initrd, cmdline: info.cmdline })
+        Ok(Self { ram, regions, initrd, cmdline: info.cmdline, rsdp: info.rsdp })
     }
 
     /// Ordinary memory.

@@ -1,8 +1,9 @@
 //! The serial console: COM1.
 
-use spin::Mutex;
 use uart_16550::backend::PioBackend;
 use uart_16550::{BaudRate, Config, Uart16550};
+
+use crate::lock::Lock;
 
 const COM1: u16 = 0x3f8;
 
@@ -10,7 +11,7 @@ const COM1: u16 = 0x3f8;
 /// may be what a fault interrupted.
 const PATIENCE: u32 = 100_000;
 
-static PORT: Mutex<Uart16550<PioBackend>> = Mutex::new(com1());
+static PORT: Lock<Uart16550<PioBackend>> = Lock::new(com1());
 
 const fn com1() -> Uart16550<PioBackend> {
     // SAFETY: every machine this kernel runs on has its first serial port there. Two values for

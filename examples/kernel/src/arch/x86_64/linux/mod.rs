@@ -3,6 +3,7 @@
 //! ```text
 //!   _start (assembly) ─► start ─► signals ─► windows ─► heap ─► arguments, archive ─► boot::start
 //!   initial stack: │ argc │ argv… │ 0 │ environment… │ 0 │ auxiliary vector │   psABI §3.4.1
+//!                                                     start_cpus: a thread for each CPU
 //! ```
 //!
 //! The image, its permissions and the thread pointer are as on the bare machine; the kernel's
@@ -10,15 +11,19 @@
 
 mod signal;
 mod syscall;
+mod threads;
 
 use core::arch::global_asm;
 use core::ffi::CStr;
 use core::ops::Range;
+use core::sync::atomic::AtomicU32;
 
 use alloc::vec::Vec;
 
 use self::syscall::{Errno, File, MapFlags, Protection};
+use super::extended_state;
 use crate::boot::{self, Input};
+use crate::cpu::Cpu;
 use crate::error::Error;
 use crate::heap;
 use crate::machine::{Access, ExitCode, Machine, MapError, Pages};
@@ -49,7 +54,9 @@ const NO_ARCHIVE: &CStr = c"-";
 struct Process;
 
 extern "C" fn start(stack: *const usize) -> ! {
+    threads::set_block(Cpu::prepare(0));
     boot::begin(&Process);
+    extended_state::measure();
     // SAFETY: the entry point passes the initial stack pointer.
     match unsafe { prepare(stack) } {
         Ok(input) => boot::start(input),
@@ -63,6 +70,7 @@ extern "C" fn start(stack: *const usize) -> ! {
 unsafe fn prepare(stack: *const usize) -> Result<Input, Error> {
     let system = |call| move |Errno(errno)| MapError::System { call, errno };
     signal::install().map_err(|(call, errno)| system(call)(errno))?;
+    signal::use_stack(0).map_err(system("sigaltstack"))?;
     for window in [OBJECTS, STACKS] {
         reserve(&window).map_err(system("mmap"))?;
     }
@@ -176,6 +184,31 @@ impl Machine for Process {
         if let Err(Errno(errno)) = unmapped {
             panic!("pages at {start:#x} cannot be given back, errno {errno}");
         }
+    }
+
+    fn start_cpus(&self) {
+        threads::start(boot::cpus());
+    }
+
+    fn wait(&self, word: &AtomicU32) {
+        // Awake early is fine.
+        let _ = syscall::futex_wait(word, 0);
+    }
+
+    fn wake(&self, _: usize, word: &AtomicU32) {
+        syscall::futex_wake(word);
+    }
+
+    fn forget_pages(&self) {
+        // The system keeps the threads' views of memory the same.
+    }
+
+    fn relax(&self) {
+        syscall::sched_yield();
+    }
+
+    fn interrupt(&self, cpu: usize) {
+        threads::interrupt(cpu);
     }
 
     unsafe fn set_thread_pointer(&self, pointer: u64) {

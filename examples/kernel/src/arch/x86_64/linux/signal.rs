@@ -1,4 +1,4 @@
-//! From a synchronous signal to the common fault code and back.
+//! From a signal to the common code for faults, ticks and calls, and back.
 //!
 //! ```text
 //!   alternate signal stack, from its top down
@@ -16,13 +16,25 @@ use static_assertions::const_assert_eq;
 use super::syscall::{Errno, RT_SIGRETURN, SigAction, SigStack, sigaction, sigaltstack};
 use crate::arch::x86_64::cpu_state::{CpuState, GPRS};
 use crate::arch::x86_64::stacks::InterruptStack;
+use crate::arch::x86_64::{per_cpu, preempt};
+use crate::cpu::{self, Request};
 use crate::fault::{self, FaultKind, PageAccess};
+use crate::walk;
 
 const SIGILL: i32 = 4;
 const SIGTRAP: i32 = 5;
 const SIGBUS: i32 = 7;
 const SIGFPE: i32 = 8;
 const SIGSEGV: i32 = 11;
+
+/// The first real-time signal that no library takes: ticks, and calls between threads.
+pub(super) const CALL: i32 = 34;
+
+/// A timer sent it.
+const SI_TIMER: i32 = -2;
+
+/// Interrupted system calls start again (`SA_RESTART`).
+const RESTART: u64 = 0x1000_0000;
 
 /// Three arguments (`SA_SIGINFO`), on the alternate stack (`SA_ONSTACK`), with our way back
 /// (`SA_RESTORER`), and again while it runs (`SA_NODEFER`): a fault in the handler is reported
@@ -57,40 +69,69 @@ struct SigInfo {
 const_assert_eq!(offset_of!(UserContext, gregs), 40);
 const_assert_eq!(offset_of!(SigInfo, code), 8);
 
-/// Takes all signals that the CPU causes, on the stack for faults.
+/// Takes all signals that the CPU causes, and [`CALL`], on the stack for faults.
 pub(super) fn install() -> Result<(), (&'static str, Errno)> {
-    let range = InterruptStack::Fault.range();
-    let size = range.end - range.start;
-    let stack = SigStack { start: range.start, flags: 0, size };
-    // SAFETY: the stack for faults is there for this alone.
-    unsafe { sigaltstack(&stack) }.map_err(|errno| ("sigaltstack", errno))?;
-    let action = SigAction {
-        handler: handler as *const () as usize,
-        flags: FLAGS,
+    let action = |handler: *const (), flags| SigAction {
+        handler: handler as usize,
+        flags,
         // See there.
         restorer: restorer as *const () as usize + 1,
-        mask: 0,
+        // Nothing calls while a signal is dealt with.
+        mask: 1 << (CALL - 1),
     };
+    let fault = action(fault as *const (), FLAGS);
     for signal in [SIGILL, SIGTRAP, SIGBUS, SIGFPE, SIGSEGV] {
         // SAFETY: both functions are made for signals with these flags.
-        unsafe { sigaction(signal, &action) }.map_err(|errno| ("rt_sigaction", errno))?;
+        unsafe { sigaction(signal, &fault) }.map_err(|errno| ("rt_sigaction", errno))?;
     }
-    Ok(())
+    let call = action(call as *const (), FLAGS | RESTART);
+    // SAFETY: as above.
+    unsafe { sigaction(CALL, &call) }.map_err(|errno| ("rt_sigaction", errno))
 }
 
-extern "C" fn handler(number: i32, info: &SigInfo, context: &mut UserContext) {
-    let gregs = &mut context.gregs;
+/// Makes this thread, which is the CPU with this number, handle signals on that CPU's stack.
+pub(super) fn use_stack(cpu: usize) -> Result<(), Errno> {
+    let range = InterruptStack::Fault.range(cpu);
+    let size = range.end - range.start;
+    let stack = SigStack { start: range.start, flags: 0, size };
+    // SAFETY: the stack for faults of that CPU is there for this alone.
+    unsafe { sigaltstack(&stack) }
+}
+
+extern "C" fn fault(number: i32, info: &SigInfo, context: &mut UserContext) {
+    let kind = kind(number, info, &context.gregs);
+    interrupted(&mut context.gregs, |state| fault::handle(kind, state));
+}
+
+/// The timer's tick, or what another CPU wants.
+extern "C" fn call(_: i32, info: &SigInfo, context: &mut UserContext) {
+    interrupted(&mut context.gregs, |state| {
+        cpu::answer(|request| match request {
+            // The system keeps the threads' views of memory the same.
+            Request::Flush => {}
+            Request::Walk => walk::answer(state),
+        });
+        if info.code == SI_TIMER {
+            preempt::tick(state);
+        }
+    });
+}
+
+fn interrupted(gregs: &mut [u64; 23], handle: impl FnOnce(&mut CpuState)) {
+    // What a handler locks and unlocks must not end in a switch.
+    per_cpu::off();
     let mut state = CpuState {
         gpr: BY_DWARF_NUMBER.map(|place| gregs[place]),
         rip: gregs[RIP],
         rflags: gregs[FLAGS_REGISTER],
     };
-    fault::handle(kind(number, info, gregs), &mut state);
+    handle(&mut state);
     for (place, value) in BY_DWARF_NUMBER.into_iter().zip(state.gpr) {
         gregs[place] = value;
     }
     gregs[RIP] = state.rip;
     gregs[FLAGS_REGISTER] = state.rflags;
+    per_cpu::on();
 }
 
 /// The exception behind a signal.

@@ -6,9 +6,10 @@
 //!
 //! psABI x86-64, appendix A.2.1; numbers and structures: linux/arch/x86.
 
-use core::arch::asm;
+use core::arch::{asm, naked_asm};
 use core::ffi::CStr;
 use core::mem::offset_of;
+use core::sync::atomic::AtomicU32;
 
 use static_assertions::const_assert_eq;
 
@@ -29,8 +30,18 @@ pub(super) const RT_SIGRETURN: usize = 15;
 const SIGALTSTACK: usize = 131;
 const ARCH_PRCTL: usize = 158;
 const EXIT_GROUP: usize = 231;
+const SCHED_YIELD: usize = 24;
+const GETPID: usize = 39;
+const CLONE: usize = 56;
+const GETTID: usize = 186;
+const FUTEX: usize = 202;
+const SCHED_GETAFFINITY: usize = 204;
+const TIMER_CREATE: usize = 222;
+const TIMER_SETTIME: usize = 223;
+const TGKILL: usize = 234;
 const GETRANDOM: usize = 318;
 
+const ARCH_SET_GS: usize = 0x1001;
 const ARCH_SET_FS: usize = 0x1002;
 const STDOUT: usize = 1;
 
@@ -212,6 +223,148 @@ pub(super) unsafe fn mprotect(
 pub(super) unsafe fn set_fs(pointer: u64) -> Result<(), Errno> {
     // SAFETY: the caller's promise.
     unsafe { syscall(ARCH_PRCTL, [ARCH_SET_FS, pointer as usize, 0, 0, 0, 0]) }.map(drop)
+}
+
+/// Sets the GS base of this thread.
+///
+/// # Safety
+///
+/// `pointer` is the address of a [`Cpu`](crate::cpu::Cpu) that no other thread has.
+pub(super) unsafe fn set_gs(pointer: u64) -> Result<(), Errno> {
+    // SAFETY: the caller's promise.
+    unsafe { syscall(ARCH_PRCTL, [ARCH_SET_GS, pointer as usize, 0, 0, 0, 0]) }.map(drop)
+}
+
+/// `FUTEX_WAIT` and `FUTEX_WAKE`, each with `FUTEX_PRIVATE_FLAG`.
+const FUTEX_WAIT: usize = 128;
+const FUTEX_WAKE: usize = 1 | 128;
+
+/// Sleeps until `word` is woken, if it is still `expected`, or until a signal comes.
+pub(super) fn futex_wait(word: &AtomicU32, expected: u32) -> Result<(), Errno> {
+    let arguments = [word.as_ptr().expose_provenance(), FUTEX_WAIT, expected as usize, 0, 0, 0];
+    // SAFETY: the word is an aligned one.
+    unsafe { syscall(FUTEX, arguments) }.map(drop)
+}
+
+/// Lets other threads run first.
+pub(super) fn sched_yield() {
+    // SAFETY: has no precondition, and cannot fail.
+    let _ = unsafe { syscall(SCHED_YIELD, [0; 6]) };
+}
+
+/// Wakes one thread that sleeps on `word`.
+pub(super) fn futex_wake(word: &AtomicU32) {
+    let arguments = [word.as_ptr().expose_provenance(), FUTEX_WAKE, 1, 0, 0, 0];
+    // SAFETY: as above. Fails for bad addresses only.
+    let _ = unsafe { syscall(FUTEX, arguments) };
+}
+
+/// How many CPUs this process may use.
+pub(super) fn usable_cpus() -> usize {
+    let mut set = [0u64; 128];
+    let arguments = [0, size_of_val(&set), (&raw mut set).expose_provenance(), 0, 0, 0];
+    // SAFETY: the buffer has the length that is passed.
+    match unsafe { syscall(SCHED_GETAFFINITY, arguments) } {
+        Ok(_) => set.iter().map(|word| word.count_ones() as usize).sum(),
+        Err(_) => 1,
+    }
+}
+
+/// The number of this thread.
+pub(super) fn thread_id() -> usize {
+    // SAFETY: has no precondition, and cannot fail.
+    unsafe { syscall(GETTID, [0; 6]) }.unwrap_or(0)
+}
+
+/// Sends a signal to a thread of this process.
+pub(super) fn send(thread: usize, signal: i32) {
+    // SAFETY: has no precondition, and cannot fail.
+    let process = unsafe { syscall(GETPID, [0; 6]) }.unwrap_or(0);
+    // SAFETY: this process has a handler for it.
+    let _ = unsafe { syscall(TGKILL, [process, thread, signal as usize, 0, 0, 0]) };
+}
+
+/// `struct sigevent`, for `SIGEV_THREAD_ID`.
+#[repr(C)]
+struct SigEvent {
+    value: u64,
+    signal: i32,
+    notify: i32,
+    thread: i32,
+    free: [i32; 11],
+}
+
+const_assert_eq!(size_of::<SigEvent>(), 64);
+
+/// Sends `signal` to this thread, again and again.
+pub(super) fn start_timer(signal: i32, nanoseconds: u64) -> Result<(), Errno> {
+    const CLOCK_MONOTONIC: usize = 1;
+    const SIGEV_THREAD_ID: i32 = 4;
+    let thread = thread_id() as i32;
+    let event = SigEvent { value: 0, signal, notify: SIGEV_THREAD_ID, thread, free: [0; 11] };
+    let mut timer = 0i32;
+    let places = [(&raw const event).expose_provenance(), (&raw mut timer).expose_provenance()];
+    // SAFETY: the structures are those of this call.
+    unsafe { syscall(TIMER_CREATE, [CLOCK_MONOTONIC, places[0], places[1], 0, 0, 0]) }?;
+    // Interval and first expiry, in seconds and nanoseconds.
+    let spec = [0, nanoseconds, 0, nanoseconds];
+    let place = (&raw const spec).expose_provenance();
+    // SAFETY: as above.
+    unsafe { syscall(TIMER_SETTIME, [timer as usize, 0, place, 0, 0, 0]) }.map(drop)
+}
+
+/// `CLONE_VM`, `FS`, `FILES`, `SIGHAND`, `THREAD`, `SYSVSEM`.
+const THREAD: usize = 0x100 | 0x200 | 0x400 | 0x800 | 0x1_0000 | 0x4_0000;
+
+/// Starts a thread in `entry`, on the stack that ends at `top`.
+///
+/// # Safety
+///
+/// The stack is mapped, writable, `top` a multiple of 16, and the stack is the thread's forever.
+pub(super) unsafe fn start_thread(
+    top: u64,
+    argument: usize,
+    entry: extern "C" fn(usize) -> !,
+) -> Result<(), Errno> {
+    let result: usize;
+    // SAFETY:
+    // 1. The new thread has registers as this one, but its own stack; it calls `entry` and uses
+    //    nothing of this frame.
+    // 2. For this thread it is a system call as any other.
+    unsafe {
+        asm!(
+            "syscall",
+            "test rax, rax",
+            "jz {begin}",
+            inlateout("rax") CLONE => result,
+            in("rdi") THREAD,
+            in("rsi") top,
+            in("rdx") 0,
+            in("r10") 0,
+            in("r8") 0,
+            in("r12") argument,
+            in("r13") entry,
+            begin = sym begin_thread,
+            lateout("rcx") _,
+            lateout("r11") _,
+        );
+    }
+    let errno = result.wrapping_neg();
+    if (1..=MAX_ERRNO).contains(&errno) { Err(Errno(errno as i32)) } else { Ok(()) }
+}
+
+/// The outermost frame of a thread: where a walk ends.
+#[unsafe(naked)]
+unsafe extern "C" fn begin_thread() -> ! {
+    naked_asm!(
+        ".cfi_startproc",
+        ".cfi_undefined rip",
+        "xor ebp, ebp",
+        "mov rdi, r12",
+        "call r13",
+        "ud2",
+        ".cfi_endproc",
+    )
 }
 
 /// Installs a signal handler.

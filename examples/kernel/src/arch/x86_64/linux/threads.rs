@@ -1,0 +1,83 @@
+//! Threads of the process, each of them a CPU to the scheduler.
+//!
+//! ```text
+//!   clone ─► thread: GS base ─► its block; signal stack; timer ─► idle loop ─► tasks
+//!                                                        signal every 2 ms ─► preempt
+//! ```
+//!
+//! FS belongs to the tasks. The system may run several of these threads on one real CPU; nothing
+//! relies on that they all run at once.
+
+use core::sync::atomic::{AtomicUsize, Ordering};
+
+use super::signal::{self, CALL};
+use super::syscall::{self, Errno};
+use crate::cpu::{self, Cpu, MAX_CPUS};
+use crate::memory::Stack;
+use crate::{println, scheduler};
+
+/// Bytes of the stack of an idle loop: it also frees tasks.
+const IDLE_STACK: usize = 32 * 1024;
+
+/// Nanoseconds between two ticks.
+const TICK: u64 = 2_000_000;
+
+/// The system's number of each thread.
+static IDS: [AtomicUsize; MAX_CPUS] = [const { AtomicUsize::new(0) }; MAX_CPUS];
+
+/// Makes `cpu` the block of this thread.
+pub(super) fn set_block(cpu: &'static Cpu) {
+    let address = core::ptr::from_ref(cpu).expose_provenance() as u64;
+    // SAFETY: each thread has a block of its own.
+    if let Err(Errno(errno)) = unsafe { syscall::set_gs(address) } {
+        panic!("the block of a CPU cannot be set, errno {errno}");
+    }
+}
+
+/// Starts this thread's ticks and the other threads: `count` in all, or as many as the process may
+/// use CPUs.
+pub(super) fn start(count: Option<usize>) {
+    IDS[0].store(syscall::thread_id(), Ordering::Release);
+    start_ticks();
+    for index in 1..count.unwrap_or_else(syscall::usable_cpus).min(MAX_CPUS) {
+        let stack = match Stack::new(IDLE_STACK) {
+            Ok(stack) => stack,
+            Err(error) => return println!("unspool-kernel: no stack for CPU {index}: {error}"),
+        };
+        let cpu = Cpu::prepare(index);
+        cpu.set_idle_stack(&stack.range());
+        // SAFETY: the stack is new, and kept forever.
+        if let Err(Errno(errno)) = unsafe { syscall::start_thread(stack.range().end, index, enter) }
+        {
+            return println!("unspool-kernel: CPU {index} does not start: clone, errno {errno}");
+        }
+        core::mem::forget(stack);
+        while !cpu.is_online() {
+            core::hint::spin_loop();
+        }
+    }
+}
+
+/// The first code of another thread: on the stack of its idle loop.
+extern "C" fn enter(index: usize) -> ! {
+    let cpu = cpu::get(index);
+    set_block(cpu);
+    if let Err(Errno(errno)) = signal::use_stack(index) {
+        panic!("thread {index} has no signal stack, errno {errno}");
+    }
+    IDS[index].store(syscall::thread_id(), Ordering::Release);
+    cpu.enter();
+    start_ticks();
+    scheduler::idle()
+}
+
+fn start_ticks() {
+    if let Err(Errno(errno)) = syscall::start_timer(CALL, TICK) {
+        println!("unspool-kernel: no ticks on CPU {}: timer, errno {errno}", cpu::current());
+    }
+}
+
+/// Interrupts a thread.
+pub(super) fn interrupt(cpu: usize) {
+    syscall::send(IDS[cpu].load(Ordering::Acquire), CALL);
+}

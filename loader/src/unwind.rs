@@ -1,0 +1,104 @@
+//! An object's unwind tables, from sealed bytes to the unwinder's list of modules.
+//!
+//! ```text
+//!   .eh_frame (sealed) ──► for_each_entry ──► Index, sorted ──► register ──► found by any raise
+//!                                                                  │ drop
+//!                                                                  └─────► not found any more
+//! ```
+//!
+//! Promise: whatever the unwinder finds, stays until it is no longer found.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::ops::Range;
+use core::ptr::NonNull;
+
+use unspool_unwind::{FdeEntry, FdeIndex, Module, Registration, Section as Bytes};
+
+use crate::error::LoadError;
+use crate::memory::Sealed;
+use crate::placement::Layout;
+
+/// An object's unwind tables while they are registered.
+pub(crate) struct Unwind {
+    // Dropped before the index that it refers to.
+    _registration: Registration<'static>,
+    _index: Index,
+}
+
+/// A sorted table of an object's FDEs. Not a `Box`, whose moves would claim that nobody else reads
+/// what is in it.
+struct Index(NonNull<[FdeEntry]>);
+
+// SAFETY: the entries are numbers that nobody changes.
+unsafe impl Send for Index {}
+// SAFETY: as above.
+unsafe impl Sync for Index {}
+
+impl Drop for Index {
+    fn drop(&mut self) {
+        // SAFETY: `new` took it from a box, and it is given back once.
+        drop(unsafe { Box::from_raw(self.0.as_ptr()) });
+    }
+}
+
+impl Index {
+    fn new(entries: Box<[FdeEntry]>) -> Self {
+        Self(NonNull::from(Box::leak(entries)))
+    }
+
+    /// # Safety
+    ///
+    /// The slice must not be used after this value is dropped.
+    unsafe fn entries(&self) -> &'static [FdeEntry] {
+        // SAFETY: leaked by `new` and freed by `drop`, before which the caller stops using it;
+        // never written to.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+impl Unwind {
+    /// Indexes and registers the unwind tables of a sealed object, if it has code and tables.
+    ///
+    /// # Safety
+    ///
+    /// The result must be dropped before `memory`.
+    pub unsafe fn register(
+        layout: &Layout,
+        memory: &Sealed<'_>,
+    ) -> Result<Option<Self>, LoadError> {
+        if layout.text.is_empty() || layout.eh_frame.is_empty() {
+            return Ok(None);
+        }
+        // SAFETY:
+        // 1. Layouts put these ranges into their read-only part.
+        // 2. The caller drops the registration, the only holder of the slices, before `memory`.
+        let bytes =
+            |range: &Range<usize>| Bytes::in_memory(unsafe { memory.read_only(range.clone()) });
+        let base = memory.address();
+        let text = base + layout.text.start as u64..base + layout.text.end as u64;
+        let module =
+            Module::new(text, bytes(&layout.eh_frame)).with_lsda(bytes(&layout.except_table));
+        let index = Index::new(sorted_entries(&module)?);
+        // SAFETY: the registration, the only holder of the slice, is dropped before the index
+        // (order of the fields; if there is none, it is never used).
+        let entries = unsafe { index.entries() };
+        let module = module.with_index(FdeIndex::Sorted(entries));
+        // SAFETY:
+        // 1. The tables are sealed; they and the index outlive the registration (above).
+        // 2. Whether they describe the code matters once the code runs: whoever calls into an
+        //    object (which takes `unsafe`) vouches for what was loaded.
+        let registration = unsafe { unspool_unwind::register(module) }?;
+        Ok(Some(Self { _registration: registration, _index: index }))
+    }
+}
+
+fn sorted_entries(module: &Module<'_>) -> Result<Box<[FdeEntry]>, LoadError> {
+    let mut entries = Vec::new();
+    let read = module.for_each_entry(|entry| entries.push(entry));
+    if read.is_err() {
+        return Err(LoadError::BadUnwindEntry { after: entries.len() });
+    }
+    entries.sort_unstable();
+    Ok(entries.into_boxed_slice())
+}

@@ -1,0 +1,132 @@
+//! Modules come and go while tasks do, on all CPUs.
+//!
+//! ```text
+//!   this task:   load ─ use ─ let a new task use it ─ unload        10,000 times
+//!   four others: spawn ─ use thread-locals ─ join                   as long as that lasts
+//! ```
+//!
+//! At the end every number is where it was at the start.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::cell::Cell;
+use core::mem::transmute;
+use core::ptr::with_exposed_provenance;
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use unspool::loader::UnloadError;
+use unspool::thread_local;
+use unspool_kernel::platform::tls_registry;
+use unspool_kernel::walk::AllStacks;
+use unspool_kernel::{loader, task};
+
+use crate::support::module;
+
+crate::tests![ten_thousand_modules_come_and_go_while_tasks_do_and_nothing_leaks];
+
+const ROUNDS: u32 = 10_000;
+/// Every so many rounds another task uses the object, too.
+const SHARED: u32 = 16;
+
+thread_local! {
+    static COUNT: Cell<u32> = Cell::new(1);
+}
+
+/// What must be as it was.
+#[derive(PartialEq, Eq, Debug)]
+struct Numbers {
+    areas: usize,
+    surplus: usize,
+    modules: usize,
+    bytes: u64,
+    heap: usize,
+}
+
+fn numbers() -> Numbers {
+    // A registry keeps a few areas for the next tasks.
+    tls_registry().trim();
+    Numbers {
+        areas: tls_registry().live_areas(),
+        surplus: tls_registry().surplus_free(),
+        modules: unspool::unwind::global().len(),
+        bytes: unspool_kernel::memory::object_bytes(),
+        heap: unspool_kernel::heap::used(),
+    }
+}
+
+/// Waits until the numbers are `expected`: tasks that have ended are freed by whoever runs next.
+fn settle(expected: &Numbers) {
+    for _ in 0..10_000 {
+        if numbers() == *expected {
+            return;
+        }
+        task::yield_now();
+    }
+    assert_eq!(numbers(), *expected);
+}
+
+fn spawn_and_join(stop: &AtomicBool, rounds: &AtomicU32) {
+    while !stop.load(Ordering::Relaxed) {
+        let value = task::spawn("short", || {
+            COUNT.set(COUNT.get() + 1);
+            task::yield_now();
+            COUNT.get()
+        });
+        assert_eq!(value.join().unwrap(), 2);
+        rounds.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Loads the object, uses it in this task and maybe in another one, and unloads it.
+fn round(number: u32, file: &[u8]) {
+    let object = loader().load("churn.o", file).unwrap();
+    let address = object.symbol("access_shared").expect("access.c has it");
+    // SAFETY: that function of `tests/objects/models/access.c`, with its type.
+    let shared = unsafe {
+        transmute::<*const (), extern "C" fn(i32) -> i32>(with_exposed_provenance(address as usize))
+    };
+    assert_eq!(shared(1), 41, "a fresh block in round {number}");
+    if number.is_multiple_of(SHARED) {
+        assert_eq!(task::spawn("shares", move || shared(2)).join().unwrap(), 42);
+    }
+    assert_eq!(shared(1), 42);
+    // A task that was interrupted while it only looked is no reason to stay.
+    for _ in 0..1000 {
+        match loader().unload(&object, &AllStacks) {
+            Ok(()) => return,
+            Err(UnloadError::OnStack | UnloadError::ExceptionInFlight) => task::yield_now(),
+            Err(error) => panic!("round {number}: {error}"),
+        }
+    }
+    panic!("round {number}: never unloaded");
+}
+
+/// Loads and unloads so many times, while four tasks spawn others.
+fn churn(rounds: u32, files: &[&[u8]]) {
+    let (stop, spawned) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
+    let spawners: Vec<_> = (0..4)
+        .map(|_| {
+            let (stop, spawned) = (Arc::clone(&stop), Arc::clone(&spawned));
+            task::spawn("spawner", move || spawn_and_join(&stop, &spawned))
+        })
+        .collect();
+    for number in 0..rounds {
+        round(number, files[number as usize % files.len()]);
+        task::yield_now();
+    }
+    stop.store(true, Ordering::Relaxed);
+    for spawner in spawners {
+        spawner.join().unwrap();
+    }
+    assert!(spawned.load(Ordering::Relaxed) > rounds / 100);
+}
+
+fn ten_thousand_modules_come_and_go_while_tasks_do_and_nothing_leaks() {
+    let files = ["access.gcc-gd-O2.o", "access.gcc-ie-O2.o", "access.rustc-ld-O2.o"].map(module);
+    // Whatever grows on first use has grown after this.
+    churn(ROUNDS / 50, &files);
+    task::yield_now();
+    let before = numbers();
+    churn(ROUNDS, &files);
+    settle(&before);
+}

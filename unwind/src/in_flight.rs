@@ -1,0 +1,187 @@
+//! Knows which modules the exceptions in flight lead through.
+//!
+//! ```text
+//!   phase 1 ends ──► place: exception │ path (a bit for each module) │ cleanup ──► phase 2
+//!                      ▲                                                            │
+//!                      └──────────────── taken off when the handler is entered ◄────┘
+//! ```
+//!
+//! Frames that phase 2 has unwound are on no stack any more, but the exception may still need
+//! their module. Bits may collide, so an answer may be yes where it should be no; never the other
+//! way. Nothing is locked; when all places are taken, the answer is yes for every module.
+#![forbid(unsafe_code)]
+
+use core::ops::Range;
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use crate::exception::Exception;
+use crate::module::Module;
+
+/// How many exceptions can be told apart: a few for each CPU.
+const PLACES: usize = 32;
+
+/// The modules that an exception leads through, as a set that may have more in it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Path(u64);
+
+impl Path {
+    /// Every module there may be.
+    const ALL: u64 = u64::MAX;
+
+    /// Adds the module of a frame.
+    pub(crate) fn add(&mut self, module: &Module<'_>) {
+        self.0 |= Self::bit(module.text.0);
+    }
+
+    fn bit(start: u64) -> u64 {
+        // Fibonacci hashing: modules start at pages, often one after the other.
+        1 << ((start >> 12).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58)
+    }
+}
+
+/// One exception in flight. Alone in its cache line: CPUs that raise at the same time do not
+/// disturb each other.
+#[repr(align(64))]
+struct Place {
+    /// The exception's address; 0 if the place is free.
+    exception: AtomicUsize,
+    /// While the place is free, and until it is known: every module.
+    path: AtomicU64,
+    cleanup: AtomicU64,
+}
+
+impl Place {
+    const fn new() -> Self {
+        Self {
+            exception: AtomicUsize::new(0),
+            path: AtomicU64::new(Path::ALL),
+            cleanup: AtomicU64::new(0),
+        }
+    }
+}
+
+/// Exceptions in flight.
+pub(crate) struct InFlight {
+    places: [Place; PLACES],
+    /// Those that found no place.
+    others: AtomicUsize,
+}
+
+impl InFlight {
+    pub(crate) const fn new() -> Self {
+        Self { places: [const { Place::new() }; PLACES], others: AtomicUsize::new(0) }
+    }
+
+    /// All places, beginning where this exception is most likely to be.
+    fn places(&self, exception: usize) -> impl Iterator<Item = &Place> {
+        let (before, from) = self.places.split_at((exception >> 6) % PLACES);
+        from.iter().chain(before)
+    }
+
+    /// Phase 2 begins; all frames are still there.
+    pub(crate) fn begin(&self, exception: *mut Exception, path: Path, cleanup: u64) {
+        let address = exception.addr();
+        let free = |place: &&Place| {
+            let exchange =
+                place.exception.compare_exchange(0, address, Ordering::Acquire, Ordering::Relaxed);
+            exchange.is_ok()
+        };
+        match self.places(address).find(free) {
+            Some(place) => {
+                place.cleanup.store(cleanup, Ordering::Relaxed);
+                place.path.store(path.0, Ordering::Release);
+            }
+            None => _ = self.others.fetch_add(1, Ordering::Relaxed),
+        }
+    }
+
+    /// The exception has arrived, or got lost.
+    pub(crate) fn end(&self, exception: *mut Exception) {
+        let address = exception.addr();
+        let mine = |place: &&Place| place.exception.load(Ordering::Relaxed) == address;
+        match self.places(address).find(mine) {
+            Some(place) => {
+                place.path.store(Path::ALL, Ordering::Relaxed);
+                place.cleanup.store(0, Ordering::Relaxed);
+                place.exception.store(0, Ordering::Release);
+            }
+            None => _ = self.others.fetch_sub(1, Ordering::Relaxed),
+        }
+    }
+
+    /// See [`in_flight_in`].
+    pub(crate) fn any_in(&self, text: &Range<u64>) -> bool {
+        self.others.load(Ordering::Acquire) != 0
+            || self.places.iter().any(|place| {
+                place.exception.load(Ordering::Acquire) != 0
+                    && (place.path.load(Ordering::Acquire) & Path::bit(text.start) != 0
+                        || text.contains(&place.cleanup.load(Ordering::Relaxed)))
+            })
+    }
+}
+
+/// The exceptions that [`raise`](crate::raise) is delivering.
+pub(crate) static IN_FLIGHT: InFlight = InFlight::new();
+
+/// Whether an exception may be in flight, of any task, that had or has frames of the registered
+/// module with this text on its way, or whose cleanup function lies in it.
+///
+/// In flight is what has been raised, found a handler, and not entered it yet. An exception that
+/// is thrown while this is asked is found if a frame of the module was already gone from its
+/// stack before. One whose task never gets to the handler stays in flight. Takes no lock.
+pub fn in_flight_in(text: Range<u64>) -> bool {
+    IN_FLIGHT.any_in(&text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::module::Section;
+    use core::ptr::without_provenance_mut;
+
+    const TEXT: Range<u64> = 0x5000..0x7000;
+
+    fn through(text: Range<u64>) -> Path {
+        let mut path = Path::default();
+        path.add(&Module::new(text, Section::EMPTY));
+        path
+    }
+
+    #[test]
+    fn an_exception_counts_for_the_modules_on_its_way_until_it_arrives() {
+        let (flying, exception) = (InFlight::new(), without_provenance_mut(0x1000));
+        assert!(!flying.any_in(&TEXT));
+        flying.begin(exception, through(TEXT), 0);
+        assert!(flying.any_in(&TEXT));
+        assert!(!flying.any_in(&(0x8000..0x9000)));
+        flying.end(exception);
+        assert!(!flying.any_in(&TEXT));
+    }
+
+    #[test]
+    fn an_exception_counts_for_the_module_that_frees_it() {
+        let (flying, exception) = (InFlight::new(), without_provenance_mut(0x1000));
+        flying.begin(exception, Path::default(), TEXT.end - 1);
+        assert!(flying.any_in(&TEXT));
+        assert!(!flying.any_in(&(TEXT.end..TEXT.end + 1)));
+        flying.end(exception);
+        assert!(!flying.any_in(&TEXT));
+    }
+
+    #[test]
+    fn more_exceptions_than_places_count_for_every_module() {
+        let flying = InFlight::new();
+        let exceptions: Vec<_> =
+            (1..=PLACES + 2).map(|n| without_provenance_mut(n * 0x40)).collect();
+        for &exception in &exceptions {
+            flying.begin(exception, Path::default(), 0);
+        }
+        assert!(flying.any_in(&TEXT));
+        for &exception in &exceptions {
+            flying.end(exception);
+        }
+        assert!(!flying.any_in(&TEXT));
+        flying.begin(exceptions[0], Path::default(), 0);
+        assert!(!flying.any_in(&TEXT));
+    }
+}
