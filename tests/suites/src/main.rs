@@ -16,6 +16,7 @@ extern crate alloc;
 
 mod deaths;
 mod faults;
+mod hooks;
 mod loading;
 mod panics;
 mod random;
@@ -48,6 +49,7 @@ const SUITES: &[(&str, &[Test])] = &[
     ("tls", tls::TESTS),
     ("thread_locals", thread_locals::TESTS),
     ("panics", panics::TESTS),
+    ("hooks", hooks::TESTS),
     ("random", random::TESTS),
     ("traces", traces::TESTS),
     ("faults", faults::TESTS),
