@@ -44,6 +44,31 @@ pub struct Rule {
 static_assertions::const_assert_eq!(size_of::<Rule>(), 16);
 
 impl Rule {
+    /// The frame is the outermost.
+    pub(crate) const END_OF_STACK: Self =
+        Self { cfa_offset: 0, args_size: 0, bits: END, saved: [0; SAVED.len()], free: 0 };
+
+    /// The rule as two words.
+    pub(crate) fn to_words(self) -> [u64; 2] {
+        let [a, b, c, d, e, f] = self.saved;
+        [
+            u64::from(self.cfa_offset as u32) | u64::from(self.args_size) << 32,
+            u64::from_le_bytes([self.bits, a, b, c, d, e, f, self.free]),
+        ]
+    }
+
+    /// The rule that [`to_words`](Self::to_words) gave.
+    pub(crate) fn from_words([first, second]: [u64; 2]) -> Self {
+        let [bits, a, b, c, d, e, f, free] = second.to_le_bytes();
+        Self {
+            cfa_offset: first as u32 as i32,
+            args_size: (first >> 32) as u32,
+            bits,
+            saved: [a, b, c, d, e, f],
+            free,
+        }
+    }
+
     /// The rule that says the same as `row`, or `None` if the row needs DWARF.
     pub fn from_row(row: &Row) -> Option<Self> {
         let (base, cfa_offset) = match row.cfa {
@@ -162,6 +187,18 @@ mod tests {
 
     const RULE: Rule =
         Rule { cfa_offset: 24, args_size: 0, bits: 0, saved: [2, 0, 0, 0, 0, 3], free: 0 };
+
+    #[test]
+    fn a_rule_survives_as_words() {
+        let rule = Rule {
+            cfa_offset: -24,
+            args_size: 0xffff_fff0,
+            bits: BASE_RBP,
+            saved: [1, 2, 3, 4, 5, 255],
+            free: 0,
+        };
+        assert_eq!(Rule::from_words(rule.to_words()), rule);
+    }
 
     #[test]
     fn a_rule_reads_the_saved_registers_and_keeps_the_others() {

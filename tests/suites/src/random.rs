@@ -12,6 +12,7 @@ use core::cell::{Cell, RefCell};
 use core::hint::black_box;
 
 use unspool::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use unspool::unwind::{Module, Section, register};
 
 crate::tests![ten_thousand_random_stacks_unwind_to_the_right_frame, a_throw_fits_in_two_kib];
 
@@ -204,17 +205,26 @@ fn a_throw_fits_in_two_kib() {
         let _quiet = Quiet;
         resume_unwind(payload)
     }
-    let mut most = 0;
-    for round in 0..4 {
+    let mut least = usize::MAX;
+    for round in 0..8 {
+        forget_rules();
         let payload = Box::new(round);
         paint();
         let marker = 0u8;
         let top = (&raw const marker).expose_provenance();
         let caught = catch_unwind(AssertUnwindSafe(|| throw(payload)));
-        most = most.max(used(top));
+        // An interrupt may use some of the stack, too, but not in every round.
+        least = least.min(used(top));
         assert!(caught.is_err());
     }
-    unspool_kernel::println!("a throw and its catch used {most} bytes of stack");
-    assert!(most <= 2048, "{most} bytes");
-    assert!(most > 256, "{most} bytes is too little to be true");
+    unspool_kernel::println!("a throw and its catch used {least} bytes of stack");
+    assert!(least <= 2048, "{least} bytes");
+    assert!(least > 256, "{least} bytes is too little to be true");
+}
+
+/// Makes the next throw read the tables again, which takes more stack than remembering.
+fn forget_rules() {
+    let nothing = Module::new(1..2, Section::EMPTY);
+    // SAFETY: no code is there, and no tables.
+    drop(unsafe { register(nothing) }.expect("room for a module"));
 }
