@@ -91,17 +91,36 @@ impl Cache {
     /// What is known of `address` in this generation.
     #[inline]
     pub(crate) fn recall(&self, address: u64, generation: u32) -> Option<Known> {
+        self.read(address, generation, |word| {
+            decode(&core::array::from_fn(|n| if n == 0 { address } else { word(n) }))
+        })
+    }
+
+    /// The rule for `address` and whether it is that of a signal frame: all that a walk needs.
+    #[inline]
+    pub(crate) fn recall_rule(&self, address: u64, generation: u32) -> Option<(Rule, bool)> {
+        self.read(address, generation, |word| {
+            (Rule::from_words([word(1), word(2)]), word(WORDS - 1) & SIGNAL_FRAME != 0)
+        })
+    }
+
+    #[inline(always)]
+    fn read<T>(
+        &self,
+        address: u64,
+        generation: u32,
+        read: impl FnOnce(&dyn Fn(usize) -> u64) -> T,
+    ) -> Option<T> {
         let entry = self.entry(address);
         let head = entry.head.load(Ordering::Acquire);
-        let whole = head & 1 == 0 && (head >> 32) as u32 == generation;
-        if !whole || entry.words[0].load(Ordering::Relaxed) != address {
+        let word = |n: usize| entry.words[n].load(Ordering::Relaxed);
+        if head & 1 != 0 || (head >> 32) as u32 != generation || word(0) != address {
             return None;
         }
-        let words: [u64; WORDS] =
-            core::array::from_fn(|word| entry.words[word].load(Ordering::Relaxed));
+        let value = read(&word);
         // Loads before the fence belong to the head that was read, if it is still there after.
         fence(Ordering::Acquire);
-        (entry.head.load(Ordering::Relaxed) == head && words[0] == address).then(|| decode(&words))
+        (entry.head.load(Ordering::Relaxed) == head).then_some(value)
     }
 
     /// Remembers `address`, unless its entry is being written.

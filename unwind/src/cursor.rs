@@ -93,11 +93,12 @@ impl<'m, S: ReadStack, M: FindModule> Cursor<'m, S, M> {
     ///
     /// # Errors
     ///
-    /// Says why the caller cannot be found; the cursor stays where it is.
+    /// Says why the caller cannot be found; the cursor is of no more use then, but for its
+    /// [`pc`](Self::pc).
     #[inline]
     pub fn step(&mut self) -> Result<Step, UnwindError> {
-        match self.modules.recall(self.pc.lookup()) {
-            Some(known) => self.leave_by(&known.rule, known.signal_frame),
+        match self.modules.recall_rule(self.pc.lookup()) {
+            Some((rule, signal_frame)) => self.leave_by(&rule, signal_frame),
             None => self.step_by_tables(),
         }
     }

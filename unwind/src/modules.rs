@@ -16,6 +16,7 @@ use crate::cache::{Cache, Known};
 use crate::error::RegisterError;
 use crate::fde::FdeEntry;
 use crate::module::{FdeIndex, Module, Section};
+use crate::rule::Rule;
 
 /// Answers which module a program counter belongs to.
 pub trait FindModule {
@@ -26,6 +27,12 @@ pub trait FindModule {
     fn recall(&self, address: u64) -> Option<Known> {
         let _ = address;
         None
+    }
+
+    /// The rule of [`recall`](Self::recall), and whether it is that of a signal frame.
+    #[inline]
+    fn recall_rule(&self, address: u64) -> Option<(Rule, bool)> {
+        self.recall(address).map(|known| (known.rule, known.signal_frame))
     }
 
     /// Changes whenever what is known of addresses may have changed.
@@ -220,6 +227,11 @@ impl FindModule for Modules {
     #[inline]
     fn recall(&self, address: u64) -> Option<Known> {
         self.cache.recall(address, self.generation())
+    }
+
+    #[inline]
+    fn recall_rule(&self, address: u64) -> Option<(Rule, bool)> {
+        self.cache.recall_rule(address, self.generation())
     }
 
     #[inline]
