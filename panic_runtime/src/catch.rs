@@ -12,11 +12,11 @@ use core::panic::{AssertUnwindSafe, Location, UnwindSafe};
 use core::ptr::null_mut;
 
 use alloc::boxed::Box;
-use alloc::string::String;
 use unspool_stack_trace::end_short;
 use unspool_unwind::{Exception, catch};
 
-use crate::handler::{fatal, report};
+use crate::handler::{begin, default_report, fatal, report};
+use crate::hook::{self, PanicHookInfo, as_str};
 use crate::payload::{self, Cause, Payload};
 use crate::platform::platform;
 
@@ -105,20 +105,18 @@ pub fn panic_any<M: 'static + Any + Send>(message: M) -> ! {
 
 #[inline(never)]
 fn begin_any(payload: Payload, location: &Location<'_>) -> ! {
-    platform().state().begin();
-    report(Some(location), format_args!("{}", as_str(&*payload)));
-    raise(payload)
-}
-
-/// What std prints of a payload.
-fn as_str(payload: &(dyn Any + Send)) -> &str {
-    if let Some(literal) = payload.downcast_ref::<&'static str>() {
-        literal
-    } else if let Some(text) = payload.downcast_ref::<String>() {
-        text
-    } else {
-        "Box<dyn Any>"
+    let text = as_str(&*payload).unwrap_or("Box<dyn Any>");
+    begin(Some(location), format_args!("{text}"));
+    match hook::current() {
+        Some(hook) => {
+            let info = PanicHookInfo::new(&*payload, location, true);
+            report(Some(location), Some(text), || hook(&info));
+        }
+        None => report(Some(location), Some(text), || {
+            default_report(Some(location), format_args!("{text}"));
+        }),
     }
+    raise(payload)
 }
 
 /// Runs `body`; if a panic leaves it, says so in std's form of a fatal error, and halts:
@@ -158,15 +156,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn payloads_print_as_in_std() {
-        assert_eq!(as_str(&"literal"), "literal");
-        assert_eq!(as_str(&String::from("text")), "text");
-        assert_eq!(as_str(&7u8), "Box<dyn Any>");
-    }
-
-    #[test]
     fn a_body_that_returns_gives_its_result() {
-        let text = String::from("moved in");
+        let text = alloc::string::String::from("moved in");
         assert_eq!(catch_unwind(move || text.len()).unwrap(), 8);
     }
 }

@@ -13,6 +13,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use unspool_stack_trace::{Style, end_short};
 
 use crate::catch;
+use crate::hook::{self, PanicHookInfo};
 use crate::payload;
 use crate::platform::{Console, StackTrace, platform, print_trace, trace};
 
@@ -25,23 +26,33 @@ pub(crate) fn fatal(reason: fmt::Arguments<'_>) -> ! {
 
 static FIRST: AtomicBool = AtomicBool::new(true);
 
-/// Reports a panic: the default hook of std. A panic while reporting one ends the program.
+/// What std's default hook writes.
 #[inline(never)]
-pub(crate) fn report(location: Option<&Location<'_>>, message: fmt::Arguments<'_>) {
-    let trace = trace();
-    let reported = platform().state().report(|| {
-        // The console cannot fail.
-        let _ = match location {
-            Some(at) => {
-                writeln!(Console, "\nthread {} panicked at {at}:\n{message}", platform().task())
-            }
-            None => writeln!(Console, "\nthread {} panicked:\n{message}", platform().task()),
-        };
-        report_trace(trace);
-    });
-    if !reported {
-        cut_short(location, message);
+pub(crate) fn default_report(location: Option<&Location<'_>>, message: fmt::Arguments<'_>) {
+    let task = platform().task();
+    // The console cannot fail.
+    let _ = match location {
+        Some(at) => writeln!(Console, "\nthread {task} panicked at {at}:\n{message}"),
+        None => writeln!(Console, "\nthread {task} panicked:\n{message}"),
+    };
+    report_trace(trace());
+}
+
+/// Runs what a panic begins with. A panic while another is being reported ends the program; the
+/// message of that one is shown only if it is a literal: printing may be what panics.
+pub(crate) fn report(
+    location: Option<&Location<'_>>,
+    literal: Option<&str>,
+    report: impl FnOnce(),
+) {
+    if platform().state().report(report) {
+        return;
     }
+    if let Some(at) = location {
+        let _ = writeln!(Console, "panicked at {at}:\n{}", literal.unwrap_or_default());
+    }
+    let _ = Console.write_str("thread panicked while processing panic. aborting.\n");
+    platform().halt()
 }
 
 /// The trace of a report, in the platform's style.
@@ -55,13 +66,15 @@ pub(crate) fn report_trace(trace: StackTrace) {
     }
 }
 
-/// The hook, the console or the trace printer panicked.
-fn cut_short(location: Option<&Location<'_>>, message: fmt::Arguments<'_>) -> ! {
-    if let Some(at) = location {
-        let _ = write!(Console, "panicked at {at}:\n{message}\n");
+/// Counts a panic that begins; ends the program if panics are to do that.
+pub(crate) fn begin(location: Option<&Location<'_>>, message: fmt::Arguments<'_>) {
+    platform().state().begin();
+    if hook::must_abort() {
+        if let Some(at) = location {
+            let _ = writeln!(Console, "aborting due to panic at {at}:\n{message}");
+        }
+        platform().halt();
     }
-    let _ = Console.write_str("thread panicked while processing panic. aborting.\n");
-    platform().halt()
 }
 
 /// What a panic handler does: reports, traces, raises.
@@ -71,13 +84,28 @@ fn cut_short(location: Option<&Location<'_>>, message: fmt::Arguments<'_>) -> ! 
 #[inline(always)]
 pub fn begin_panic(info: &PanicInfo<'_>) -> ! {
     end_short(|| {
-        platform().state().begin();
-        report(info.location(), format_args!("{}", info.message()));
+        let (location, message) = (info.location(), info.message());
+        begin(location, format_args!("{message}"));
+        let payload = match (hook::current(), location) {
+            // The payload is made first, because the hook is told; the default report needs no
+            // memory, so it comes before anything that does.
+            (Some(hook), Some(at)) => {
+                let payload = payload::of_message(&message);
+                let info = PanicHookInfo::new(&*payload, at, can_unwind(info));
+                report(location, message.as_str(), || hook(&info));
+                payload
+            }
+            _ => {
+                let text = format_args!("{message}");
+                report(location, message.as_str(), || default_report(location, text));
+                payload::of_message(&message)
+            }
+        };
         if !can_unwind(info) {
             let _ = Console.write_str("thread caused non-unwinding panic. aborting.\n");
             platform().halt();
         }
-        catch::raise(payload::of_message(&info.message()))
+        catch::raise(payload)
     })
 }
 

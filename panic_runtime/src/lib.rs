@@ -25,6 +25,7 @@ extern crate alloc;
 mod catch;
 mod fault;
 mod handler;
+mod hook;
 mod lsda;
 mod payload;
 mod personality;
@@ -36,6 +37,7 @@ pub use core::panic::{AssertUnwindSafe, Location, PanicInfo, RefUnwindSafe, Unwi
 pub use catch::{abort_on_unwind, catch_unwind, panic_any, resume_unwind};
 pub use fault::unwind_fault;
 pub use handler::begin_panic;
+pub use hook::{PanicHookInfo, always_abort, set_hook, take_hook, update_hook};
 pub use payload::MessageLost;
 pub use personality::rust_eh_personality;
 pub use platform::{Platform, StackTrace, TaskName, backtrace, platform, set_platform, trace};

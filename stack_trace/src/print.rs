@@ -167,3 +167,77 @@ impl<'o, 's> Printer<'o, 's> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use unspool_unwind::Pc;
+
+    use super::*;
+    use crate::symbolize::Symbol;
+
+    /// A function every 0x10 bytes from 0x10 on.
+    struct Names(&'static [&'static str]);
+
+    impl Symbolize for Names {
+        fn symbolize(&self, address: u64) -> Option<Symbol<'_>> {
+            let name = self.0.get((address / 0x10) as usize - 1)?;
+            Some(Symbol { name, address: address & !0xf, size: 0x10 })
+        }
+    }
+
+    /// What frames of all these functions, innermost first, are printed as.
+    fn printed(names: &'static [&'static str], style: Style, shown: bool) -> String {
+        let (mut out, symbols) = (String::new(), Names(names));
+        let mut printer = Printer::new(&mut out, style, &symbols);
+        printer.shown = shown;
+        for number in 1..=names.len() as u64 {
+            printer.frame(Frame { pc: Pc::Exact(number * 0x10), sp: 0 }).unwrap();
+        }
+        out
+    }
+
+    const PANIC: &[&str] = &[
+        "walk",
+        "__rust_end_short_backtrace",
+        "_ZN6kernel4work17h0123456789abcdefE",
+        "body",
+        "__rust_begin_short_backtrace",
+        "spawn",
+    ];
+
+    #[test]
+    fn the_short_style_shows_what_lies_between_the_markers() {
+        assert_eq!(printed(PANIC, Style::Short, false), "   0: kernel::work\n   1: body\n");
+    }
+
+    #[test]
+    fn the_full_style_shows_everything_with_hashes_and_addresses() {
+        let full = printed(PANIC, Style::Full, true);
+        assert_eq!(full.lines().count(), PANIC.len());
+        assert!(full.starts_with("   0:               0x10 - walk\n"), "{full}");
+        assert!(full.contains("0x30 - kernel::work::h0123456789abcdef\n"), "{full}");
+    }
+
+    #[test]
+    fn frames_left_out_between_shown_ones_are_counted() {
+        const NESTED: &[&str] =
+            &["a", "__rust_begin_short_backtrace", "x", "y", "__rust_end_short_backtrace", "b"];
+        let text = printed(NESTED, Style::Short, true);
+        assert_eq!(text, "   0: a\n      [... omitted 2 frames ...]\n   1: b\n");
+    }
+
+    #[test]
+    fn an_address_without_a_name_is_shown_as_such() {
+        struct Nobody;
+        impl Symbolize for Nobody {
+            fn symbolize(&self, _: u64) -> Option<Symbol<'_>> {
+                None
+            }
+        }
+        let mut out = String::new();
+        let mut printer = Printer::new(&mut out, Style::Short, &Nobody);
+        printer.shown = true;
+        printer.frame(Frame { pc: Pc::Return(0xabc), sp: 0 }).unwrap();
+        assert_eq!(out, "   0: 0xabc - <unknown>\n");
+    }
+}

@@ -37,7 +37,8 @@
 //! - A destructor that panics ends the program:
 //!   `fatal runtime error: thread local panicked on drop, aborting`.
 //! - No memory to register a destructor is a panic in the access that needed it, with the key
-//!   as it was before: the value was not visible yet, and the next access tries again.
+//!   as it was before: the value was not visible yet, and the next access tries again. The first
+//!   [`unspool_tls::UNALLOCATED_DESTRUCTORS`] of a task need no memory.
 //!
 //! # What the program provides
 //!

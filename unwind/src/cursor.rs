@@ -10,9 +10,11 @@
 use core::fmt;
 
 use crate::address::Pc;
+use crate::cache::{Known, Lsda};
 use crate::dwarf::Frame;
 use crate::error::UnwindError;
 use crate::fde::Function;
+use crate::in_flight::ModuleTag;
 use crate::modules::FindModule;
 use crate::registers::Registers;
 use crate::rule::Rule;
@@ -92,45 +94,96 @@ impl<'m, S: ReadStack, M: FindModule> Cursor<'m, S, M> {
     ///
     /// # Errors
     ///
-    /// Says why the caller cannot be found; the cursor stays where it is.
+    /// Says why the caller cannot be found; the cursor is of no more use then, but for its
+    /// [`pc`](Self::pc).
+    #[inline]
     pub fn step(&mut self) -> Result<Step, UnwindError> {
+        match self.modules.recall_rule(self.pc.lookup()) {
+            Some((rule, signal_frame)) => self.leave_by(&rule, signal_frame),
+            None => self.step_by_tables(),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn step_by_tables(&mut self) -> Result<Step, UnwindError> {
+        let mut known = Known::NOTHING;
+        match self.find_out(&mut known)? {
+            Exit::Rule => self.leave_by(&known.rule, known.signal_frame),
+            Exit::Dwarf => self.leave_by_dwarf(),
+        }
+    }
+
+    /// Finds out by the tables what there is to know of the frame's address, and remembers it if
+    /// that includes a rule.
+    #[inline(never)]
+    pub(crate) fn find_out(&self, known: &mut Known) -> Result<Exit, UnwindError> {
+        let address = self.pc.lookup();
+        let generation = self.modules.generation();
         let mut function = Function::UNKNOWN;
         self.find_function(&mut function)?;
-        let exit = self.exit(&function)?;
-        self.leave(&function, exit)
-    }
-
-    /// How the frame is left, whose function is `function`.
-    pub(crate) fn exit(&self, function: &Function<'_>) -> Result<Exit, UnwindError> {
-        Ok(function.rule(self.pc.lookup())?.map_or(Exit::Dwarf, Exit::Rule))
-    }
-
-    /// The CFA of the frame.
-    pub(crate) fn cfa(&self, function: &Function<'_>, exit: Exit) -> Result<u64, UnwindError> {
-        match exit {
-            Exit::Rule(rule) => Ok(rule.cfa(&self.registers)),
-            Exit::Dwarf => Frame { function, pc: self.pc, stack: &self.stack }.cfa(&self.registers),
+        known.signal_frame = function.is_signal_frame();
+        known.module = ModuleTag::of(function.module.text.0);
+        known.start = function.start();
+        known.personality = function.personality();
+        known.lsda = function.lsda_data().zip(function.lsda()).map(|(data, address)| {
+            let length = u32::try_from(data.len()).unwrap_or(u32::MAX);
+            Lsda { address, length }
+        });
+        match function.rule(address)? {
+            Some(rule) => {
+                known.rule = rule;
+                self.modules.memorize(address, generation, known);
+                Ok(Exit::Rule)
+            }
+            None => Ok(Exit::Dwarf),
         }
     }
 
-    /// Moves to the caller by what [`exit`](Self::exit) answered.
-    pub(crate) fn leave(
+    /// Moves to the caller by the frame's rule.
+    #[inline]
+    pub(crate) fn leave_by(
         &mut self,
-        function: &Function<'_>,
-        exit: Exit,
+        rule: &Rule,
+        signal_frame: bool,
     ) -> Result<Step, UnwindError> {
-        let step = match exit {
-            Exit::Rule(rule) => rule.apply(self.pc.lookup(), &mut self.registers, &self.stack)?,
-            Exit::Dwarf => {
-                Frame { function, pc: self.pc, stack: &self.stack }.leave(&mut self.registers)?
-            }
-        };
+        let step = rule.apply(self.pc.lookup(), &mut self.registers, &self.stack)?;
+        Ok(self.arrive(step, signal_frame))
+    }
+
+    /// Moves to the caller of a frame without a rule.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn leave_by_dwarf(&mut self) -> Result<Step, UnwindError> {
+        let function = self.function()?;
+        let frame = Frame { function: &function, pc: self.pc, stack: &self.stack };
+        let step = frame.leave(&mut self.registers)?;
+        Ok(self.arrive(step, function.is_signal_frame()))
+    }
+
+    /// The CFA of a frame without a rule.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn cfa_by_dwarf(&self) -> Result<u64, UnwindError> {
+        let function = self.function()?;
+        Frame { function: &function, pc: self.pc, stack: &self.stack }.cfa(&self.registers)
+    }
+
+    /// `DW_CFA_GNU_args_size` of a frame without a rule.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn args_size_by_dwarf(&self) -> Result<u32, UnwindError> {
+        Ok(self.function()?.row(self.pc.lookup())?.args_size)
+    }
+
+    #[inline]
+    fn arrive(&mut self, step: Step, signal_frame: bool) -> Step {
         let ip = self.registers.ip();
         if step == Step::End || ip == 0 {
-            return Ok(Step::End);
+            return Step::End;
         }
-        self.pc = if function.is_signal_frame() { Pc::Exact(ip) } else { Pc::Return(ip) };
-        Ok(step)
+        self.pc = if signal_frame { Pc::Exact(ip) } else { Pc::Return(ip) };
+        step
     }
 
     pub(crate) const fn registers_mut(&mut self) -> &mut Registers {
@@ -143,10 +196,10 @@ impl<'m, S: ReadStack, M: FindModule> Cursor<'m, S, M> {
 }
 
 /// How a frame is left.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
-    /// By a rule.
-    Rule(Rule),
+    /// By its rule.
+    Rule,
     /// By its row, which is read again where it is used: it is too large to keep.
     Dwarf,
 }

@@ -15,7 +15,6 @@ use core::ops::Range;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crate::exception::Exception;
-use crate::module::Module;
 
 /// How many exceptions can be told apart: a few for each CPU.
 const PLACES: usize = 32;
@@ -29,13 +28,36 @@ impl Path {
     const ALL: u64 = u64::MAX;
 
     /// Adds the module of a frame.
-    pub(crate) fn add(&mut self, module: &Module<'_>) {
-        self.0 |= Self::bit(module.text.0);
+    pub(crate) fn add(&mut self, module: ModuleTag) {
+        self.0 |= module.bit();
+    }
+}
+
+/// One of 64 numbers that a module has; others may have the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ModuleTag(u8);
+
+impl ModuleTag {
+    /// The tag of no module in particular.
+    pub(crate) const NONE: Self = Self(0);
+
+    /// The tag of the module whose text starts there.
+    pub(crate) const fn of(text_start: u64) -> Self {
+        // Fibonacci hashing: modules start at pages, often one after the other.
+        Self(((text_start >> 12).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58) as u8)
     }
 
-    fn bit(start: u64) -> u64 {
-        // Fibonacci hashing: modules start at pages, often one after the other.
-        1 << ((start >> 12).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58)
+    pub(crate) const fn number(self) -> u8 {
+        self.0
+    }
+
+    /// The tag with this number, of which the low six bits count.
+    pub(crate) const fn from_number(number: u8) -> Self {
+        Self(number & 63)
+    }
+
+    const fn bit(self) -> u64 {
+        1 << self.0
     }
 }
 
@@ -114,7 +136,7 @@ impl InFlight {
         self.others.load(Ordering::Acquire) != 0
             || self.places.iter().any(|place| {
                 place.exception.load(Ordering::Acquire) != 0
-                    && (place.path.load(Ordering::Acquire) & Path::bit(text.start) != 0
+                    && (place.path.load(Ordering::Acquire) & ModuleTag::of(text.start).bit() != 0
                         || text.contains(&place.cleanup.load(Ordering::Relaxed)))
             })
     }
@@ -136,14 +158,13 @@ pub fn in_flight_in(text: Range<u64>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::module::Section;
     use core::ptr::without_provenance_mut;
 
     const TEXT: Range<u64> = 0x5000..0x7000;
 
     fn through(text: Range<u64>) -> Path {
         let mut path = Path::default();
-        path.add(&Module::new(text, Section::EMPTY));
+        path.add(ModuleTag::of(text.start));
         path
     }
 

@@ -6,6 +6,7 @@
 //!         which       which   run     CFA = rsp|rbp + n,      │
 //!         object      func-   its     who is saved where      ├─► cursor: walk
 //!                     tion    program                         └─► raise: personality, landing pad
+//!   └─ cache: what was found before ──────────┘
 //!                                 └─ what does not fit a rule ─► dwarf (expressions, odd registers)
 //! ```
 //!
@@ -33,6 +34,7 @@
 mod abi;
 mod address;
 mod arch;
+mod cache;
 mod cfi;
 mod cursor;
 mod dwarf;
@@ -54,6 +56,7 @@ mod stack;
 
 pub use address::Pc;
 pub use arch::catch;
+pub use cache::Known;
 pub use cfi::{CfaRule, RegisterRule, Row};
 pub use cursor::{Cursor, Step};
 pub use error::{RaiseError, RegisterError, UnwindError};

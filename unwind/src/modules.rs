@@ -12,14 +12,38 @@
 
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 
+use crate::cache::{Cache, Known};
 use crate::error::RegisterError;
 use crate::fde::FdeEntry;
 use crate::module::{FdeIndex, Module, Section};
+use crate::rule::Rule;
 
 /// Answers which module a program counter belongs to.
 pub trait FindModule {
     /// The module whose text contains `address`.
     fn find(&self, address: u64) -> Option<Module<'_>>;
+
+    /// What was memorized of `address` and still holds; finders need not remember anything.
+    fn recall(&self, address: u64) -> Option<Known> {
+        let _ = address;
+        None
+    }
+
+    /// The rule of [`recall`](Self::recall), and whether it is that of a signal frame.
+    #[inline]
+    fn recall_rule(&self, address: u64) -> Option<(Rule, bool)> {
+        self.recall(address).map(|known| (known.rule, known.signal_frame))
+    }
+
+    /// Changes whenever what is known of addresses may have changed.
+    fn generation(&self) -> u32 {
+        0
+    }
+
+    /// Remembers what was found out about `address` since the generation was `generation`.
+    fn memorize(&self, address: u64, generation: u32, known: &Known) {
+        let _ = (address, generation, known);
+    }
 }
 
 /// How many modules a table holds.
@@ -97,11 +121,12 @@ impl Copy {
     }
 }
 
-/// A table of modules: 256 of them, without a heap.
+/// A table of modules, 256 of them, and what is known of their addresses; without a heap.
 pub struct Modules {
     version: AtomicU64,
     copies: [Copy; 2],
     writing: AtomicBool,
+    cache: Cache,
 }
 
 impl Modules {
@@ -111,6 +136,7 @@ impl Modules {
             version: AtomicU64::new(0),
             copies: [Copy::new(), Copy::new()],
             writing: AtomicBool::new(false),
+            cache: Cache::new(),
         }
     }
 
@@ -196,6 +222,27 @@ impl FindModule for Modules {
         // SAFETY: the words were read under one version, so they are what `register` stored for
         // one module, whose slices its caller keeps valid while it is registered.
         Some(unsafe { decode(&words) })
+    }
+
+    #[inline]
+    fn recall(&self, address: u64) -> Option<Known> {
+        self.cache.recall(address, self.generation())
+    }
+
+    #[inline]
+    fn recall_rule(&self, address: u64) -> Option<(Rule, bool)> {
+        self.cache.recall_rule(address, self.generation())
+    }
+
+    #[inline]
+    fn generation(&self) -> u32 {
+        // Entries of a generation that is long past could be taken for current ones after 2³¹
+        // changes, if nothing used their places in between.
+        self.version.load(Ordering::Acquire) as u32
+    }
+
+    fn memorize(&self, address: u64, generation: u32, known: &Known) {
+        self.cache.memorize(address, generation, known);
     }
 }
 
@@ -350,6 +397,25 @@ mod tests {
         // SAFETY: as above.
         let more = unsafe { modules.register(module(0x10)) };
         assert_eq!(more.err(), Some(RegisterError::Full { capacity: CAPACITY }));
+    }
+
+    #[test]
+    fn what_was_memorized_is_forgotten_when_a_module_comes_or_goes() {
+        let modules = Modules::new();
+        let remember = || {
+            modules.memorize(0x108, modules.generation(), &Known::NOTHING);
+            assert_eq!(modules.recall(0x108), Some(Known::NOTHING));
+        };
+        remember();
+        let stale = modules.generation();
+        // SAFETY: the module has no tables.
+        let registration = unsafe { modules.register(module(0x100)) }.unwrap();
+        assert_eq!(modules.recall(0x108), None);
+        remember();
+        drop(registration);
+        assert_eq!(modules.recall(0x108), None);
+        modules.memorize(0x108, stale, &Known::NOTHING);
+        assert_eq!(modules.recall(0x108), None, "found out before the changes");
     }
 
     #[test]

@@ -15,13 +15,13 @@ use core::sync::atomic::{AtomicPtr, Ordering};
 
 use crate::address::Pc;
 use crate::arch;
+use crate::cache::{Known, Lsda};
 use crate::cursor::{Cursor, Exit, Step};
 use crate::encoding::Pointer;
 use crate::error::{RaiseError, UnwindError};
 use crate::exception::{Actions, Exception, Personality, Reason};
-use crate::fde::Function;
 use crate::in_flight::{IN_FLIGHT, Path};
-use crate::modules::{Modules, global};
+use crate::modules::{FindModule, Modules, global};
 use crate::registers::{Register, Registers};
 use crate::stack::StackBounds;
 
@@ -33,7 +33,7 @@ type RaiseCursor = Cursor<'static, StackBounds, Modules>;
 /// One frame as a personality function sees it (`struct _Unwind_Context`).
 pub struct Context {
     cursor: RaiseCursor,
-    function: Function<'static>,
+    known: Known,
     exit: Exit,
     cfa: u64,
 }
@@ -41,33 +41,44 @@ pub struct Context {
 impl Context {
     /// The frame where a cursor with these registers stands. [`look`](Self::look) before use.
     ///
-    /// Made in place and filled in two steps that do not nest: what each needs for a moment is
-    /// off the stack before the other runs.
+    /// Made in place, and filled by functions that need their own stack only for a moment.
     #[inline(always)]
     fn new(registers: &Registers, pc: Pc, stack: StackBounds) -> Self {
         let cursor = Cursor::new(*registers, pc, stack, global());
-        Self { cursor, function: Function::UNKNOWN, exit: Exit::Dwarf, cfa: 0 }
-    }
-
-    /// Moves to the caller's frame, if there is one.
-    fn leave(&mut self) -> Result<Step, UnwindError> {
-        self.cursor.leave(&self.function, self.exit)
+        Self { cursor, known: Known::NOTHING, exit: Exit::Dwarf, cfa: 0 }
     }
 
     /// Finds out about the frame where the cursor stands.
-    #[inline(always)]
+    #[inline]
     fn look(&mut self) -> Result<(), UnwindError> {
-        self.cursor.find_function(&mut self.function)?;
-        self.exit = self.cursor.exit(&self.function)?;
-        self.cfa = self.cursor.cfa(&self.function, self.exit)?;
+        self.exit = match global().recall(self.pc().lookup()) {
+            Some(known) => {
+                self.known = known;
+                Exit::Rule
+            }
+            None => self.cursor.find_out(&mut self.known)?,
+        };
+        self.cfa = match self.exit {
+            Exit::Rule => self.known.rule.cfa(self.cursor.registers()),
+            Exit::Dwarf => self.cursor.cfa_by_dwarf()?,
+        };
         Ok(())
+    }
+
+    /// Moves to the caller's frame, if there is one.
+    #[inline]
+    fn leave(&mut self) -> Result<Step, UnwindError> {
+        match self.exit {
+            Exit::Rule => self.cursor.leave_by(&self.known.rule, self.known.signal_frame),
+            Exit::Dwarf => self.cursor.leave_by_dwarf(),
+        }
     }
 
     /// What the caller pushed for the call; gone when a landing pad runs.
     fn pushed(&self) -> Result<u64, UnwindError> {
         Ok(u64::from(match self.exit {
-            Exit::Rule(rule) => rule.args_size(),
-            Exit::Dwarf => self.function.row(self.pc().lookup())?.args_size,
+            Exit::Rule => self.known.rule.args_size(),
+            Exit::Dwarf => self.cursor.args_size_by_dwarf()?,
         }))
     }
 
@@ -83,17 +94,21 @@ impl Context {
 
     /// The first address of the frame's function.
     pub const fn region_start(&self) -> u64 {
-        self.function.start()
+        self.known.start
     }
 
     /// The function's LSDA, to the end of the module's LSDAs.
     pub fn lsda(&self) -> Option<&'static [u8]> {
-        self.function.lsda_data()
+        let Lsda { address, length } = self.known.lsda?;
+        let first = core::ptr::with_exposed_provenance(address as usize);
+        // SAFETY: the address and what the module has from there on came from a registered
+        // module, whose slices stay valid while frames of it are on a stack, as this one is.
+        Some(unsafe { core::slice::from_raw_parts(first, length as usize) })
     }
 
     /// The function's LSDA's address.
-    pub const fn lsda_address(&self) -> Option<u64> {
-        self.function.lsda()
+    pub fn lsda_address(&self) -> Option<u64> {
+        self.known.lsda.map(|lsda| lsda.address)
     }
 
     /// A register of the frame.
@@ -215,7 +230,7 @@ unsafe fn search_phase(
     let mut frame = Context::new(registers, pc, stack);
     loop {
         frame.look()?;
-        path.add(&frame.function.module);
+        path.add(frame.known.module);
         // SAFETY: handed on to the caller.
         match unsafe { ask(&mut frame, Actions::SEARCH_PHASE, exception) } {
             Reason::CONTINUE_UNWIND => {}
@@ -287,7 +302,7 @@ unsafe fn cleanup_phase(
 ///
 /// `exception` is a valid exception.
 unsafe fn ask(frame: &mut Context, actions: Actions, exception: *mut Exception) -> Reason {
-    let Some(personality) = personality(&frame.function) else {
+    let Some(personality) = personality(&frame.known) else {
         return Reason::CONTINUE_UNWIND;
     };
     // SAFETY: the exception is valid (contract).
@@ -297,8 +312,8 @@ unsafe fn ask(frame: &mut Context, actions: Actions, exception: *mut Exception) 
 }
 
 /// The personality routine of a function of a registered module.
-fn personality(function: &Function<'static>) -> Option<Personality> {
-    let address = match function.personality()? {
+fn personality(known: &Known) -> Option<Personality> {
+    let address = match known.personality? {
         Pointer::Direct(address) => address,
         Pointer::Indirect(slot) => {
             let slot = core::ptr::with_exposed_provenance::<u64>(slot as usize);

@@ -11,6 +11,8 @@
 //! function has them. Applying a rule is a handful of loads; no DWARF is looked at.
 #![forbid(unsafe_code)]
 
+use core::fmt;
+
 use crate::cfi::{CfaRule, RegisterRule, Row};
 use crate::cursor::Step;
 use crate::error::UnwindError;
@@ -31,19 +33,68 @@ const END: u8 = 2;
 
 /// The common shape of a [`Row`]: CFA = rsp or rbp + n, the return address at CFA − 8,
 /// callee-saved registers below it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+///
+/// Two words, so that a rule is loaded, compared and cached as such.
+#[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
 pub struct Rule {
-    cfa_offset: i32,
-    args_size: u32,
-    bits: u8,
-    saved: [u8; SAVED.len()],
-    free: u8,
+    /// The CFA's offset from its base in the lower half, the size of arguments in the upper one.
+    offsets: u64,
+    /// The bits in the lowest byte, then a byte for each register of [`SAVED`].
+    places: u64,
 }
 
 static_assertions::const_assert_eq!(size_of::<Rule>(), 16);
 
+impl fmt::Debug for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let base = if self.has(BASE_RBP) { "rbp" } else { "rsp" };
+        write!(f, "cfa={base}{:+}", self.cfa_offset())?;
+        for (place, register) in SAVED.into_iter().enumerate() {
+            match self.slots(place) {
+                0 => {}
+                slots => write!(f, " {register:?}=[cfa-{}]", u64::from(slots) * WORD as u64)?,
+            }
+        }
+        if self.has(END) { f.write_str(" end") } else { Ok(()) }
+    }
+}
+
 impl Rule {
+    /// The frame is the outermost.
+    pub(crate) const END_OF_STACK: Self = Self::new(END, 0, 0, [0; SAVED.len()]);
+
+    const fn new(bits: u8, cfa_offset: i32, args_size: u32, saved: [u8; SAVED.len()]) -> Self {
+        let [a, b, c, d, e, f] = saved;
+        Self {
+            offsets: cfa_offset as u32 as u64 | (args_size as u64) << 32,
+            places: u64::from_le_bytes([bits, a, b, c, d, e, f, 0]),
+        }
+    }
+
+    /// The rule as two words.
+    pub(crate) const fn to_words(self) -> [u64; 2] {
+        [self.offsets, self.places]
+    }
+
+    /// The rule that [`to_words`](Self::to_words) gave.
+    pub(crate) const fn from_words([offsets, places]: [u64; 2]) -> Self {
+        Self { offsets, places }
+    }
+
+    const fn has(self, bit: u8) -> bool {
+        self.places & bit as u64 != 0
+    }
+
+    const fn cfa_offset(self) -> i32 {
+        self.offsets as u32 as i32
+    }
+
+    /// How many slots below the CFA the register at this place of [`SAVED`] is; 0: not saved.
+    const fn slots(self, place: usize) -> u8 {
+        (self.places >> (8 * (place + 1))) as u8
+    }
+
     /// The rule that says the same as `row`, or `None` if the row needs DWARF.
     pub fn from_row(row: &Row) -> Option<Self> {
         let (base, cfa_offset) = match row.cfa {
@@ -56,43 +107,38 @@ impl Rule {
             RegisterRule::Undefined => END,
             _ => return None,
         };
-        let mut rule = Self {
-            cfa_offset,
-            args_size: row.args_size,
-            bits: base | end,
-            saved: [0; SAVED.len()],
-            free: 0,
-        };
+        let mut saved_at = [0; SAVED.len()];
         for register in Register::all().filter(|&r| r != Register::RA) {
             match row.rule(register) {
                 RegisterRule::Unspecified | RegisterRule::SameValue => {}
                 RegisterRule::Offset(offset) => {
                     let place = SAVED.iter().position(|&saved| saved == register)?;
-                    rule.saved[place] = slot(offset)?;
+                    saved_at[place] = slot(offset)?;
                 }
                 _ => return None,
             }
         }
-        Some(rule)
+        Some(Self::new(base | end, cfa_offset, row.args_size, saved_at))
     }
 
     /// Bytes of arguments that a landing pad must pop (`DW_CFA_GNU_args_size`).
     pub const fn args_size(&self) -> u32 {
-        self.args_size
+        (self.offsets >> 32) as u32
     }
 
     /// The canonical frame address, given the registers of the frame.
+    #[inline]
     pub const fn cfa(&self, registers: &Registers) -> u64 {
-        let base = if self.bits & BASE_RBP != 0 { Register::RBP } else { Register::RSP };
-        registers.get(base).wrapping_add_signed(self.cfa_offset as i64)
+        let base = if self.has(BASE_RBP) { Register::RBP } else { Register::RSP };
+        registers.get(base).wrapping_add_signed(self.cfa_offset() as i64)
     }
 
     /// Replaces the registers of a frame by those of its caller.
     ///
     /// # Errors
     ///
-    /// [`UnwindError::CfaNotAbove`] or [`UnwindError::StackRead`], with the registers unchanged.
-    /// `pc` is only for these.
+    /// [`UnwindError::CfaNotAbove`] or [`UnwindError::StackRead`]; the registers are then those of
+    /// no frame. `pc` is only for these.
     #[inline]
     pub fn apply(
         &self,
@@ -100,7 +146,7 @@ impl Rule {
         registers: &mut Registers,
         stack: &impl ReadStack,
     ) -> Result<Step, UnwindError> {
-        if self.bits & END != 0 {
+        if self.has(END) {
             return Ok(Step::End);
         }
         let cfa = self.cfa(registers);
@@ -111,19 +157,15 @@ impl Rule {
             let address = cfa.wrapping_sub(u64::from(slots) * WORD as u64);
             stack.read(address).ok_or(UnwindError::StackRead { pc, address })
         };
-        // All reads come first: an error leaves the registers as they were.
-        let ra = read(1)?;
-        let mut values = [0; SAVED.len()];
-        for (value, &slots) in values.iter_mut().zip(&self.saved) {
-            if slots != 0 {
-                *value = read(slots)?;
-            }
-        }
-        registers.set(Register::RA, ra);
+        registers.set(Register::RA, read(1)?);
         registers.set(Register::RSP, cfa);
-        for ((value, &slots), register) in values.into_iter().zip(&self.saved).zip(SAVED) {
-            if slots != 0 {
-                registers.set(register, value);
+        // Many frames save nothing.
+        if self.places >> 8 != 0 {
+            for (place, register) in SAVED.into_iter().enumerate() {
+                match self.slots(place) {
+                    0 => {}
+                    slots => registers.set(register, read(slots)?),
+                }
             }
         }
         Ok(Step::Caller { cfa })
@@ -160,8 +202,16 @@ mod tests {
         }
     }
 
-    const RULE: Rule =
-        Rule { cfa_offset: 24, args_size: 0, bits: 0, saved: [2, 0, 0, 0, 0, 3], free: 0 };
+    const RULE: Rule = Rule::new(0, 24, 0, [2, 0, 0, 0, 0, 3]);
+
+    #[test]
+    fn a_rule_keeps_what_it_was_made_of() {
+        let rule = Rule::new(BASE_RBP, -24, 0xffff_fff0, [1, 2, 3, 4, 5, 255]);
+        assert_eq!(Rule::from_words(rule.to_words()), rule);
+        assert_eq!((rule.cfa_offset(), rule.args_size()), (-24, 0xffff_fff0));
+        assert_eq!(core::array::from_fn(|place| rule.slots(place)), [1, 2, 3, 4, 5, 255]);
+        assert!(rule.has(BASE_RBP) && !rule.has(END));
+    }
 
     #[test]
     fn a_rule_reads_the_saved_registers_and_keeps_the_others() {
@@ -176,20 +226,18 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_word_is_an_error_with_its_address_and_changes_nothing() {
-        let before = Registers::new().with(Register::RSP, 0x1000);
-        let mut registers = before;
+    fn a_missing_word_is_an_error_with_its_address() {
+        let mut registers = Registers::new().with(Register::RSP, 0x1000);
         let stack = Words(0x1008, &[3, 0xabc]);
         assert_eq!(
             RULE.apply(1, &mut registers, &stack),
             Err(UnwindError::StackRead { pc: 1, address: 0x1000 })
         );
-        assert_eq!(registers, before);
     }
 
     #[test]
     fn a_cfa_that_does_not_grow_is_an_error() {
-        let rule = Rule { bits: BASE_RBP, ..RULE };
+        let rule = Rule::new(BASE_RBP, 24, 0, [2, 0, 0, 0, 0, 3]);
         let mut registers = Registers::new().with(Register::RSP, 0x1000).with(Register::RBP, 0xfe8);
         assert_eq!(
             rule.apply(1, &mut registers, &Words(0, &[])),

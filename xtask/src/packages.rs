@@ -17,7 +17,7 @@ pub const HOST_TESTS: &[HostTests] = &[
     HostTests { package: "unspool-tls", arguments: &[] },
     HostTests { package: "unspool-thread-local", arguments: &[] },
     HostTests { package: "unspool-unwind", arguments: &[] },
-    HostTests { package: "unspool-stack-trace", arguments: &[] },
+    HostTests { package: "unspool-stack-trace", arguments: &["--features", "build"] },
     HostTests { package: "unspool-loader", arguments: &[] },
     // Its own panic handler off: `std` brings one.
     HostTests { package: "unspool-panic", arguments: &["--no-default-features", "--lib"] },

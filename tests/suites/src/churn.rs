@@ -18,13 +18,16 @@ use unspool::loader::UnloadError;
 use unspool::thread_local;
 use unspool_kernel::platform::tls_registry;
 use unspool_kernel::walk::AllStacks;
-use unspool_kernel::{loader, task};
+use unspool_kernel::{loader, println, task};
 
 use crate::support::module;
 
 crate::tests![ten_thousand_modules_come_and_go_while_tasks_do_and_nothing_leaks];
 
 const ROUNDS: u32 = 10_000;
+/// Enough of them where several emulated CPUs share fewer real ones: each round makes all CPUs
+/// forget pages, which takes milliseconds there and microseconds elsewhere. Cycles, some 15 s.
+const ENOUGH: u64 = 40_000_000_000;
 /// Every so many rounds another task uses the object, too.
 const SHARED: u32 = 16;
 
@@ -101,8 +104,8 @@ fn round(number: u32, file: &[u8]) {
     panic!("round {number}: never unloaded");
 }
 
-/// Loads and unloads so many times, while four tasks spawn others.
-fn churn(rounds: u32, files: &[&[u8]]) {
+/// Loads and unloads so many times, or for long enough, while four tasks spawn others.
+fn churn(rounds: u32, files: &[&[u8]]) -> u32 {
     let (stop, spawned) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
     let spawners: Vec<_> = (0..4)
         .map(|_| {
@@ -110,15 +113,23 @@ fn churn(rounds: u32, files: &[&[u8]]) {
             task::spawn("spawner", move || spawn_and_join(&stop, &spawned))
         })
         .collect();
-    for number in 0..rounds {
+    let (start, mut number) = (cycles(), 0);
+    while number < rounds && cycles() - start < ENOUGH {
         round(number, files[number as usize % files.len()]);
+        number += 1;
         task::yield_now();
     }
     stop.store(true, Ordering::Relaxed);
     for spawner in spawners {
         spawner.join().unwrap();
     }
-    assert!(spawned.load(Ordering::Relaxed) > rounds / 100);
+    assert!(spawned.load(Ordering::Relaxed) > number / 100);
+    number
+}
+
+fn cycles() -> u64 {
+    // SAFETY: every x86-64 CPU has the counter, and nothing here forbids reading it.
+    unsafe { core::arch::x86_64::_rdtsc() }
 }
 
 fn ten_thousand_modules_come_and_go_while_tasks_do_and_nothing_leaks() {
@@ -127,6 +138,8 @@ fn ten_thousand_modules_come_and_go_while_tasks_do_and_nothing_leaks() {
     churn(ROUNDS / 50, &files);
     task::yield_now();
     let before = numbers();
-    churn(ROUNDS, &files);
+    let rounds = churn(ROUNDS, &files);
+    println!("{rounds} rounds");
+    assert!(rounds >= 100, "only {rounds} rounds");
     settle(&before);
 }

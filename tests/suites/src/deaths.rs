@@ -5,7 +5,7 @@
 use alloc::boxed::Box;
 use core::hint::black_box;
 
-use unspool::panic::{catch_unwind, platform, resume_unwind};
+use unspool::panic::{always_abort, catch_unwind, platform, resume_unwind};
 use unspool::thread_local;
 use unspool::unwind::{Exception, raise};
 use unspool_kernel::{ExitCode, println, task};
@@ -16,6 +16,7 @@ pub fn run(name: &str) -> ExitCode {
         "drop_panics_during_cleanup" => drop_panics_during_cleanup,
         "panic_leaves_extern_c" => panic_leaves_extern_c,
         "thread_local_panics_on_drop" => thread_local_panics_on_drop,
+        "always_abort" => abort_always,
         "display_panics" => display_panics,
         "drop_faults_during_cleanup" => drop_faults_during_cleanup,
         "foreign_exception" => foreign_exception,
@@ -75,6 +76,11 @@ fn thread_local_panics_on_drop() {
         static BAD: PanicsOnDrop = const { PanicsOnDrop };
     }
     BAD.with(|_| ());
+}
+
+fn abort_always() {
+    always_abort();
+    let _ = catch_unwind(|| panic!("the last words"));
 }
 
 /// A message that panics while it is being printed.

@@ -18,6 +18,7 @@ mod churn;
 mod concurrency;
 mod deaths;
 mod faults;
+mod hooks;
 mod loading;
 mod panics;
 mod random;
@@ -53,6 +54,7 @@ const SUITES: &[(&str, &[Test])] = &[
     ("tls_models", tls_models::TESTS),
     ("thread_locals", thread_locals::TESTS),
     ("panics", panics::TESTS),
+    ("hooks", hooks::TESTS),
     ("random", random::TESTS),
     ("traces", traces::TESTS),
     ("faults", faults::TESTS),

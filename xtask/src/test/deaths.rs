@@ -53,6 +53,7 @@ pub const DEATHS: &[Death] = &[
         name: "thread_local_panics_on_drop",
         words: &["while dropping", "fatal runtime error: thread local panicked on drop, aborting"],
     },
+    Death { name: "always_abort", words: &["aborting due to panic at", "the last words"] },
     Death {
         name: "display_panics",
         words: &[
