@@ -1,4 +1,4 @@
-//! Builds, runs, tests and checks Unspool: `cargo xtask run | test | check`.
+//! Builds, runs, tests and checks Unspool: `cargo xtask run | test | bench | check`.
 //!
 //! ```text
 //! build ──► embed ──► cpio ──► place (QEMU, or a bare Linux process)
@@ -8,6 +8,7 @@
 //!
 //! Everything a kernel needs is made here; a kernel never reads a file system.
 
+mod bench;
 mod build;
 mod check;
 mod command;
@@ -49,6 +50,8 @@ enum Task {
     Run(run::Options),
     /// Run every test: host, bare process, QEMU, demo. Last line: `N passed, N failed`.
     Test(test::Options),
+    /// Measure against the peers: one table for each, with ratios.
+    Bench(bench::Options),
     /// Format, clippy, docs, the stable crates on stable, the architecture's rules.
     Check(check::Options),
 }
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Task::Run(options) => run::run(&options),
         Task::Test(options) => test::test(&options),
+        Task::Bench(options) => bench::bench(&options),
         Task::Check(options) => check::check(&options),
     };
     outcome.unwrap_or_else(|error| {

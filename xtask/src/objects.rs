@@ -127,6 +127,8 @@ fn static_or_pic(model: Model) -> Command {
 fn c_compiler(model: Model) -> Command {
     let mut cc = Command::new("cc");
     cc.args(["-c", "-O2", "-ffreestanding", "-fexceptions", "-Wall", "-Werror"]);
+    // Functions that ask for a canary get one.
+    cc.arg("-fstack-protector-explicit");
     cc.arg(match model {
         Model::Static => "-fno-pic",
         Model::Pic => "-fPIC",

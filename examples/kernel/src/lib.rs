@@ -64,6 +64,7 @@ pub mod machine;
 pub mod memory;
 pub mod platform;
 mod scheduler;
+mod stack_protector;
 pub mod sync;
 pub mod task;
 pub mod walk;

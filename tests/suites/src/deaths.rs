@@ -4,11 +4,14 @@
 
 use alloc::boxed::Box;
 use core::hint::black_box;
+use core::ptr::with_exposed_provenance;
 
 use unspool::panic::{always_abort, catch_unwind, platform, resume_unwind};
 use unspool::thread_local;
 use unspool::unwind::{Exception, raise};
-use unspool_kernel::{ExitCode, println, task};
+use unspool_kernel::{ExitCode, loader, println, task};
+
+use crate::support::module;
 
 /// Dies as `name` says. Returns only if there is no such death, or if it was survived.
 pub fn run(name: &str) -> ExitCode {
@@ -21,6 +24,7 @@ pub fn run(name: &str) -> ExitCode {
         "drop_faults_during_cleanup" => drop_faults_during_cleanup,
         "foreign_exception" => foreign_exception,
         "stack_overflow" => stack_overflow,
+        "stack_smash" => stack_smash,
         _ => {
             println!("no such death: {name}");
             return ExitCode::FAILURE;
@@ -114,4 +118,15 @@ fn stack_overflow() {
         deeper(n + 1) + numbers[(n % 64) as usize]
     }
     black_box(deeper(0));
+}
+
+/// A C function that writes past its array.
+fn stack_smash() {
+    let object = loader().load("protected.o", module("protected.pic.o")).unwrap();
+    let sum = with_exposed_provenance::<()>(object.symbol("protected_sum").unwrap() as usize);
+    // SAFETY: the function of `tests/objects/protected.c`, with its type; that it goes wrong is
+    // what is tested.
+    let sum =
+        unsafe { core::mem::transmute::<*const (), extern "C" fn(*const u8, i32) -> i32>(sum) };
+    println!("survived with {}", sum([1; 64].as_ptr(), 64));
 }

@@ -2,15 +2,17 @@
 
 use alloc::format;
 use alloc::string::{String, ToString};
+use alloc::vec::Vec;
 
 use unspool::loader::Object;
 use unspool::panic::{catch_unwind, platform};
-use unspool_kernel::loader;
 use unspool_kernel::platform::tls_registry;
+use unspool_kernel::{loader, task};
 
 use crate::support::module;
 
 crate::tests![
+    code_with_stack_protectors_runs_in_every_task,
     c_objects_run,
     rust_objects_run_and_write_their_data,
     a_panic_in_an_object_is_caught_outside_and_drops_on_both_sides,
@@ -62,6 +64,20 @@ fn refuse(bytes: &[u8], words: &[&str]) {
 fn function(object: &Object, name: &str) -> *const () {
     let address = object.symbol(name).unwrap_or_else(|| panic!("no {name}"));
     core::ptr::with_exposed_provenance(address as usize)
+}
+
+fn code_with_stack_protectors_runs_in_every_task() {
+    for name in ["protected.static.o", "protected.pic.o"] {
+        let object = loader().load(name, module(name)).unwrap();
+        let sum = function(&object, "protected_sum");
+        // SAFETY: the function of `tests/objects/protected.c`, with its type.
+        let sum =
+            unsafe { core::mem::transmute::<*const (), extern "C" fn(*const u8, i32) -> i32>(sum) };
+        let check = move || assert_eq!(sum(b"canary".as_ptr(), 6), 638);
+        check();
+        let tasks: Vec<_> = (0..4).map(|_| task::spawn("protected", check)).collect();
+        tasks.into_iter().for_each(|task| task.join().unwrap());
+    }
 }
 
 fn c_objects_run() {

@@ -66,6 +66,10 @@ pub const DEATHS: &[Death] = &[
         name: "foreign_exception",
         words: &["fatal runtime error: Rust cannot catch foreign exceptions, aborting"],
     },
+    Death {
+        name: "stack_smash",
+        words: &["stack smashing detected", "panic in a function that cannot unwind"],
+    },
     Death { name: "stack_overflow", words: &["stack overflow: all 65536 bytes", "deeper"] },
 ];
 

@@ -1,0 +1,50 @@
+//! `cargo xtask bench`: us and the peers, on the same work, in one run.
+//!
+//! ```text
+//! bench target ──► table: row │ ours, ns │ theirs, ns │ ratio
+//! ```
+//!
+//! A bench never fails because of a time.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::Args;
+
+use crate::command;
+use crate::progress::Step;
+use crate::workspace::Workspace;
+
+/// Building and running one bench target.
+const LIMIT: Duration = Duration::from_secs(20 * 60);
+
+/// Bench targets: package, name, what they compare with.
+const BENCHES: &[(&str, &str, &str)] = &[("unspool-tls", "compare", "glibc")];
+
+/// What to measure.
+#[derive(Args)]
+pub struct Options {
+    /// Only the packages with this in their name
+    filter: Option<String>,
+}
+
+/// Does it.
+///
+/// # Errors
+/// A bench does not build or does not run.
+pub fn bench(options: &Options) -> Result<ExitCode> {
+    let workspace = Workspace::load()?;
+    let filter = options.filter.as_deref().unwrap_or_default();
+    let mut failed = false;
+    for (package, name, peer) in BENCHES.iter().filter(|(package, ..)| package.contains(filter)) {
+        let mut step = Step::start(format!("{package} against {peer}"));
+        let mut cargo = workspace.cargo();
+        cargo.args(["bench", "--quiet", "--package", package, "--bench", name]);
+        let finished = command::run(cargo, LIMIT, &mut |bytes| step.feed(bytes))?;
+        step.end(if finished.end.success() { "done" } else { "failed" });
+        println!("{}", finished.output);
+        failed |= !finished.end.success();
+    }
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
