@@ -16,11 +16,10 @@ use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use unspool::loader::UnloadError;
 use unspool::thread_local;
-use unspool_kernel::platform::tls_registry;
 use unspool_kernel::walk::AllStacks;
 use unspool_kernel::{loader, println, task};
 
-use crate::support::module;
+use crate::support::{footprint, module};
 
 crate::tests![ten_thousand_modules_come_and_go_while_tasks_do_and_nothing_leaks];
 
@@ -33,39 +32,6 @@ const SHARED: u32 = 16;
 
 thread_local! {
     static COUNT: Cell<u32> = Cell::new(1);
-}
-
-/// What must be as it was.
-#[derive(PartialEq, Eq, Debug)]
-struct Numbers {
-    areas: usize,
-    surplus: usize,
-    modules: usize,
-    bytes: u64,
-    heap: usize,
-}
-
-fn numbers() -> Numbers {
-    // A registry keeps a few areas for the next tasks.
-    tls_registry().trim();
-    Numbers {
-        areas: tls_registry().live_areas(),
-        surplus: tls_registry().surplus_free(),
-        modules: unspool::unwind::global().len(),
-        bytes: unspool_kernel::memory::object_bytes(),
-        heap: unspool_kernel::heap::used(),
-    }
-}
-
-/// Waits until the numbers are `expected`: tasks that have ended are freed by whoever runs next.
-fn settle(expected: &Numbers) {
-    for _ in 0..10_000 {
-        if numbers() == *expected {
-            return;
-        }
-        task::yield_now();
-    }
-    assert_eq!(numbers(), *expected);
 }
 
 fn spawn_and_join(stop: &AtomicBool, rounds: &AtomicU32) {
@@ -136,10 +102,9 @@ fn ten_thousand_modules_come_and_go_while_tasks_do_and_nothing_leaks() {
     let files = ["access.gcc-gd-O2.o", "access.gcc-ie-O2.o", "access.rustc-ld-O2.o"].map(module);
     // Whatever grows on first use has grown after this.
     churn(ROUNDS / 50, &files);
-    task::yield_now();
-    let before = numbers();
+    let before = footprint();
     let rounds = churn(ROUNDS, &files);
     println!("{rounds} rounds");
     assert!(rounds >= 100, "only {rounds} rounds");
-    settle(&before);
+    assert_eq!(footprint(), before);
 }

@@ -14,10 +14,11 @@ use unspool::panic::{AssertUnwindSafe, catch_unwind, platform, resume_unwind};
 use unspool::thread_local;
 use unspool_kernel::cpu::{self, NoPreemption};
 use unspool_kernel::fault::FaultInfo;
-use unspool_kernel::platform::tls_registry;
 use unspool_kernel::sync::Mutex;
 use unspool_kernel::task::{self, JoinHandle};
 use unspool_kernel::walk::AllStacks;
+
+use crate::support::footprint;
 
 crate::tests![
     tasks_that_never_yield_all_make_progress,
@@ -369,9 +370,9 @@ fn ten_thousand_tasks_leave_nothing_behind() {
     };
     // Lists grow to what they need at first.
     run(10);
-    let before = (tls_registry().live_areas(), unspool_kernel::heap::used());
+    let before = footprint();
     run(2500);
-    assert_eq!((tls_registry().live_areas(), unspool_kernel::heap::used()), before);
+    assert_eq!(footprint(), before);
 }
 
 #[inline(never)]

@@ -9,7 +9,7 @@ use unspool::panic::{catch_unwind, platform};
 use unspool_kernel::platform::tls_registry;
 use unspool_kernel::{loader, task};
 
-use crate::support::module;
+use crate::support::{footprint, module};
 
 crate::tests![
     code_with_stack_protectors_runs_in_every_task,
@@ -23,28 +23,6 @@ crate::tests![
     all_undefined_symbols_are_listed,
     thread_local_storage_that_does_not_fit_is_refused,
 ];
-
-/// What a failed load must leave as it was.
-#[derive(PartialEq, Eq, Debug)]
-pub struct Footprint {
-    objects: usize,
-    modules: usize,
-    surplus: usize,
-    bytes: u64,
-    heap: usize,
-}
-
-pub fn footprint() -> Footprint {
-    // Areas of tasks that have ended are kept for others.
-    tls_registry().trim();
-    Footprint {
-        objects: loader().objects().count(),
-        modules: unspool::unwind::global().len(),
-        surplus: tls_registry().surplus_free(),
-        bytes: unspool_kernel::memory::object_bytes(),
-        heap: unspool_kernel::heap::used(),
-    }
-}
 
 /// Loads what must not load: the error must have `words` in it, and nothing may be left behind.
 fn refuse(bytes: &[u8], words: &[&str]) {

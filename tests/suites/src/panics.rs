@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use unspool::panic::{AssertUnwindSafe, catch_unwind, panic_any, panicking, resume_unwind};
 use unspool_kernel::task;
 
-use crate::support::Log;
+use crate::support::{Log, footprint};
 
 crate::tests![
     a_literal_message_is_a_str,
@@ -110,12 +110,12 @@ fn a_panic_that_ends_a_task_is_its_outcome() {
 }
 
 fn many_panics_in_a_row_leave_nothing_behind() {
-    let before = unspool_kernel::heap::used();
+    let before = footprint();
     for n in 0..10_000u32 {
         let payload = catch_unwind(|| resume_unwind(Box::new(n))).map(|(): ()| ()).unwrap_err();
         assert_eq!(*payload.downcast::<u32>().unwrap(), n);
     }
-    assert_eq!(unspool_kernel::heap::used(), before);
+    assert_eq!(footprint(), before);
 }
 
 fn panics_of_several_tasks_interleave() {

@@ -4,7 +4,11 @@ use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::cell::RefCell;
 
+use unspool::unwind::global;
 use unspool_kernel::boot::boot;
+use unspool_kernel::memory::object_bytes;
+use unspool_kernel::platform::tls_registry;
+use unspool_kernel::{heap, loader, task};
 
 /// The bytes of a module that was passed to the kernel.
 pub fn module(name: &str) -> &'static [u8] {
@@ -41,5 +45,45 @@ pub struct Noting {
 impl Drop for Noting {
     fn drop(&mut self) {
         self.log.note(self.event);
+    }
+}
+
+/// What the system holds on to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Footprint {
+    objects: usize,
+    modules: usize,
+    areas: usize,
+    surplus: usize,
+    bytes: u64,
+    heap: usize,
+}
+
+/// What the system holds on to when it has come to rest: what has ended may still be given back
+/// by other CPUs for a moment.
+pub fn footprint() -> Footprint {
+    /// How often in a row the numbers must be the same.
+    const AT_REST: u32 = 20;
+    let (mut last, mut same) = (snapshot(), 0);
+    while same < AT_REST {
+        task::yield_now();
+        (0..1000).for_each(|_| core::hint::spin_loop());
+        let now = snapshot();
+        same = if now == last { same + 1 } else { 0 };
+        last = now;
+    }
+    last
+}
+
+fn snapshot() -> Footprint {
+    // Areas of tasks that have ended are kept for others.
+    tls_registry().trim();
+    Footprint {
+        objects: loader().objects().count(),
+        modules: global().len(),
+        areas: tls_registry().live_areas(),
+        surplus: tls_registry().surplus_free(),
+        bytes: object_bytes(),
+        heap: heap::used(),
     }
 }

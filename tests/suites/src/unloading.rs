@@ -10,8 +10,7 @@ use unspool::panic::{AssertUnwindSafe, catch_unwind};
 use unspool_kernel::walk::AllStacks;
 use unspool_kernel::{loader, task};
 
-use crate::loading::footprint;
-use crate::support::module;
+use crate::support::{footprint, module};
 
 crate::tests![
     an_unloaded_object_leaves_nothing,
