@@ -42,11 +42,12 @@ pub unsafe extern "C" fn __tls_get_addr(index: *const TlsIndex) -> *mut u8 {
     // SAFETY: Valid (1).
     let TlsIndex { module, offset } = unsafe { index.read() };
     // SAFETY: Every vector has an entry for every number that was given out (1, 2).
-    match unsafe { arch::dtv_entry(module) } {
+    let block = unsafe { arch::dtv_entry(module) };
+    if block.is_null() {
         // SAFETY: The contract is the same.
-        0 => arch::thread_pointer().wrapping_add(unsafe { make_block(index) }),
-        block => arch::thread_pointer().wrapping_add(block).wrapping_add(offset),
+        return unsafe { make_block(index) };
     }
+    block.wrapping_add(offset)
 }
 
 /// Has `destructor` called with `object` when the running task ends, before those that were

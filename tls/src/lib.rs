@@ -106,7 +106,6 @@ mod models;
 mod modules;
 mod ready;
 mod registry;
-mod shapes;
 mod spares;
 mod sync;
 mod task;

@@ -31,7 +31,7 @@ pub(crate) fn thread_pointer() -> *mut u8 {
 /// # Safety
 /// The FS base holds the thread pointer of an area, whose vector is that long.
 #[inline(always)]
-pub(crate) unsafe fn dtv_entry(module: usize) -> usize {
+pub(crate) unsafe fn dtv_entry(module: usize) -> *mut u8 {
     let entry;
     // SAFETY: Reads two words of the area (contract). The vector may be exchanged between the two,
     // but stays in place, and has what the task itself may ask for.

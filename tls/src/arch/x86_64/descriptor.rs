@@ -4,8 +4,8 @@
 //!  lea rax, [rip + descriptor]        rax ─► │ resolver │ argument │
 //!  call [rax]                         rax = offset of the variable from TP
 //!
-//!  static   argument                                        2 instructions
-//!  dynamic  argument ─► TlsIndex; vector[module] + offset   12, none of them changes flags
+//!  static   argument                                             2 instructions
+//!  dynamic  argument ─► TlsIndex; vector[module] + offset − TP   15, none of them changes flags
 //!           no block yet: save everything, make it
 //! ```
 //!
@@ -13,7 +13,7 @@
 //! across the call (*RFC: TLS Descriptors for x86*, §3). To make a block, Rust code has to run, so
 //! all that it may change is saved first.
 
-use core::arch::{asm, naked_asm};
+use core::arch::{asm, global_asm, naked_asm};
 use core::mem::offset_of;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -39,13 +39,21 @@ unsafe extern "C" fn resolve_static() {
 }
 
 /// A resolver whose argument points to a [`TlsIndex`], with its `State` and what makes blocks; tests
-/// have others. No comparison with the vector's length is needed, and `jrcxz` and `lea` leave the
-/// flags alone.
+/// have others. No comparison with the vector's length is needed, and `jrcxz`, `not` and `lea` leave
+/// the flags alone. The fast path lies in one line of the instruction cache.
 macro_rules! dynamic_resolver {
-    ($name:ident, $state:path, $make_block:path) => {
-        #[unsafe(naked)]
-        unsafe extern "C" fn $name() {
-            naked_asm!(
+    ($name:ident, $symbol:literal, $state:path, $make_block:path) => {
+        unsafe extern "C" {
+            #[link_name = $symbol]
+            fn $name();
+        }
+        global_asm!(
+                ".pushsection .text.unspool_tls, \"ax\", @progbits",
+                ".p2align 6",
+                concat!(".globl ", $symbol),
+                concat!(".hidden ", $symbol),
+                concat!(".type ", $symbol, ", @function"),
+                concat!($symbol, ":"),
                 ".cfi_startproc",
                 "push rcx",
                 ".cfi_adjust_cfa_offset 8",
@@ -56,8 +64,11 @@ macro_rules! dynamic_resolver {
                 "mov rdx, fs:[{dtv}]",
                 "mov rcx, [rdx + 8 * rcx]",
                 "jrcxz 2f",
+                "mov rdx, fs:[0]",
                 "mov rax, [rax + {offset}]",
+                "not rdx",
                 "lea rax, [rax + rcx]",
+                "lea rax, [rax + rdx + 1]",
                 "pop rdx",
                 ".cfi_adjust_cfa_offset -8",
                 "pop rcx",
@@ -113,6 +124,7 @@ macro_rules! dynamic_resolver {
                 "fxrstor64 [rsp]",
 
                 "4:",
+                "sub rax, fs:[0]",
                 "lea rsp, [rbp - 48]",
                 "pop r11",
                 "pop r10",
@@ -131,6 +143,8 @@ macro_rules! dynamic_resolver {
                 ".cfi_adjust_cfa_offset -8",
                 "ret",
                 ".cfi_endproc",
+                concat!(".size ", $symbol, ", . - ", $symbol),
+                ".popsection",
                 module = const offset_of!(TlsIndex, module),
                 offset = const offset_of!(TlsIndex, offset),
                 dtv = const DTV,
@@ -138,12 +152,11 @@ macro_rules! dynamic_resolver {
                 size = const offset_of!(State, size),
                 mask = const offset_of!(State, mask),
                 make_block = sym $make_block,
-            )
-        }
+            );
     };
 }
 
-dynamic_resolver!(resolve_dynamic, STATE, make_block);
+dynamic_resolver!(resolve_dynamic, "__unspool_tls_resolve_dynamic", STATE, make_block);
 
 /// What of the processor's state Rust code may change, besides general registers.
 #[repr(C)]

@@ -169,7 +169,7 @@ caller!(
 ///
 /// # Safety
 /// As [`make_block`].
-unsafe extern "C" fn make_block_and_a_mess(index: *const TlsIndex) -> usize {
+unsafe extern "C" fn make_block_and_a_mess(index: *const TlsIndex) -> *mut u8 {
     // SAFETY: The function says what it changes, as far as compilers know about it; the rest is
     // changed on processors that have it.
     unsafe { MESS.get().unwrap()() };
@@ -217,11 +217,21 @@ mess!(
      .endr"
 );
 
-dynamic_resolver!(resolve_with_mess, STATE, make_block_and_a_mess);
+dynamic_resolver!(
+    resolve_with_mess,
+    "__unspool_tls_resolve_with_mess",
+    STATE,
+    make_block_and_a_mess
+);
 
 /// A processor whose system does not use XSAVE.
 static OLD: State = State { mask: AtomicU64::new(0), size: AtomicUsize::new(FXSAVE) };
-dynamic_resolver!(resolve_with_fxsave, OLD, make_block_and_a_mess);
+dynamic_resolver!(
+    resolve_with_fxsave,
+    "__unspool_tls_resolve_with_fxsave",
+    OLD,
+    make_block_and_a_mess
+);
 
 fn set_fs_base(address: u64) {
     const ARCH_PRCTL: u64 = 158;
