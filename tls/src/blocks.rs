@@ -15,12 +15,14 @@ use core::sync::atomic::{AtomicPtr, Ordering};
 
 use crate::error::AccessError;
 
-/// Bytes of a chunk that blocks share, its head included.
-const CHUNK: usize = 1024;
-/// Its alignment, and the largest of a block in it.
-const CHUNK_ALIGN: usize = 64;
+/// Bytes of a chunk that blocks share, its head included: a KiB with what allocators add.
+const CHUNK: usize = 1024 - 32;
+/// Its alignment, which every allocator gives without ado.
+const CHUNK_ALIGN: usize = 16;
 /// The largest block in it.
-const SMALL: usize = CHUNK / 4;
+const SMALL: usize = 256;
+/// The largest alignment of one.
+const SMALL_ALIGN: usize = 64;
 
 /// What a chunk ends with. The registry's lock guards it.
 #[derive(Debug)]
@@ -41,9 +43,10 @@ impl Head {
     /// A piece of the room, if it is large enough.
     #[inline]
     fn cut(&mut self, block: Layout) -> Option<NonNull<u8>> {
-        let start = self.cut.next_multiple_of(block.align());
+        let free = self.start.addr().wrapping_add(self.cut);
+        let start = self.cut.checked_add(free.wrapping_neg() & (block.align() - 1))?;
         let end = start.checked_add(block.size())?;
-        if end > self.room || block.align() > self.memory.align() {
+        if end > self.room {
             return None;
         }
         self.cut = end;
@@ -86,7 +89,7 @@ unsafe impl Send for Chunk {}
 impl Chunk {
     /// A chunk with room for `block`, and for others if it is small and there is memory.
     pub(crate) fn allocate(block: Layout) -> Result<Self, AccessError> {
-        let small = block.size() <= SMALL && block.align() <= CHUNK_ALIGN;
+        let small = block.size() <= SMALL && block.align() <= SMALL_ALIGN;
         let shared = small.then(|| Self::new(CHUNK - size_of::<Head>(), CHUNK_ALIGN)).flatten();
         shared
             .or_else(|| Self::new(block.size(), block.align()))
@@ -112,7 +115,8 @@ impl Chunk {
     pub(crate) fn fits(&self, block: Layout) -> bool {
         // SAFETY: The value owns it.
         let head = unsafe { self.0.as_ref() };
-        block.size() <= head.room && block.align() <= head.memory.align()
+        let skipped = head.start.addr().wrapping_neg() & (block.align() - 1);
+        skipped.checked_add(block.size()).is_some_and(|needed| needed <= head.room)
     }
 }
 
@@ -227,6 +231,114 @@ impl Drop for Blocks {
             // SAFETY: In place until the end of the round.
             *self.first.get_mut() = unsafe { chunk.as_ref() }.next;
             drop(Chunk(chunk));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::vec::Vec;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Cuts a block as the registry does.
+    fn block(blocks: &Blocks, size: usize, align: usize) -> (*mut u8, Layout) {
+        let memory = memory(size, align).unwrap();
+        // SAFETY: The test has one thread.
+        let cut = unsafe { blocks.cut(memory) }.or_else(|| {
+            let chunk = Chunk::allocate(memory).unwrap();
+            assert!(chunk.fits(memory));
+            // SAFETY: As above.
+            unsafe { blocks.cut_new(chunk, memory) }
+        });
+        (cut.unwrap().as_ptr(), memory)
+    }
+
+    fn give_up(blocks: &Blocks, start: *mut u8) {
+        let freed = Blocks::new();
+        // SAFETY: The test has one thread, and does not use the block any more.
+        unsafe { blocks.give_up(start, &freed) };
+    }
+
+    fn chunks(blocks: &Blocks) -> usize {
+        let mut count = 0;
+        let mut next = blocks.first.load(Ordering::Relaxed);
+        while let Some(head) = NonNull::new(next) {
+            // SAFETY: In place; the test has one thread.
+            next = unsafe { head.as_ref() }.next;
+            count += 1;
+        }
+        count
+    }
+
+    #[test]
+    fn small_blocks_share_a_chunk_until_the_last_is_given_up() {
+        let blocks = Blocks::new();
+        let all = [(); 14].map(|()| block(&blocks, 64, 8).0);
+        assert_eq!(chunks(&blocks), 1);
+        let large = block(&blocks, 5000, 4096).0;
+        assert_eq!((chunks(&blocks), large.addr() % 4096), (2, 0));
+        give_up(&blocks, large);
+        for (given_up, start) in all.into_iter().enumerate() {
+            assert_eq!(chunks(&blocks), 1, "{given_up} given up");
+            give_up(&blocks, start);
+        }
+        assert_eq!(chunks(&blocks), 0);
+    }
+
+    #[test]
+    fn the_next_task_gets_a_chunk_if_blocks_share_it() {
+        let blocks = Blocks::new();
+        block(&blocks, 5000, 8);
+        // SAFETY: The test has one thread, and does not use the blocks.
+        unsafe { blocks.clear() };
+        assert_eq!(chunks(&blocks), 0);
+        let (first, _) = block(&blocks, 64, 64);
+        for _ in 0..30 {
+            block(&blocks, 100, 8);
+        }
+        // SAFETY: As above.
+        unsafe { blocks.clear() };
+        assert_eq!(chunks(&blocks), 1);
+        assert_eq!(first.addr() % 64, 0);
+        block(&blocks, 200, 8);
+        assert_eq!(chunks(&blocks), 1);
+    }
+
+    #[test]
+    fn what_no_address_space_holds_has_no_layout() {
+        assert_eq!(memory(isize::MAX as usize, 8), None);
+        assert_eq!(memory(8, 1 << 63), None);
+        assert_eq!(memory(0, 1), Layout::from_size_align(1, 8).ok());
+    }
+
+    proptest! {
+        #[test]
+        fn blocks_are_aligned_and_apart_and_no_more_chunks_than_blocks_are_held(
+            steps in prop::collection::vec((0usize..600, 0u32..9, any::<usize>(), any::<bool>()), 0..80),
+        ) {
+            let blocks = Blocks::new();
+            let mut held: Vec<(*mut u8, Layout)> = Vec::new();
+            for (size, log, index, goes) in steps {
+                if goes && !held.is_empty() {
+                    let (start, _) = held.swap_remove(index % held.len());
+                    give_up(&blocks, start);
+                } else {
+                    let (start, memory) = block(&blocks, size, 1 << log);
+                    prop_assert_eq!(start.addr() % memory.align(), 0);
+                    // SAFETY: The block's memory.
+                    unsafe { start.write_bytes(0x5a, memory.size()) };
+                    let end = start.addr() + memory.size();
+                    for (other, memory) in &held {
+                        let other = other.addr();
+                        prop_assert!(end <= other || other + memory.size() <= start.addr());
+                    }
+                    held.push((start, memory));
+                }
+                prop_assert!(chunks(&blocks) <= held.len());
+            }
         }
     }
 }
