@@ -13,7 +13,7 @@
 //! across the call (*RFC: TLS Descriptors for x86*, §3). To make a block, Rust code has to run, so
 //! all that it may change is saved first.
 
-use core::arch::{asm, global_asm, naked_asm};
+use core::arch::{asm, naked_asm};
 use core::mem::offset_of;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -40,20 +40,13 @@ unsafe extern "C" fn resolve_static() {
 
 /// A resolver whose argument points to a [`TlsIndex`], with its `State` and what makes blocks; tests
 /// have others. No comparison with the vector's length is needed, and `jrcxz`, `not` and `lea` leave
-/// the flags alone. The fast path lies in one line of the instruction cache.
+/// the flags alone. The fast path lies in one line of the instruction cache: the alignment at the end is
+/// that of the function's section.
 macro_rules! dynamic_resolver {
-    ($name:ident, $symbol:literal, $state:path, $make_block:path) => {
-        unsafe extern "C" {
-            #[link_name = $symbol]
-            fn $name();
-        }
-        global_asm!(
-                ".pushsection .text.unspool_tls, \"ax\", @progbits",
-                ".p2align 6",
-                concat!(".globl ", $symbol),
-                concat!(".hidden ", $symbol),
-                concat!(".type ", $symbol, ", @function"),
-                concat!($symbol, ":"),
+    ($name:ident, $state:path, $make_block:path) => {
+        #[unsafe(naked)]
+        unsafe extern "C" fn $name() {
+            naked_asm!(
                 ".cfi_startproc",
                 "push rcx",
                 ".cfi_adjust_cfa_offset 8",
@@ -143,8 +136,7 @@ macro_rules! dynamic_resolver {
                 ".cfi_adjust_cfa_offset -8",
                 "ret",
                 ".cfi_endproc",
-                concat!(".size ", $symbol, ", . - ", $symbol),
-                ".popsection",
+                ".p2align 6",
                 module = const offset_of!(TlsIndex, module),
                 offset = const offset_of!(TlsIndex, offset),
                 dtv = const DTV,
@@ -152,11 +144,12 @@ macro_rules! dynamic_resolver {
                 size = const offset_of!(State, size),
                 mask = const offset_of!(State, mask),
                 make_block = sym $make_block,
-            );
+            )
+        }
     };
 }
 
-dynamic_resolver!(resolve_dynamic, "__unspool_tls_resolve_dynamic", STATE, make_block);
+dynamic_resolver!(resolve_dynamic, STATE, make_block);
 
 /// What of the processor's state Rust code may change, besides general registers.
 #[repr(C)]

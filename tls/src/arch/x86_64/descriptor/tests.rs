@@ -217,21 +217,11 @@ mess!(
      .endr"
 );
 
-dynamic_resolver!(
-    resolve_with_mess,
-    "__unspool_tls_resolve_with_mess",
-    STATE,
-    make_block_and_a_mess
-);
+dynamic_resolver!(resolve_with_mess, STATE, make_block_and_a_mess);
 
 /// A processor whose system does not use XSAVE.
 static OLD: State = State { mask: AtomicU64::new(0), size: AtomicUsize::new(FXSAVE) };
-dynamic_resolver!(
-    resolve_with_fxsave,
-    "__unspool_tls_resolve_with_fxsave",
-    OLD,
-    make_block_and_a_mess
-);
+dynamic_resolver!(resolve_with_fxsave, OLD, make_block_and_a_mess);
 
 fn set_fs_base(address: u64) {
     const ARCH_PRCTL: u64 = 158;
