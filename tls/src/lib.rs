@@ -49,6 +49,9 @@
 //!                       │ in the area   │ in memory of its own, or none yet
 //! ```
 //!
+//! Small blocks of one task share chunks of a KiB, so a first access seldom asks the allocator. A
+//! chunk is freed with its last block.
+//!
 //! # When there is no memory
 //!
 //! Creating an area, reserving, publishing and preparing are errors with numbers then, and leave

@@ -172,36 +172,42 @@ fn first_touch(libraries: &[Library]) -> Result<(), Box<dyn Error>> {
         .collect();
     let (indices, get) = (indices?, glibc::tls_get_addr()?);
     let mut table = Table::new(String::new());
-    table.compare(
-        &format!("first_touch/{}_modules", modules.len()),
-        1000,
-        modules.len(),
-        |clock| {
-            let (registry, modules) = (&registry, &modules);
-            std::thread::scope(|scope| {
-                scope.spawn(|| {
-                    let area = registry.new_area(0).unwrap();
-                    clock.time(|| {
-                        for module in modules {
-                            black_box(area.prepare(module.module()).unwrap());
-                        }
+    // In the memory of tasks that ended, as malloc reuses what was freed; and with nothing kept.
+    for (place, keep) in [("first_touch", true), ("first_touch_in_new_memory", false)] {
+        table.compare(
+            &format!("{place}/{}_modules", modules.len()),
+            1000,
+            modules.len(),
+            |clock| {
+                let (registry, modules) = (&registry, &modules);
+                if !keep {
+                    registry.trim();
+                }
+                std::thread::scope(|scope| {
+                    scope.spawn(|| {
+                        let area = registry.new_area(0).unwrap();
+                        clock.time(|| {
+                            for module in modules {
+                                black_box(area.prepare(module.module()).unwrap());
+                            }
+                        });
                     });
                 });
-            });
-        },
-        |clock| {
-            let indices = &indices;
-            std::thread::scope(|scope| {
-                scope.spawn(|| {
-                    clock.time(|| {
-                        for index in indices {
-                            // SAFETY: the index of a module that is open.
-                            black_box(unsafe { get(index) });
-                        }
+            },
+            |clock| {
+                let indices = &indices;
+                std::thread::scope(|scope| {
+                    scope.spawn(|| {
+                        clock.time(|| {
+                            for index in indices {
+                                // SAFETY: the index of a module that is open.
+                                black_box(unsafe { get(index) });
+                            }
+                        });
                     });
                 });
-            });
-        },
-    );
+            },
+        );
+    }
     Ok(())
 }
