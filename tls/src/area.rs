@@ -19,7 +19,7 @@ use core::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use static_assertions::const_assert_eq;
 
 use crate::arch;
-use crate::blocks::Blocks;
+use crate::blocks::{Blocks, FirstBlocks};
 use crate::destructors::DestructorList;
 use crate::dtv::{self, Vectors};
 use crate::error::AreaError;
@@ -51,6 +51,7 @@ pub struct Tcb {
     pub(crate) vectors: Vectors,
     /// The memory of its blocks of dynamic modules.
     pub(crate) blocks: Blocks,
+    pub(crate) first_blocks: FirstBlocks,
     /// What the task has to destroy before it ends.
     pub(crate) destructors: DestructorList,
 }
@@ -240,6 +241,7 @@ pub(crate) fn allocate(layout: &AreaLayout) -> Result<NonNull<Tcb>, AreaError> {
         readiness: Readiness(AtomicUsize::new(0)),
         vectors: Vectors::new(),
         blocks: Blocks::new(),
+        first_blocks: FirstBlocks::new(),
         destructors: DestructorList::new(),
     };
     // SAFETY:

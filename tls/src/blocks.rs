@@ -1,6 +1,8 @@
-//! Memory of a task's blocks that are not part of its area: cut from a few chunks of its own.
+//! Memory of a task's blocks without static space: room in its area for the first, then a few chunks.
 //!
 //! ```text
+//!  area    │ … │ Tcb … │ block │ block │ room │
+//!
 //!  chunk   │ block │ block │ … │ not cut yet │ Head │ ─► next chunk ─► … ─► none
 //!          ◄──────────────── room ───────────►
 //! ```
@@ -10,8 +12,10 @@
 //! block is: no more than a chunk per block is ever held.
 
 use core::alloc::Layout;
+use core::cell::UnsafeCell;
+use core::mem::MaybeUninit;
 use core::ptr::{self, NonNull};
-use core::sync::atomic::{AtomicPtr, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 use crate::error::AccessError;
 
@@ -126,6 +130,61 @@ impl Drop for Chunk {
         let &Head { start, memory, .. } = unsafe { self.0.as_ref() };
         // SAFETY: From `new`, with this layout; nobody else has it.
         unsafe { alloc::alloc::dealloc(start, memory) };
+    }
+}
+
+/// Bytes of the room that every area has for its first small blocks.
+const FIRST_ROOM: usize = 256;
+
+/// Room for the first small blocks of a task, which need no memory but the area's. It is cut anew
+/// when the last of them is given up. The registry's lock guards it.
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub(crate) struct FirstBlocks {
+    room: UnsafeCell<[MaybeUninit<u8>; FIRST_ROOM]>,
+    /// Bytes that were cut off the room.
+    cut: AtomicUsize,
+    /// How many blocks are in use.
+    blocks: AtomicUsize,
+}
+
+impl FirstBlocks {
+    /// All room, no blocks.
+    pub(crate) const fn new() -> Self {
+        let room = UnsafeCell::new([MaybeUninit::uninit(); FIRST_ROOM]);
+        Self { room, cut: AtomicUsize::new(0), blocks: AtomicUsize::new(0) }
+    }
+
+    /// Memory for a block, if there is any left.
+    #[inline]
+    pub(crate) fn cut(&self, block: Layout) -> Option<NonNull<u8>> {
+        if block.align() > align_of::<Self>() {
+            return None;
+        }
+        let start = self.cut.load(Ordering::Relaxed).next_multiple_of(block.align());
+        let end = start.checked_add(block.size()).filter(|end| *end <= FIRST_ROOM)?;
+        self.cut.store(end, Ordering::Relaxed);
+        self.blocks.store(self.blocks.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        NonNull::new(self.room.get().cast::<u8>().wrapping_add(start))
+    }
+
+    /// Takes a block back if it is one of these, and says whether it is.
+    pub(crate) fn give_up(&self, block: *mut u8) -> bool {
+        let room = self.room.get().cast::<u8>();
+        if !(room..room.wrapping_add(FIRST_ROOM)).contains(&block) {
+            return false;
+        }
+        match self.blocks.load(Ordering::Relaxed) {
+            0 | 1 => self.clear(),
+            blocks => self.blocks.store(blocks - 1, Ordering::Relaxed),
+        }
+        true
+    }
+
+    /// Takes all blocks back.
+    pub(crate) fn clear(&self) {
+        self.cut.store(0, Ordering::Relaxed);
+        self.blocks.store(0, Ordering::Relaxed);
     }
 }
 
@@ -286,6 +345,20 @@ mod tests {
             give_up(&blocks, start);
         }
         assert_eq!(chunks(&blocks), 0);
+    }
+
+    #[test]
+    fn the_first_small_blocks_need_no_memory() {
+        let first = FirstBlocks::new();
+        let cut = |size, align| first.cut(memory(size, align).unwrap());
+        let blocks = [cut(100, 8), cut(1, 64), cut(120, 8)].map(|block| block.unwrap().as_ptr());
+        let starts = blocks.map(|block| block.addr() - first.room.get().addr());
+        assert_eq!(starts, [0, 128, 136]);
+        assert_eq!((cut(8, 8), cut(1, 128)), (None, None));
+        let outside = blocks[0].wrapping_add(FIRST_ROOM);
+        assert_eq!(blocks.map(|block| first.give_up(block)), [true; 3]);
+        assert!(!first.give_up(outside));
+        assert_eq!(cut(FIRST_ROOM, 64).map(NonNull::as_ptr), Some(blocks[0]));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //!            module 1 (static)   module 2 (dynamic)
 //!  vector    │ TP − 64           │ null ─► block, on first access or prepared
 //!              ▼                         ▼
-//!            in the area               in memory of its own
+//!            at the module's offset    wherever the task has room for it (`blocks`)
 //! ```
 //!
 //! All entries are written and cleared under the registry's lock; tasks read theirs without.
@@ -73,8 +73,9 @@ impl Registry {
                 if !block.is_null() {
                     return Ok(block);
                 }
+                let first = area.first_blocks.cut(image.memory);
                 // SAFETY: The lock is held (`state`).
-                let block = match unsafe { area.blocks.cut(image.memory) } {
+                let block = match first.or_else(|| unsafe { area.blocks.cut(image.memory) }) {
                     Some(block) => block,
                     None => {
                         let chunk = spares.chunk(image.memory)?;
@@ -171,6 +172,7 @@ impl Registry {
             entry.store(ptr::null_mut(), Ordering::Relaxed);
             if let Some(Module::Dynamic(_)) = withdrawn
                 && !block.is_null()
+                && !area.first_blocks.give_up(block)
             {
                 // SAFETY: The lock is held, and the module's code does not run any more.
                 unsafe { area.blocks.give_up(block, &freed) };

@@ -49,8 +49,8 @@
 //!                       │ in the area   │ in memory of its own, or none yet
 //! ```
 //!
-//! Small blocks of one task share chunks of a KiB, so a first access seldom asks the allocator. A
-//! chunk is freed with its last block.
+//! Small blocks of one task lie in its area, while there is room, and then share chunks of a KiB, so a
+//! first access seldom asks the allocator. A chunk is freed with its last block.
 //!
 //! # When there is no memory
 //!

@@ -188,6 +188,7 @@ impl Registry {
         drop(state);
         // SAFETY: The area is nobody's now, and its task has ended.
         unsafe { area.blocks.clear() };
+        area.first_blocks.clear();
         area.vectors.clear();
         area.destructors.clear();
         if !self.idle.keep(tcb) {
