@@ -51,9 +51,10 @@ pub struct Tcb {
     pub(crate) vectors: Vectors,
     /// The memory of its blocks of dynamic modules.
     pub(crate) blocks: Blocks,
-    pub(crate) first_blocks: FirstBlocks,
     /// What the task has to destroy before it ends.
     pub(crate) destructors: DestructorList,
+    /// The first of its blocks of dynamic modules.
+    pub(crate) first_blocks: FirstBlocks,
 }
 
 const_assert_eq!(offset_of!(Tcb, this), 0x00);
