@@ -38,15 +38,9 @@ pub struct TlsIndex {
 /// 2. The FS base holds the thread pointer of an [`Area`](crate::Area). In an interrupt handler,
 ///    the block must have been made.
 #[cfg_attr(feature = "abi", unsafe(no_mangle))]
+#[unsafe(naked)]
 pub unsafe extern "C" fn __tls_get_addr(index: *const TlsIndex) -> *mut u8 {
-    // SAFETY: Valid (1).
-    let TlsIndex { module, offset } = unsafe { index.read() };
-    // SAFETY: Every vector has an entry for every number that was given out (1, 2).
-    match unsafe { arch::dtv_entry(module) } {
-        // SAFETY: The contract is the same.
-        0 => arch::thread_pointer().wrapping_add(unsafe { make_block(index) }),
-        block => arch::thread_pointer().wrapping_add(block).wrapping_add(offset),
-    }
+    arch::tls_get_addr!(make_block)
 }
 
 /// Has `destructor` called with `object` when the running task ends, before those that were

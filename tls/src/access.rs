@@ -14,7 +14,6 @@ use core::ptr;
 use core::sync::atomic::{AtomicPtr, Ordering};
 
 use crate::abi::TlsIndex;
-use crate::arch;
 use crate::area::AreaRef;
 use crate::error::AccessError;
 use crate::modules::ModuleId;
@@ -35,10 +34,10 @@ pub unsafe fn address(module: ModuleId, offset: usize) -> Result<*mut u8, Access
         None => {
             // SAFETY: A running task has the area, and the registry stays (contract).
             let registry = unsafe { area.registry() };
-            registry.block_offset(area, module)?
+            registry.block(area, module)?
         }
     };
-    Ok(area.at(block).wrapping_add(offset))
+    Ok(block.wrapping_add(offset))
 }
 
 /// Makes the running task's block of a module, unless it is there, so that later accesses cannot
@@ -78,19 +77,19 @@ fn fail(error: AccessError) -> ! {
     handler(error)
 }
 
-/// The offset of a variable from TP, for compiled code, when the running task's vector does not
-/// have it. Does not return if there is none.
+/// The address of a variable, for compiled code, when the running task's vector does not have its
+/// block. Does not return if there is none.
 ///
 /// # Safety
 /// `index` is valid for reads, and [`address`] may be called.
 #[cold]
-pub(crate) unsafe extern "C" fn make_block(index: *const TlsIndex) -> usize {
+pub(crate) unsafe extern "C" fn make_block(index: *const TlsIndex) -> *mut u8 {
     // SAFETY: Valid (contract).
     let TlsIndex { module, offset } = unsafe { index.read() };
     let Some(id) = ModuleId::new(module) else { fail(AccessError::NoSuchModule { module }) };
     // SAFETY: The contract is the same.
     match unsafe { address(id, offset) } {
-        Ok(address) => address.addr().wrapping_sub(arch::thread_pointer().addr()),
+        Ok(address) => address,
         Err(error) => fail(error),
     }
 }

@@ -19,6 +19,7 @@ use core::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use static_assertions::const_assert_eq;
 
 use crate::arch;
+use crate::blocks::{Blocks, FirstBlocks};
 use crate::destructors::DestructorList;
 use crate::dtv::{self, Vectors};
 use crate::error::AreaError;
@@ -36,7 +37,7 @@ pub struct Tcb {
     /// TP itself.
     this: *mut Tcb,
     /// The dynamic thread vector; see `dtv`. Never null.
-    dtv: AtomicPtr<AtomicUsize>,
+    dtv: AtomicPtr<AtomicPtr<u8>>,
     /// The registry of the area, while a task has it.
     registry: AtomicPtr<Registry>,
     /// The neighbours in the list of areas; the registry's lock guards both.
@@ -48,8 +49,12 @@ pub struct Tcb {
     pub(crate) readiness: Readiness,
     /// Vectors of this task's own.
     pub(crate) vectors: Vectors,
+    /// The memory of its blocks of dynamic modules.
+    pub(crate) blocks: Blocks,
     /// What the task has to destroy before it ends.
     pub(crate) destructors: DestructorList,
+    /// The first of its blocks of dynamic modules.
+    pub(crate) first_blocks: FirstBlocks,
 }
 
 const_assert_eq!(offset_of!(Tcb, this), 0x00);
@@ -145,11 +150,6 @@ impl<'a> AreaRef<'a> {
         unsafe { Self::new(current().0) }
     }
 
-    /// The TCB.
-    pub(crate) fn tcb(self) -> NonNull<Tcb> {
-        self.tcb
-    }
-
     /// The registry of the area.
     ///
     /// # Safety
@@ -167,7 +167,7 @@ impl<'a> AreaRef<'a> {
     }
 
     /// The area's dynamic thread vector, as long as its capacity.
-    pub(crate) fn dtv(self) -> &'a [AtomicUsize] {
+    pub(crate) fn dtv(self) -> &'a [AtomicPtr<u8>] {
         // SAFETY: The word always holds a vector that stays in place for as long as the area is
         // used (contract of `set_dtv`).
         unsafe { dtv::entries(NonNull::new_unchecked(self.dtv.load(Ordering::Acquire))) }
@@ -178,7 +178,7 @@ impl<'a> AreaRef<'a> {
     /// # Safety
     /// It is a vector (its first word is its capacity) that stays in place until the area is
     /// freed or given to another task.
-    pub(crate) unsafe fn set_dtv(self, vector: *mut AtomicUsize) {
+    pub(crate) unsafe fn set_dtv(self, vector: *mut AtomicPtr<u8>) {
         self.dtv.store(vector, Ordering::Release);
     }
 
@@ -241,6 +241,8 @@ pub(crate) fn allocate(layout: &AreaLayout) -> Result<NonNull<Tcb>, AreaError> {
         canary: AtomicU64::new(0),
         readiness: Readiness(AtomicUsize::new(0)),
         vectors: Vectors::new(),
+        blocks: Blocks::new(),
+        first_blocks: FirstBlocks::new(),
         destructors: DestructorList::new(),
     };
     // SAFETY:

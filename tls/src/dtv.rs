@@ -1,8 +1,8 @@
 //! Dynamic thread vectors: where an area's block of a module is, for modules addressed by number.
 //!
 //! ```text
-//!  fs:8 ─► │ capacity │ module 1 │ module 2 │ …        an entry is the block's offset from TP,
-//!                                                      zero while there is no block
+//!  fs:8 ─► │ capacity │ module 1 │ module 2 │ …        an entry is the block's address, null
+//!                                                      while there is no block
 //! ```
 //!
 //! Every vector has room for every module number that has been given out: the registry sees to it
@@ -13,7 +13,7 @@
 
 use core::alloc::Layout;
 use core::ptr::{self, NonNull};
-use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicPtr, Ordering};
 
 use static_assertions::const_assert_eq;
 
@@ -23,14 +23,14 @@ use crate::error::AccessError;
 pub(crate) const INLINE: usize = 32;
 
 /// The first vector that tasks without blocks share.
-static NONE: [AtomicUsize; INLINE] = {
-    let mut words = [const { AtomicUsize::new(0) }; INLINE];
-    words[0] = AtomicUsize::new(INLINE);
+static NONE: [AtomicPtr<u8>; INLINE] = {
+    let mut words = [const { AtomicPtr::new(ptr::null_mut()) }; INLINE];
+    words[0] = AtomicPtr::new(number(INLINE));
     words
 };
 
 /// The vector of a task without blocks, while module numbers are below [`INLINE`].
-pub(crate) const fn none() -> *mut AtomicUsize {
+pub(crate) const fn none() -> *mut AtomicPtr<u8> {
     (&raw const NONE).cast_mut().cast()
 }
 
@@ -39,9 +39,9 @@ pub(crate) const fn none() -> *mut AtomicUsize {
 /// # Safety
 /// `vector` is a vector that stays in place during `'a`.
 #[inline]
-pub(crate) unsafe fn entries<'a>(vector: NonNull<AtomicUsize>) -> &'a [AtomicUsize] {
+pub(crate) unsafe fn entries<'a>(vector: NonNull<AtomicPtr<u8>>) -> &'a [AtomicPtr<u8>] {
     // SAFETY: A vector has its capacity in its first word (contract).
-    let capacity = unsafe { vector.as_ref() }.load(Ordering::Relaxed);
+    let capacity = unsafe { vector.as_ref() }.load(Ordering::Relaxed).addr();
     // SAFETY: And it has that many words.
     unsafe { core::slice::from_raw_parts(vector.as_ptr(), capacity) }
 }
@@ -53,10 +53,15 @@ struct Head {
     /// What it took the place of.
     older: AtomicPtr<Head>,
     /// The vector begins here.
-    capacity: AtomicUsize,
+    capacity: AtomicPtr<u8>,
 }
 
 const_assert_eq!(core::mem::offset_of!(Head, capacity), 8);
+
+/// A capacity as a vector's first word.
+const fn number(capacity: usize) -> *mut u8 {
+    ptr::without_provenance_mut(capacity)
+}
 
 /// The memory of a vector. There are fewer modules than bytes, so it is never too large.
 fn layout(capacity: usize) -> Layout {
@@ -78,24 +83,24 @@ impl Vector {
         let memory = unsafe { alloc::alloc::alloc_zeroed(layout) };
         let head = NonNull::new(memory.cast::<Head>()).ok_or(AccessError::out_of_memory(layout))?;
         // SAFETY: Just allocated; zeroes are a valid head.
-        unsafe { head.as_ref() }.capacity.store(capacity, Ordering::Relaxed);
+        unsafe { head.as_ref() }.capacity.store(number(capacity), Ordering::Relaxed);
         Ok(Self(head))
     }
 
     /// The vector itself.
-    pub(crate) fn as_ptr(&self) -> *mut AtomicUsize {
+    pub(crate) fn as_ptr(&self) -> *mut AtomicPtr<u8> {
         // SAFETY: Inside the allocation.
         unsafe { (&raw mut (*self.0.as_ptr()).capacity).cast() }
     }
 
     /// Its words.
-    pub(crate) fn entries(&self) -> &[AtomicUsize] {
+    pub(crate) fn entries(&self) -> &[AtomicPtr<u8>] {
         // SAFETY: A vector, in place while it is borrowed.
         unsafe { entries(NonNull::new_unchecked(self.as_ptr())) }
     }
 
     /// Takes over the entries of an outgrown vector.
-    fn inherit(&self, outgrown: &[AtomicUsize]) {
+    fn inherit(&self, outgrown: &[AtomicPtr<u8>]) {
         for (to, from) in self.entries().iter().zip(outgrown).skip(1) {
             to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
         }
@@ -116,28 +121,28 @@ pub(crate) struct Vectors {
     /// The newest of the allocated ones.
     newest: AtomicPtr<Head>,
     /// The first vector.
-    inline: [AtomicUsize; INLINE],
+    inline: [AtomicPtr<u8>; INLINE],
 }
 
 impl Vectors {
     pub(crate) const fn new() -> Self {
         Self {
             newest: AtomicPtr::new(ptr::null_mut()),
-            inline: [const { AtomicUsize::new(0) }; INLINE],
+            inline: [const { AtomicPtr::new(ptr::null_mut()) }; INLINE],
         }
     }
 
     /// The vector inside the area, with the entries of `outgrown`.
-    pub(crate) fn first(&self) -> *mut AtomicUsize {
+    pub(crate) fn first(&self) -> *mut AtomicPtr<u8> {
         for word in &self.inline {
-            word.store(0, Ordering::Relaxed);
+            word.store(ptr::null_mut(), Ordering::Relaxed);
         }
-        self.inline[0].store(INLINE, Ordering::Relaxed);
+        self.inline[0].store(number(INLINE), Ordering::Relaxed);
         (&raw const self.inline).cast_mut().cast()
     }
 
     /// Takes `vector`, with the entries of `outgrown`, to be kept until [`clear`](Self::clear).
-    pub(crate) fn adopt(&self, vector: Vector, outgrown: &[AtomicUsize]) -> *mut AtomicUsize {
+    pub(crate) fn adopt(&self, vector: Vector, outgrown: &[AtomicPtr<u8>]) -> *mut AtomicPtr<u8> {
         vector.inherit(outgrown);
         let words = vector.as_ptr();
         // SAFETY: The vector's head is in place.

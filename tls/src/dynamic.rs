@@ -2,9 +2,9 @@
 //!
 //! ```text
 //!            module 1 (static)   module 2 (dynamic)
-//!  vector    │ TP − 64           │ 0 ─► block, on first access or prepared
+//!  vector    │ TP − 64           │ null ─► block, on first access or prepared
 //!              ▼                         ▼
-//!            in the area               in memory of its own
+//!            at the module's offset    wherever the task has room for it (`blocks`)
 //! ```
 //!
 //! All entries are written and cleared under the registry's lock; tasks read theirs without.
@@ -12,10 +12,10 @@
 use core::alloc::Layout;
 use core::ops::Range;
 use core::ptr;
-use core::sync::atomic::{AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicPtr, Ordering};
 
 use crate::area::{self, AreaRef};
-use crate::blocks::Freed;
+use crate::blocks::Blocks;
 use crate::dtv::{self, Vector};
 use crate::error::{AccessError, OutOfMemory};
 use crate::modules::{Module, ModuleId};
@@ -23,44 +23,27 @@ use crate::registry::{Area, Registry, State};
 use crate::spares::{Lack, Spares};
 
 impl AreaRef<'_> {
-    /// The entry of the area's vector for a module, if it has one. The number may be any.
-    pub(crate) fn entry(self, module: ModuleId) -> Option<usize> {
+    /// The block of a module, if the area's vector has it. The number may be any.
+    pub(crate) fn entry(self, module: ModuleId) -> Option<*mut u8> {
         let entry = self.dtv().get(module.get())?.load(Ordering::Acquire);
-        (entry != 0).then_some(entry)
-    }
-
-    /// What an entry of the area's vector refers to.
-    pub(crate) fn at(self, entry: usize) -> *mut u8 {
-        let tp = self.tcb().as_ptr().expose_provenance();
-        ptr::with_exposed_provenance_mut(tp.wrapping_add(entry))
+        (!entry.is_null()).then_some(entry)
     }
 
     /// Where a task's block of a dynamic module lies, if it has one.
     pub(crate) fn block_addresses(self, module: ModuleId, size: usize) -> Option<Range<u64>> {
-        let start = self.at(self.entry(module)?).addr() as u64;
+        let start = self.entry(module)?.addr() as u64;
         Some(start..start + size as u64)
-    }
-
-    /// Clears an entry of the area's vector, and has the block that it referred to freed.
-    pub(crate) fn unlink_block(self, entry: &AtomicUsize, memory: Layout, freed: &mut Freed) {
-        let block = entry.swap(0, Ordering::Relaxed);
-        if block != 0 {
-            // SAFETY: Entries of dynamic modules refer to blocks made with the module's layout,
-            // which nobody else refers to; the module's code does not run any more, or the task
-            // does not.
-            unsafe { freed.add(self.at(block), memory) };
-        }
     }
 }
 
 impl Registry {
-    /// The offset of a task's block of a module from TP. Makes the block if need be.
-    pub(crate) fn block_offset(
+    /// A task's block of a module. Makes it if need be.
+    pub(crate) fn block(
         &self,
         area: AreaRef<'_>,
         module: ModuleId,
-    ) -> Result<usize, AccessError> {
-        let spares = Spares::guess(self.shapes.guess(module));
+    ) -> Result<*mut u8, AccessError> {
+        let spares = Spares::default();
         self.attempt(spares, |state, spares| self.try_block(state, area, module, spares))
     }
 
@@ -71,32 +54,40 @@ impl Registry {
         area: AreaRef<'_>,
         id: ModuleId,
         spares: &mut Spares,
-    ) -> Result<usize, Lack> {
+    ) -> Result<*mut u8, Lack> {
         match state.modules.get(id) {
             None | Some(Module::Reserved) => {
                 Err(Lack::Final(AccessError::NoSuchModule { module: id.get() }))
             }
             Some(Module::Static(block)) => {
-                let offset = block.distance.wrapping_neg();
+                let block = area.below(block.distance);
                 // An entry makes the next access fast, but is not worth an error.
                 if let Ok(vector) = self.own_vector(area, spares) {
-                    vector[id.get()].store(offset, Ordering::Release);
+                    vector[id.get()].store(block, Ordering::Release);
                 }
-                Ok(offset)
+                Ok(block)
             }
             Some(Module::Dynamic(image)) => {
                 let entry = &self.own_vector(area, spares)?[id.get()];
-                match entry.load(Ordering::Relaxed) {
-                    0 => {}
-                    offset => return Ok(offset),
+                let block = entry.load(Ordering::Relaxed);
+                if !block.is_null() {
+                    return Ok(block);
                 }
-                let block = spares.block(image.memory)?.into_raw().as_ptr();
+                let first = area.first_blocks.cut(image.memory);
+                // SAFETY: The lock is held (`state`).
+                let block = match first.or_else(|| unsafe { area.blocks.cut(image.memory) }) {
+                    Some(block) => block,
+                    None => {
+                        let chunk = spares.chunk(image.memory)?;
+                        // SAFETY: As above.
+                        let block = unsafe { area.blocks.cut_new(chunk, image.memory) };
+                        block.ok_or(Lack::Chunk(image.memory))?
+                    }
+                };
                 // SAFETY: New memory of at least this size.
-                unsafe { area::initialise(block, &image.tdata, image.size) };
-                let tp = area.tcb().as_ptr().addr();
-                let offset = block.expose_provenance().wrapping_sub(tp);
-                entry.store(offset, Ordering::Release);
-                Ok(offset)
+                unsafe { area::initialise(block.as_ptr(), &image.tdata, image.size) };
+                entry.store(block.as_ptr(), Ordering::Release);
+                Ok(block.as_ptr())
             }
         }
     }
@@ -106,7 +97,7 @@ impl Registry {
         &self,
         area: AreaRef<'a>,
         spares: &mut Spares,
-    ) -> Result<&'a [AtomicUsize], Lack> {
+    ) -> Result<&'a [AtomicPtr<u8>], Lack> {
         let vector = area.dtv();
         if !self.is_empty(vector) {
             return Ok(vector);
@@ -170,16 +161,21 @@ impl Registry {
 
     /// Makes a number mean nothing again: clears its entries and has its blocks freed.
     pub(crate) fn withdraw(&self, id: ModuleId) {
-        let mut freed = Freed::new();
+        let freed = Blocks::new();
         let mut state = self.lock();
         state.live.settle(&self.inbox);
         let withdrawn = state.modules.set(id, Module::Reserved);
         let ready = state.live.iter().filter(|area| area.readiness.is_ready());
         for area in ready.filter(|area| !self.is_empty(area.dtv())) {
             let entry = &area.dtv()[id.get()];
-            match &withdrawn {
-                Some(Module::Dynamic(image)) => area.unlink_block(entry, image.memory, &mut freed),
-                _ => entry.store(0, Ordering::Relaxed),
+            let block = entry.load(Ordering::Relaxed);
+            entry.store(ptr::null_mut(), Ordering::Relaxed);
+            if let Some(Module::Dynamic(_)) = withdrawn
+                && !block.is_null()
+                && !area.first_blocks.give_up(block)
+            {
+                // SAFETY: The lock is held, and the module's code does not run any more.
+                unsafe { area.blocks.give_up(block, &freed) };
             }
         }
         self.image.set_used(state.modules.furthest());
@@ -202,11 +198,10 @@ impl Area<'_> {
     /// No published module has the number, or there is no memory.
     pub fn prepare(&self, module: ModuleId) -> Result<*mut u8, AccessError> {
         let area = self.area();
-        let offset = match area.entry(module) {
-            Some(offset) => offset,
-            None => self.registry.block_offset(area, module)?,
-        };
-        Ok(area.at(offset))
+        match area.entry(module) {
+            Some(block) => Ok(block),
+            None => self.registry.block(area, module),
+        }
     }
 
     /// Makes this task's blocks of all dynamic modules there are, so that no access to them can

@@ -260,7 +260,6 @@ impl<'r> ReservedDynamic<'r> {
     pub fn publish(self, tdata: &[u8]) -> Result<Dynamic<'r>, PublishError> {
         let tdata = copy_of(tdata, self.size)?;
         let image = Image { tdata, size: self.size, memory: self.memory };
-        self.number.registry.shapes.learn(self.number.id, self.memory);
         self.number.registry.lock().modules.set(self.number.id, Module::Dynamic(image));
         Ok(Dynamic { reserved: self })
     }

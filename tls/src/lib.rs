@@ -49,6 +49,9 @@
 //!                       │ in the area   │ in memory of its own, or none yet
 //! ```
 //!
+//! Small blocks of one task lie in its area, while there is room, and then share chunks of a KiB, so a
+//! first access seldom asks the allocator. A chunk is freed with its last block.
+//!
 //! # When there is no memory
 //!
 //! Creating an area, reserving, publishing and preparing are errors with numbers then, and leave
@@ -106,7 +109,6 @@ mod models;
 mod modules;
 mod ready;
 mod registry;
-mod shapes;
 mod spares;
 mod sync;
 mod task;

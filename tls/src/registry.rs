@@ -13,14 +13,13 @@
 
 use core::alloc::Layout;
 use core::ptr::{self, NonNull};
-use core::sync::atomic::{AtomicPtr, AtomicUsize};
+use core::sync::atomic::AtomicPtr;
 
 use alloc::vec::Vec;
 
 use spin::{Mutex, MutexGuard};
 
 use crate::area::{self, AreaRef, Tcb, ThreadPointer};
-use crate::blocks::Freed;
 use crate::dtv::{self, Vector};
 use crate::error::{AreaError, LayoutError};
 use crate::idle::{Idle, SLOTS};
@@ -28,8 +27,7 @@ use crate::image::Image;
 use crate::inbox::Inbox;
 use crate::layout::{AreaLayout, Surplus, Template, TpOffset};
 use crate::live::LiveList;
-use crate::modules::{Module, Modules};
-use crate::shapes::Shapes;
+use crate::modules::Modules;
 
 /// All modules with thread-local variables, and all areas that hold them.
 #[derive(Debug)]
@@ -43,9 +41,7 @@ pub struct Registry {
     /// What new areas start with, besides the kernel's block.
     pub(crate) image: Image,
     /// The vector of areas without entries in one, as large as any.
-    pub(crate) none: AtomicPtr<AtomicUsize>,
-    /// What blocks of dynamic modules will need, most likely.
-    pub(crate) shapes: Shapes,
+    pub(crate) none: AtomicPtr<AtomicPtr<u8>>,
     state: Mutex<State>,
 }
 
@@ -80,7 +76,6 @@ impl Registry {
             idle: Idle { slots: [const { AtomicPtr::new(ptr::null_mut()) }; SLOTS] },
             image: Image::new(layout.surplus()),
             none: AtomicPtr::new(dtv::none()),
-            shapes: Shapes::new(),
             state: Mutex::new(State {
                 surplus: Surplus::new(layout.surplus()),
                 modules: Modules::new(),
@@ -187,15 +182,13 @@ impl Registry {
     fn retire(&self, tcb: NonNull<Tcb>) {
         // SAFETY: The `Area` that is being dropped owns it.
         let area = unsafe { AreaRef::new(tcb) };
-        let mut freed = Freed::new();
         let state = self.lock();
-        if !self.is_empty(area.dtv()) {
-            state.unlink_blocks(area, &mut freed);
-        }
-        // Nobody counts its destructors or fills its blocks from here on.
+        // Nobody counts its destructors, fills its blocks or looks into its vector from here on.
         area.readiness.retire();
         drop(state);
-        drop(freed);
+        // SAFETY: The area is nobody's now, and its task has ended.
+        unsafe { area.blocks.clear() };
+        area.first_blocks.clear();
         area.vectors.clear();
         area.destructors.clear();
         if !self.idle.keep(tcb) {
@@ -204,20 +197,8 @@ impl Registry {
     }
 
     /// Whether a vector is the one that areas without entries share.
-    pub(crate) fn is_empty(&self, vector: &[AtomicUsize]) -> bool {
+    pub(crate) fn is_empty(&self, vector: &[AtomicPtr<u8>]) -> bool {
         ptr::eq(vector.as_ptr(), self.none.load(core::sync::atomic::Ordering::Acquire))
-    }
-}
-
-impl State {
-    /// Takes all blocks of an area out of its vector, to be freed.
-    fn unlink_blocks(&self, area: AreaRef<'_>, freed: &mut Freed) {
-        for (number, entry) in area.dtv().iter().enumerate().skip(1) {
-            let id = crate::modules::ModuleId::new(number);
-            if let Some(Module::Dynamic(image)) = id.and_then(|id| self.modules.get(id)) {
-                area.unlink_block(entry, image.memory, freed);
-            }
-        }
     }
 }
 

@@ -11,7 +11,7 @@
 
 use core::alloc::Layout;
 
-use crate::blocks::OwnedBlock;
+use crate::blocks::Chunk;
 use crate::dtv::Vector;
 use crate::error::AccessError;
 use crate::registry::{Registry, State};
@@ -21,8 +21,8 @@ use crate::registry::{Registry, State};
 pub(crate) enum Lack {
     /// A vector of this capacity.
     Vector(usize),
-    /// A block with this layout.
-    Block(Layout),
+    /// A chunk with room for a block with this layout.
+    Chunk(Layout),
     /// Something that allocating does not help with.
     Final(AccessError),
 }
@@ -31,7 +31,7 @@ pub(crate) enum Lack {
 #[derive(Debug, Default)]
 pub(crate) struct Spares {
     vector: Option<Vector>,
-    block: Option<OwnedBlock>,
+    chunk: Option<Chunk>,
 }
 
 impl Spares {
@@ -41,23 +41,16 @@ impl Spares {
         self.vector.take_if(fits).ok_or(Lack::Vector(capacity))
     }
 
-    /// A block of this layout.
-    pub(crate) fn block(&mut self, memory: Layout) -> Result<OwnedBlock, Lack> {
-        let fits = |block: &mut OwnedBlock| block.memory() == memory;
-        self.block.take_if(fits).ok_or(Lack::Block(memory))
-    }
-
-    /// A block beforehand. That there is no memory shows when it is lacking.
-    pub(crate) fn guess(memory: Option<Layout>) -> Self {
-        let block = memory.and_then(|memory| OwnedBlock::allocate(memory).ok());
-        Self { vector: None, block }
+    /// A chunk with room for a block of this layout.
+    pub(crate) fn chunk(&mut self, block: Layout) -> Result<Chunk, Lack> {
+        self.chunk.take_if(|chunk| chunk.fits(block)).ok_or(Lack::Chunk(block))
     }
 
     /// Allocates what was lacking. What is there but did not fit is freed.
     fn provide(&mut self, lack: Lack) -> Result<(), AccessError> {
         match lack {
             Lack::Vector(capacity) => self.vector = Some(Vector::allocate(capacity)?),
-            Lack::Block(memory) => self.block = Some(OwnedBlock::allocate(memory)?),
+            Lack::Chunk(block) => self.chunk = Some(Chunk::allocate(block)?),
             Lack::Final(error) => return Err(error),
         }
         Ok(())

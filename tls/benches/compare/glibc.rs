@@ -2,22 +2,29 @@
 
 use std::error::Error;
 use std::ffi::{CStr, CString, c_int, c_void};
+use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::ptr::NonNull;
+use std::time::Duration;
 
-use unspool_tls::TlsIndex;
+use crate::arch::{Get, Rows};
 
-const SOURCE: &str = include_str!("module.c");
+/// What is compiled for glibc's side.
+const SOURCES: [(&str, &str); 3] = [
+    ("module.c", include_str!("module.c")),
+    ("accesses.S", include_str!("accesses.S")),
+    ("program.c", include_str!("program.c")),
+];
 
-/// Compiles a module.
-pub fn compile(folder: &Path, name: &str, options: &[String]) -> Result<(), Box<dyn Error>> {
-    let source = folder.join("module.c");
-    std::fs::write(&source, SOURCE)?;
+/// Compiles sources of [`SOURCES`], a list of options, to a file.
+pub fn compile(folder: &Path, name: &str, options: &str) -> Result<(), Box<dyn Error>> {
+    for (name, text) in SOURCES {
+        std::fs::write(folder.join(name), text)?;
+    }
     let mut cc = Command::new("cc");
-    cc.args(["-shared", "-fPIC", "-O2", "-o"]).arg(folder.join(name)).arg(source);
-    cc.args(options);
+    cc.current_dir(folder).args(["-O2", "-o", name]).args(options.split(' '));
     if cc.status()?.success() { Ok(()) } else { Err("cc failed".into()) }
 }
 
@@ -53,8 +60,6 @@ pub fn keep_memory() {
 
 type Allocate = unsafe extern "C" fn(*mut c_void) -> *mut c_void;
 type Deallocate = unsafe extern "C" fn(*mut c_void, bool);
-/// `__tls_get_addr`
-pub type Get = unsafe extern "C" fn(*const TlsIndex) -> *mut u8;
 
 /// `_dl_allocate_tls` and `_dl_deallocate_tls`: what a thread's creation and end call.
 pub struct Areas {
@@ -132,18 +137,57 @@ impl Library {
         if result == 0 && module != 0 { Ok(module) } else { Err("not a module".into()) }
     }
 
-    /// The descriptor of a variable.
-    pub fn descriptor(&self) -> Result<&[u64; 2], Box<dyn Error>> {
+    /// Rows of accesses by a model.
+    pub fn rows(&self, model: &CStr) -> Result<Rows, Box<dyn Error>> {
         // SAFETY: looks a name up.
-        let function = unsafe { libc::dlsym(self.0.as_ptr(), c"descriptor".as_ptr()) };
-        let function = NonNull::new(function).ok_or("no descriptor")?;
-        // SAFETY: its type in `module.c`.
-        let function = unsafe {
-            std::mem::transmute::<NonNull<c_void>, unsafe extern "C" fn() -> *const [u64; 2]>(
-                function,
-            )
-        };
-        // SAFETY: the descriptor is in the library's data.
-        Ok(unsafe { &*function() })
+        let rows = unsafe { libc::dlsym(self.0.as_ptr(), model.as_ptr()) };
+        let rows = NonNull::new(rows).ok_or_else(|| format!("no {model:?}"))?;
+        // SAFETY: its type in `accesses.S`.
+        Ok(unsafe { std::mem::transmute::<NonNull<c_void>, Rows>(rows) })
     }
+}
+
+/// A running `program.c`.
+pub struct Program {
+    process: Child,
+}
+
+impl Program {
+    pub fn start(path: &Path) -> Result<Self, Box<dyn Error>> {
+        let mut command = Command::new(path);
+        let process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        Ok(Self { process })
+    }
+
+    /// How long rows of one of its models took.
+    pub fn time(&mut self, model: u64, times: u64) -> io::Result<Duration> {
+        let Child { stdin: Some(to), stdout: Some(from), .. } = &mut self.process else {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        };
+        let request = [model.to_ne_bytes(), times.to_ne_bytes()];
+        to.write_all(request.as_flattened())?;
+        let mut time = [0; 8];
+        from.read_exact(&mut time)?;
+        Ok(Duration::from_nanos(u64::from_ne_bytes(time)))
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // It ends with its input.
+        drop(self.process.stdin.take());
+        let _ = self.process.wait();
+    }
+}
+
+/// Has this process and its children stay on the processor it is on.
+pub fn stay_here() {
+    // SAFETY: asks for a number.
+    let here = unsafe { libc::sched_getcpu() };
+    // SAFETY: zeroes are an empty set.
+    let mut set = unsafe { std::mem::zeroed::<libc::cpu_set_t>() };
+    // SAFETY: the number is that of a processor.
+    unsafe { libc::CPU_SET(usize::try_from(here).unwrap_or(0), &mut set) };
+    // SAFETY: a set of that size.
+    unsafe { libc::sched_setaffinity(0, size_of_val(&set), &raw const set) };
 }

@@ -5,10 +5,10 @@
 //! ```
 //!
 //! glibc has as many modules as there are shared libraries with thread-local variables: copies of
-//! one, given to a child process to start with (`linked`) or opened by it (`opened`). Rounds of
-//! both sides alternate; a row shows medians.
+//! one, given to a child process to start with (`linked`) or opened by it (`opened`). Accesses
+//! stand in a program that is linked as usual (relaxed) and in a library that is opened (as they are).
 
-#[path = "../../tests/running/arch/area.rs"]
+mod access;
 mod arch;
 mod glibc;
 mod measure;
@@ -18,12 +18,9 @@ use std::hint::black_box;
 use std::path::Path;
 use std::process::Command;
 
-use glibc::{Get, Library};
+use glibc::Library;
 use measure::Table;
-use unspool_tls::{
-    __tls_get_addr, Area, Dynamic, Published, Registry, Template, TlsIndex, dynamic_descriptor,
-    static_descriptor,
-};
+use unspool_tls::{Area, Dynamic, Published, Registry, Template, TlsIndex};
 
 /// Numbers of modules that areas are created with.
 const COUNTS: [usize; 4] = [1, 10, 100, 1000];
@@ -49,11 +46,11 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 /// Measures each part in a process of its own.
 fn parts(folder: &Path, filter: &str) -> Result<(), Box<dyn Error>> {
-    glibc::compile(folder, "small.so", &[format!("-DSIZE={SIZE}")])?;
-    // Larger than what glibc keeps for modules that are opened later.
-    glibc::compile(folder, "large.so", &["-DSIZE=65536".into(), "-DDESCRIPTOR".into()])?;
+    glibc::stay_here();
+    glibc::compile(folder, "small.so", &format!("-shared -fPIC -DSIZE={SIZE} module.c"))?;
+    access::compile(folder)?;
     let copies = glibc::copies(folder, "small.so", COUNTS[COUNTS.len() - 1])?;
-    println!("{:44}{:>12}{:>12}{:>9}", "", "unspool", "glibc", "ratio");
+    Table::head();
     for how in ["linked", "opened", "access", "first_touch"] {
         let counts = match how {
             "linked" | "opened" => &COUNTS[..],
@@ -84,7 +81,7 @@ fn in_child(how: &str, count: usize, folder: &Path) -> Result<(), Box<dyn Error>
             let _opened = copies(count.saturating_sub(2)).collect::<Result<Vec<_>, _>>()?;
             creation(how, count)
         }
-        "access" => access(&open("large.so".into())?),
+        "access" => access::access(folder),
         "first_touch" => first_touch(&copies(count).collect::<Result<Vec<_>, _>>()?),
         _ => Err(format!("what is {how}?").into()),
     }
@@ -165,56 +162,6 @@ fn creation(how: &str, count: usize) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn access(library: &Library) -> Result<(), Box<dyn Error>> {
-    const TIMES: usize = 10_000;
-    const ROUNDS: usize = 1_000;
-    let registry = registry(1);
-    let published = publish(&registry, 1);
-    let dynamic = registry.add_dynamic(&[], 64 << 10, 64)?;
-    let area = registry.new_area(0)?;
-    area.prepare(dynamic.module())?;
-    let index = TlsIndex { module: dynamic.module().get(), offset: 8 };
-    let their_index = TlsIndex { module: library.module()?, offset: 8 };
-    let their_get = glibc::tls_get_addr()?;
-    let mut table = Table::new(String::new());
-
-    let calls = |get: Get, index: &TlsIndex| {
-        for _ in 0..TIMES {
-            // SAFETY: a module's variable, with the FS base of the module's side.
-            black_box(unsafe { black_box(get)(black_box(index)) });
-        }
-    };
-    table.compare(
-        "access/tls_get_addr",
-        ROUNDS,
-        TIMES,
-        |clock| clock.time(|| arch::on(&area, &mut || calls(__tls_get_addr, &index))),
-        |clock| clock.time(|| calls(their_get, &their_index)),
-    );
-    let calls = |descriptor: &[u64; 2]| {
-        for _ in 0..TIMES {
-            black_box(arch::through(black_box(descriptor)));
-        }
-    };
-    let descriptor = dynamic_descriptor(&raw const index);
-    let their_descriptor = library.descriptor()?;
-    table.compare(
-        "access/descriptor_dynamic",
-        ROUNDS,
-        TIMES,
-        |clock| clock.time(|| arch::on(&area, &mut || calls(&descriptor))),
-        |clock| clock.time(|| calls(their_descriptor)),
-    );
-    let descriptor = static_descriptor(published[0].offset(), 8);
-    table.alone("access/descriptor_static", ROUNDS, TIMES, |clock| {
-        clock.time(|| arch::on(&area, &mut || calls(&descriptor)));
-    });
-    table.alone("access/empty_loop", ROUNDS, TIMES, |clock| {
-        clock.time(|| (0..TIMES).for_each(|_| _ = black_box(black_box(&descriptor))));
-    });
-    Ok(())
-}
-
 fn first_touch(libraries: &[Library]) -> Result<(), Box<dyn Error>> {
     let registry = registry(0);
     let add = |_| registry.add_dynamic(&[1; SIZE / 2], SIZE, 8);
@@ -225,36 +172,42 @@ fn first_touch(libraries: &[Library]) -> Result<(), Box<dyn Error>> {
         .collect();
     let (indices, get) = (indices?, glibc::tls_get_addr()?);
     let mut table = Table::new(String::new());
-    table.compare(
-        &format!("first_touch/{}_modules", modules.len()),
-        1000,
-        modules.len(),
-        |clock| {
-            let (registry, modules) = (&registry, &modules);
-            std::thread::scope(|scope| {
-                scope.spawn(|| {
-                    let area = registry.new_area(0).unwrap();
-                    clock.time(|| {
-                        for module in modules {
-                            black_box(area.prepare(module.module()).unwrap());
-                        }
+    // In the memory of tasks that ended, as malloc reuses what was freed; and with nothing kept.
+    for (place, keep) in [("first_touch", true), ("first_touch_in_new_memory", false)] {
+        table.compare(
+            &format!("{place}/{}_modules", modules.len()),
+            1000,
+            modules.len(),
+            |clock| {
+                let (registry, modules) = (&registry, &modules);
+                if !keep {
+                    registry.trim();
+                }
+                std::thread::scope(|scope| {
+                    scope.spawn(|| {
+                        let area = registry.new_area(0).unwrap();
+                        clock.time(|| {
+                            for module in modules {
+                                black_box(area.prepare(module.module()).unwrap());
+                            }
+                        });
                     });
                 });
-            });
-        },
-        |clock| {
-            let indices = &indices;
-            std::thread::scope(|scope| {
-                scope.spawn(|| {
-                    clock.time(|| {
-                        for index in indices {
-                            // SAFETY: the index of a module that is open.
-                            black_box(unsafe { get(index) });
-                        }
+            },
+            |clock| {
+                let indices = &indices;
+                std::thread::scope(|scope| {
+                    scope.spawn(|| {
+                        clock.time(|| {
+                            for index in indices {
+                                // SAFETY: the index of a module that is open.
+                                black_box(unsafe { get(index) });
+                            }
+                        });
                     });
                 });
-            });
-        },
-    );
+            },
+        );
+    }
     Ok(())
 }

@@ -5,8 +5,8 @@
 mod x86_64;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86_64::{
-    DTV, LinkerSymbols, copy_words, dtv_entry, dynamic_resolver, linker_symbols, static_resolver,
-    thread_pointer,
+    DTV, LinkerSymbols, copy_words, dynamic_resolver, linker_symbols, static_resolver,
+    thread_pointer, tls_get_addr,
 };
 
 #[cfg(not(target_arch = "x86_64"))]

@@ -26,28 +26,32 @@ pub(crate) fn thread_pointer() -> *mut u8 {
     tp
 }
 
-/// The running task's entry for a module: word `module` of its vector.
-///
-/// # Safety
-/// The FS base holds the thread pointer of an area, whose vector is that long.
-#[inline(always)]
-pub(crate) unsafe fn dtv_entry(module: usize) -> usize {
-    let entry;
-    // SAFETY: Reads two words of the area (contract). The vector may be exchanged between the two,
-    // but stays in place, and has what the task itself may ask for.
-    unsafe {
-        asm!(
-            "mov {vector}, fs:[{dtv}]",
-            "mov {entry}, [{vector} + 8 * {module}]",
-            vector = out(reg) _,
-            entry = out(reg) entry,
-            module = in(reg) module,
-            dtv = const DTV,
-            options(nostack, preserves_flags, readonly),
-        );
-    }
-    entry
+/// The body of `__tls_get_addr`, all of it in half a line of the instruction cache: the alignment at
+/// the end is that of the function's section. Entries are addresses, and every vector has one for
+/// every module, so seven instructions do; `$make_block` gets the same argument.
+macro_rules! tls_get_addr {
+    ($make_block:path) => {
+        core::arch::naked_asm!(
+            ".cfi_startproc",
+            "mov rax, [rdi + {module}]",
+            "mov rdx, fs:[{dtv}]",
+            "mov rax, [rdx + 8 * rax]",
+            "test rax, rax",
+            "jz 2f",
+            "add rax, [rdi + {offset}]",
+            "ret",
+            "2:",
+            "jmp {make_block}",
+            ".cfi_endproc",
+            ".p2align 5",
+            module = const core::mem::offset_of!($crate::abi::TlsIndex, module),
+            offset = const core::mem::offset_of!($crate::abi::TlsIndex, offset),
+            dtv = const $crate::arch::DTV,
+            make_block = sym $make_block,
+        )
+    };
 }
+pub(crate) use tls_get_addr;
 
 /// How many words are copied by instructions of their own; more are left to the string unit, which
 /// takes a while to start.

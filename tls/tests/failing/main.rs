@@ -13,7 +13,7 @@ use std::ops::RangeInclusive;
 
 use unspool_tls::{AccessError, Area, Dynamic, Published, Registry, Template};
 
-use allocator::{bytes, failing};
+use allocator::{bytes, failing, no_larger_than};
 
 const SURPLUS: usize = 8192;
 
@@ -146,7 +146,7 @@ fn adding_a_dynamic_module() {
 fn making_a_block() {
     without_leak(|registry| {
         let modules = modules_below(registry, 40);
-        let module = registry.add_dynamic(&[9; 8], 8, 8).unwrap();
+        let module = registry.add_dynamic(&[9; 8], 320, 8).unwrap();
         let area = registry.new_area(0).unwrap();
         let prepare = || area.prepare(module.module());
         let start = fail_in_turn(registry, 2..=2, prepare);
@@ -156,6 +156,39 @@ fn making_a_block() {
         let (address, _) = failing(0, || other.prepare(modules[0].module()));
         assert_eq!(address.unwrap(), other.thread_pointer().block(modules[0].offset()));
         drop((other, area, module, modules));
+    });
+}
+
+/// What a kernel does before a task runs: from here on, no access of it can fail.
+fn spawn(registry: &Registry) -> Result<Area<'_>, &'static str> {
+    let area = registry.new_area(1).map_err(|_| "no area")?;
+    area.prepare_all().map_err(|_| "no blocks")?;
+    Ok(area)
+}
+
+#[test]
+fn spawning_a_task_whose_accesses_cannot_fail() {
+    without_leak(|registry| {
+        let modules = modules_below(registry, 40);
+        let dynamic = [1, 2, 3].map(|n| registry.add_dynamic(&[n; 8], 1 << (4 * n), 8).unwrap());
+        // The area (kept when there is no memory for more), a vector, a chunk for
+        // each of the larger blocks.
+        let area = fail_in_turn(registry, 3..=4, || spawn(registry));
+        let (values, failed) = failing(0, || dynamic.each_ref().map(|module| block(&area, module)));
+        assert_eq!((values, failed), ([1, 2, 3].map(|n| u64::from_ne_bytes([n; 8])), false));
+        drop((area, dynamic, modules));
+    });
+}
+
+#[test]
+fn a_block_is_made_when_there_is_memory_for_no_more_than_it() {
+    without_leak(|registry| {
+        let numbers = [1, 2, 3, 4, 5, 6];
+        let modules = numbers.map(|n| registry.add_dynamic(&[n; 8], 64, 64).unwrap());
+        let area = registry.new_area(0).unwrap();
+        let values = no_larger_than(300, || modules.each_ref().map(|module| block(&area, module)));
+        assert_eq!(values, numbers.map(|n| u64::from_ne_bytes([n; 8])));
+        drop((modules, area));
     });
 }
 

@@ -94,7 +94,7 @@ fn descriptors_lead_to_the_same_variables() {
 fn an_access_that_may_fail_says_why_and_can_be_made_again() {
     let _alone = alone();
     let registry = registry();
-    let module = registry.add_dynamic(&[4; 8], 64, 8).unwrap();
+    let module = registry.add_dynamic(&[4; 8], 640, 8).unwrap();
     let id = module.module();
     let area = registry.new_area(0).unwrap();
     let missing = Err(AccessError::NoSuchModule { module: id.get() });
@@ -104,7 +104,7 @@ fn an_access_that_may_fail_says_why_and_can_be_made_again() {
     let prepare = || unsafe { prepare(id) };
     let mut refused = missing;
     without_memory(|| refused = run(&area, missing, ask));
-    assert_eq!(refused, Err(AccessError::OutOfMemory { size: 64, align: 8 }));
+    assert_eq!(refused, Err(AccessError::OutOfMemory { size: 640, align: 8 }));
     run(&area, Ok(()), prepare).unwrap();
     let mut found = missing;
     without_memory(|| found = run(&area, missing, ask));
@@ -208,7 +208,7 @@ fn pending_destructors_are_found_by_function_module_and_object() {
 /// Ends the process with the reason.
 fn exit_with_the_reason(error: AccessError) -> ! {
     let code = match error {
-        AccessError::OutOfMemory { size: 64, align: 8 } => 41,
+        AccessError::OutOfMemory { size: 640, align: 8 } => 41,
         AccessError::NoSuchModule { module: 31 } => 42,
         _ => 43,
     };
@@ -238,7 +238,7 @@ fn in_a_child(area: &Area<'_>, mut act: impl FnMut()) -> i32 {
 fn an_access_that_cannot_fail_ends_with_a_reason() {
     let _alone = alone();
     let registry = registry();
-    let module = registry.add_dynamic(&[], 64, 8).unwrap();
+    let module = registry.add_dynamic(&[], 640, 8).unwrap();
     let area = registry.new_area(0).unwrap();
     let index = TlsIndex { module: module.module().get(), offset: 0 };
     let absent = TlsIndex { module: 31, offset: 0 };

@@ -41,13 +41,3 @@ pub fn on(area: &Area<'_>, act: &mut dyn FnMut()) {
     act();
     set_fs_base(mine);
 }
-
-/// Calls through a descriptor as compiled code does, which keeps its values in all registers but
-/// `rax`. The offset from TP of what is there.
-#[inline(never)]
-pub fn through(descriptor: &[u64; 2]) -> u64 {
-    let offset;
-    // SAFETY: a descriptor of this crate.
-    unsafe { asm!("call [rax]", inout("rax") descriptor => offset) };
-    offset
-}

@@ -169,7 +169,7 @@ caller!(
 ///
 /// # Safety
 /// As [`make_block`].
-unsafe extern "C" fn make_block_and_a_mess(index: *const TlsIndex) -> usize {
+unsafe extern "C" fn make_block_and_a_mess(index: *const TlsIndex) -> *mut u8 {
     // SAFETY: The function says what it changes, as far as compilers know about it; the rest is
     // changed on processors that have it.
     unsafe { MESS.get().unwrap()() };
