@@ -87,7 +87,8 @@ impl<'m, S: ReadStack, M: FindModule> Cursor<'m, S, M> {
     pub(crate) fn find_function(&self, function: &mut Function<'m>) -> Result<(), UnwindError> {
         let address = self.pc.lookup();
         let module = self.modules.find(address).ok_or(UnwindError::NoModule(address))?;
-        module.find_function(address, function)
+        module.find_function(address, function)?;
+        Ok(())
     }
 
     /// Moves to the caller.
@@ -102,6 +103,12 @@ impl<'m, S: ReadStack, M: FindModule> Cursor<'m, S, M> {
             Some((rule, signal_frame)) => self.leave_by(&rule, signal_frame),
             None => self.step_by_tables(),
         }
+    }
+
+    /// What was remembered of the frame's address.
+    #[inline]
+    pub(crate) fn recall(&self) -> Option<Known> {
+        self.modules.recall(self.pc.lookup())
     }
 
     #[cold]

@@ -114,21 +114,40 @@ impl<'m> Module<'m> {
     }
 
     /// As [`function`](Self::function), into a place that is there already: a `Function` is too
-    /// large to be handed through several returns on a small stack.
+    /// large to be handed through several returns on a small stack. Gives the FDE's offset.
     #[inline(never)]
     pub(crate) fn find_function(
         &self,
         address: u64,
         function: &mut Function<'m>,
-    ) -> core::result::Result<(), UnwindError> {
+    ) -> core::result::Result<usize, UnwindError> {
         let bad_table = |source| UnwindError::BadTable { pc: address, source };
         let offset = self.find(address).map_err(bad_table)?.ok_or(UnwindError::NoFde(address))?;
         self.read(offset, function).map_err(bad_table)?;
         if (function.start..function.end).contains(&address) {
-            Ok(())
+            Ok(offset)
         } else {
             Err(UnwindError::NoFde(address))
         }
+    }
+
+    /// From the lowest address that an FDE describes to one past the highest; `None` if there
+    /// is no FDE with code. (Linkers leave FDEs of code that they dropped at address 0.)
+    pub(crate) fn extent(&self) -> Result<Option<(u64, u64)>> {
+        let (mut offset, mut function) = (0, Function::UNKNOWN);
+        let mut extent: Option<(u64, u64)> = None;
+        while let Some(entry) = self.entry(offset)? {
+            if entry.id != 0 {
+                self.read(offset, &mut function)?;
+                let Function { start, end, .. } = function;
+                if start != 0 && start < end {
+                    let (low, high) = extent.unwrap_or((start, end));
+                    extent = Some((low.min(start), high.max(end)));
+                }
+            }
+            offset = entry.body.end;
+        }
+        Ok(extent)
     }
 
     /// Calls `each` with every FDE, in the order of `.eh_frame`; sorted by `start`, they are an
