@@ -15,6 +15,7 @@ use crate::dwarf::Frame;
 use crate::error::UnwindError;
 use crate::fde::Function;
 use crate::in_flight::ModuleTag;
+use crate::module::Module;
 use crate::modules::FindModule;
 use crate::registers::Registers;
 use crate::rule::Rule;
@@ -83,11 +84,19 @@ impl<'m, S: ReadStack, M: FindModule> Cursor<'m, S, M> {
         Ok(function)
     }
 
-    #[inline(never)]
-    pub(crate) fn find_function(&self, function: &mut Function<'m>) -> Result<(), UnwindError> {
+    #[inline]
+    fn find_function(&self, function: &mut Function<'m>) -> Result<(), UnwindError> {
         let address = self.pc.lookup();
-        let module = self.modules.find(address).ok_or(UnwindError::NoModule(address))?;
-        module.find_function(address, function)?;
+        self.find_module(&mut function.module)?;
+        function.locate(address)?;
+        Ok(())
+    }
+
+    /// Finds the module, and gives back the stack that this took.
+    #[inline(never)]
+    fn find_module(&self, module: &mut Module<'m>) -> Result<(), UnwindError> {
+        let address = self.pc.lookup();
+        *module = self.modules.find(address).ok_or(UnwindError::NoModule(address))?;
         Ok(())
     }
 

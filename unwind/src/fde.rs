@@ -68,6 +68,28 @@ impl<'m> Function<'m> {
         lsda: None,
     };
 
+    /// Finds the function around `address` in the module that is set, and gives its FDE's offset.
+    ///
+    /// In place: a `Function` is too large to be handed through returns on a small stack.
+    #[inline]
+    pub(crate) fn locate(&mut self, address: u64) -> core::result::Result<usize, UnwindError> {
+        let bad_table = |source| UnwindError::BadTable { pc: address, source };
+        let found = self.module.find(address).map_err(bad_table)?;
+        let offset = found.ok_or(UnwindError::NoFde(address))?;
+        self.read(offset).map_err(bad_table)?;
+        if (self.start..self.end).contains(&address) {
+            Ok(offset)
+        } else {
+            Err(UnwindError::NoFde(address))
+        }
+    }
+
+    #[inline(never)]
+    fn read(&mut self, offset: usize) -> Result<()> {
+        let module = self.module;
+        module.read(offset, self)
+    }
+
     /// The first address of the function (or of the part that this FDE covers).
     pub const fn start(&self) -> u64 {
         self.start
@@ -108,27 +130,9 @@ impl<'m> Module<'m> {
     /// [`UnwindError::NoFde`] if no FDE covers the address, [`UnwindError::BadTable`] if the
     /// table cannot be read.
     pub fn function(&self, address: u64) -> core::result::Result<Function<'m>, UnwindError> {
-        let mut function = Function::UNKNOWN;
-        self.find_function(address, &mut function)?;
+        let mut function = Function { module: *self, ..Function::UNKNOWN };
+        function.locate(address)?;
         Ok(function)
-    }
-
-    /// As [`function`](Self::function), into a place that is there already: a `Function` is too
-    /// large to be handed through several returns on a small stack. Gives the FDE's offset.
-    #[inline(never)]
-    pub(crate) fn find_function(
-        &self,
-        address: u64,
-        function: &mut Function<'m>,
-    ) -> core::result::Result<usize, UnwindError> {
-        let bad_table = |source| UnwindError::BadTable { pc: address, source };
-        let offset = self.find(address).map_err(bad_table)?.ok_or(UnwindError::NoFde(address))?;
-        self.read(offset, function).map_err(bad_table)?;
-        if (function.start..function.end).contains(&address) {
-            Ok(offset)
-        } else {
-            Err(UnwindError::NoFde(address))
-        }
     }
 
     /// From the lowest address that an FDE describes to one past the highest; `None` if there

@@ -57,6 +57,7 @@ pub unsafe fn backtrace(
 pub fn frame_of(address: u64) -> Result<FdeEntry, UnwindError> {
     let module = Everywhere.find(address).ok_or(UnwindError::NoModule(address))?;
     let mut function = Function::UNKNOWN;
-    let offset = module.find_function(address, &mut function)?;
+    function.module = module;
+    let offset = function.locate(address)?;
     Ok(FdeEntry { start: function.start(), offset: module.eh_frame.address + offset as u64 })
 }
