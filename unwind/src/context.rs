@@ -151,7 +151,7 @@ impl Context {
         self.known.start
     }
 
-    /// The function's LSDA, to the end of the module's LSDAs.
+    /// The function's LSDA, to the end of the module's LSDAs; empty if it lies elsewhere.
     pub fn lsda(&self) -> Option<&'static [u8]> {
         let Lsda { address, length } = self.known.lsda?;
         let first = core::ptr::with_exposed_provenance(address as usize);

@@ -41,7 +41,13 @@ pub struct Cursor<'m, S, M> {
     pc: Pc,
     stack: S,
     modules: &'m M,
+    /// Signal frames so far whose caller was on a lower stack.
+    descents: u8,
 }
+
+/// How often a walk may go from a handler's stack to a lower one. Handlers nest on their stack, so
+/// once is what programs do; and a walk must end.
+const DESCENTS: u8 = 4;
 
 impl<S: Clone, M> Clone for Cursor<'_, S, M> {
     fn clone(&self) -> Self {
@@ -60,7 +66,7 @@ impl<S, M> fmt::Debug for Cursor<'_, S, M> {
 impl<'m, S: ReadStack, M: FindModule> Cursor<'m, S, M> {
     /// Starts in the frame with these registers; `pc` tells how its `ip` came about.
     pub const fn new(registers: Registers, pc: Pc, stack: S, modules: &'m M) -> Self {
-        Self { registers, pc, stack, modules }
+        Self { registers, pc, stack, modules, descents: 0 }
     }
 
     /// Where the frame is executing.
@@ -142,9 +148,11 @@ impl<'m, S: ReadStack, M: FindModule> Cursor<'m, S, M> {
         known.module = ModuleTag::of(function.module.text.0);
         known.start = function.start();
         known.personality = function.personality();
-        known.lsda = function.lsda_data().zip(function.lsda()).map(|(data, address)| {
-            let length = u32::try_from(data.len()).unwrap_or(u32::MAX);
-            Lsda { address, length }
+        // Of an area outside the module's only the address is known; personalities of other
+        // languages need no more.
+        known.lsda = function.lsda().map(|address| {
+            let length = function.lsda_data().map_or(0, <[u8]>::len);
+            Lsda { address, length: u32::try_from(length).unwrap_or(u32::MAX) }
         });
         match function.rule(address)? {
             Some(rule) => {
@@ -173,7 +181,10 @@ impl<'m, S: ReadStack, M: FindModule> Cursor<'m, S, M> {
     pub(crate) fn leave_by_dwarf(&mut self) -> Result<Step, UnwindError> {
         let function = self.function()?;
         let frame = Frame { function: &function, pc: self.pc, stack: &self.stack };
-        let step = frame.leave(&mut self.registers)?;
+        let sp = self.registers.sp();
+        let may_descend = function.is_signal_frame() && self.descents < DESCENTS;
+        let step = frame.leave(&mut self.registers, may_descend)?;
+        self.descents += u8::from(self.registers.sp() < sp);
         Ok(self.arrive(step, function.is_signal_frame()))
     }
 

@@ -50,10 +50,15 @@ impl<S: ReadStack> Frame<'_, '_, S> {
         self.cfa_by(&row, registers)
     }
 
-    /// Replaces the registers of the frame by those of its caller.
+    /// Replaces the registers of the frame by those of its caller, which may be on a lower stack
+    /// if the frame is that of a signal handler's (`sigaltstack`) and this is said.
     #[cold]
     #[inline(never)]
-    pub(crate) fn leave(&self, registers: &mut Registers) -> Result<Step, UnwindError> {
+    pub(crate) fn leave(
+        &self,
+        registers: &mut Registers,
+        may_descend: bool,
+    ) -> Result<Step, UnwindError> {
         let row = self.function.row(self.address())?;
         if row.rule(Register::RA) == RegisterRule::Undefined {
             return Ok(Step::End);
@@ -66,7 +71,7 @@ impl<S: ReadStack> Frame<'_, '_, S> {
         let popped = cfa == sp
             && matches!(self.pc, Pc::Exact(_))
             && matches!(row.rule(Register::RA), RegisterRule::Register(_));
-        if cfa <= sp && !popped {
+        if cfa <= sp && !popped && !may_descend {
             return Err(UnwindError::CfaNotAbove { pc: self.address(), cfa, sp });
         }
         let mut caller = registers.with(Register::RSP, cfa);

@@ -30,8 +30,7 @@
 //! ```
 #![cfg_attr(not(test), no_std)]
 
-#[cfg(feature = "abi")]
-mod abi;
+pub mod abi;
 mod address;
 mod arch;
 mod cache;
@@ -49,6 +48,7 @@ mod frames;
 mod in_flight;
 mod instruction;
 mod linker;
+pub mod lsda;
 mod module;
 mod modules;
 mod raise;

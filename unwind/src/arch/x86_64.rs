@@ -74,7 +74,6 @@ unsafe extern "C" fn capture(to: *mut Registers) {
 /// `ip` and the callee-saved ones mean anything; the others are zero.
 ///
 /// The walk then begins in the caller: this frame need not be unwound.
-#[cfg(feature = "abi")]
 macro_rules! with_registers {
     ($last:literal, $callee:path) => {
         core::arch::naked_asm!(
@@ -112,7 +111,6 @@ macro_rules! with_registers {
         )
     };
 }
-#[cfg(feature = "abi")]
 pub(crate) use with_registers;
 
 // A call needs the stack aligned to 16 (psABI x86-64 §3.2.2): the return address makes it so.
