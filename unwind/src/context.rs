@@ -153,8 +153,8 @@ impl Context {
 
     /// The function's LSDA, to the end of the module's LSDAs; empty if it lies elsewhere.
     pub fn lsda(&self) -> Option<&'static [u8]> {
-        let Lsda { address, length } = self.known.lsda?;
-        let first = core::ptr::with_exposed_provenance(address as usize);
+        let Lsda { pointer, length } = self.known.lsda?;
+        let first = core::ptr::with_exposed_provenance(target(pointer) as usize);
         // SAFETY: the address and what the module has from there on came from a registered
         // module, whose slices stay valid while frames of it are on a stack, as this one is.
         Some(unsafe { core::slice::from_raw_parts(first, length as usize) })
@@ -162,7 +162,7 @@ impl Context {
 
     /// The function's LSDA's address.
     pub fn lsda_address(&self) -> Option<u64> {
-        self.known.lsda.map(|lsda| lsda.address)
+        self.known.lsda.map(|lsda| target(lsda.pointer))
     }
 
     /// A register of the frame. What no callee has saved is only known for callee-saved ones.
@@ -182,19 +182,24 @@ impl Context {
     }
 }
 
-/// The personality routine of a function of a registered module.
-fn personality(known: &Known) -> Option<Personality> {
-    let address = match known.personality? {
+/// Where a pointer in the tables of a registered module leads.
+fn target(pointer: Pointer) -> u64 {
+    match pointer {
         Pointer::Direct(address) => address,
         Pointer::Indirect(slot) => {
             let slot = core::ptr::with_exposed_provenance::<u64>(slot as usize);
             // SAFETY: registering a module vouches for its tables, and so for the word in its
-            // data through which they name the personality (`DW.ref.…`).
+            // data through which they name something (`DW.ref.…`).
             unsafe { slot.read_unaligned() }
         }
-    };
+    }
+}
+
+/// The personality routine of a function of a registered module.
+fn personality(known: &Known) -> Option<Personality> {
+    let address = target(known.personality?);
     let address = core::ptr::with_exposed_provenance::<()>(address as usize);
-    // SAFETY: as above: where the tables name a personality, a personality routine is. Null
-    // becomes `None`.
+    // SAFETY: registering a module vouches for its tables: where they name a personality, a
+    // personality routine is. Null becomes `None`.
     unsafe { core::mem::transmute::<*const (), Option<Personality>>(address) }
 }

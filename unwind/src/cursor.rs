@@ -150,9 +150,9 @@ impl<'m, S: ReadStack, M: FindModule> Cursor<'m, S, M> {
         known.personality = function.personality();
         // Of an area outside the module's only the address is known; personalities of other
         // languages need no more.
-        known.lsda = function.lsda().map(|address| {
+        known.lsda = function.lsda().map(|pointer| {
             let length = function.lsda_data().map_or(0, <[u8]>::len);
-            Lsda { address, length: u32::try_from(length).unwrap_or(u32::MAX) }
+            Lsda { pointer, length: u32::try_from(length).unwrap_or(u32::MAX) }
         });
         match function.rule(address)? {
             Some(rule) => {

@@ -54,7 +54,7 @@ pub struct Function<'m> {
     pub(crate) program: Span,
     start: u64,
     end: u64,
-    lsda: Option<u64>,
+    lsda: Option<Pointer>,
 }
 
 impl<'m> Function<'m> {
@@ -107,13 +107,16 @@ impl<'m> Function<'m> {
     }
 
     /// Where the language-specific data area of the function lies, if it has one.
-    pub const fn lsda(&self) -> Option<u64> {
+    pub const fn lsda(&self) -> Option<Pointer> {
         self.lsda
     }
 
-    /// Where the LSDA of the function starts, to the end of the module's LSDAs.
+    /// Where the LSDA of the function starts, to the end of the module's LSDAs, if it lies there.
     pub fn lsda_data(&self) -> Option<&'m [u8]> {
-        self.module.lsda.rest_at(self.lsda?)
+        match self.lsda? {
+            Pointer::Direct(address) => self.module.lsda.rest_at(address),
+            Pointer::Indirect(_) => None,
+        }
     }
 
     /// The personality routine of the function, if it has one.
@@ -214,8 +217,11 @@ impl<'m> Module<'m> {
         let table = DwEhPe(reader.read_u8()?);
         number(&mut reader, eh_frame)?;
         let size = match table.format() {
+            constants::DW_EH_PE_sdata2 | constants::DW_EH_PE_udata2 => 2,
             constants::DW_EH_PE_sdata4 | constants::DW_EH_PE_udata4 => 4,
-            constants::DW_EH_PE_sdata8 | constants::DW_EH_PE_udata8 => 8,
+            constants::DW_EH_PE_sdata8
+            | constants::DW_EH_PE_udata8
+            | constants::DW_EH_PE_absptr => 8,
             _ => return self.search(address),
         };
         if count == constants::DW_EH_PE_omit {
@@ -259,7 +265,14 @@ impl<'m> Module<'m> {
         let at = |reader: &Bytes<'_>| entry.body.end - reader.len();
         let position = at(&reader);
         let start = pointer(&mut reader, position, cie.address_encoding, &bases)?;
-        let start = start.map_or(0, Pointer::address);
+        let start = match start {
+            None => 0,
+            Some(Pointer::Direct(address)) => address,
+            // No linker makes it so: nobody could sort such a table.
+            Some(Pointer::Indirect(_)) => {
+                return Err(Error::UnsupportedPointerEncoding(cie.address_encoding));
+            }
+        };
         // The size is a number in the same format, relative to nothing.
         let end = start.wrapping_add(number(&mut reader, cie.address_encoding)?);
         bases.function = start;
@@ -277,7 +290,7 @@ impl<'m> Module<'m> {
         function.program = program;
         function.start = start;
         function.end = end;
-        function.lsda = lsda.map(Pointer::address);
+        function.lsda = lsda;
         Ok(())
     }
 

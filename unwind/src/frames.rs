@@ -81,3 +81,38 @@ unsafe fn section(begin: *const u8) -> &'static [u8] {
     // SAFETY: the bytes to the terminator are the section's (contract), and stay valid.
     unsafe { core::slice::from_raw_parts(begin, length) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::modules::FindModule;
+    use crate::sample::{self, CALL_FRAME, START};
+
+    #[test]
+    fn frames_are_found_until_they_are_deregistered_and_only_once() {
+        let section: &'static [u8] = sample::section(1, CALL_FRAME, &[]).leak();
+        let begin = section.as_ptr();
+        // SAFETY: a whole section that is never freed; nothing is unwound by it.
+        unsafe { register_frames(begin) }.unwrap();
+        let module = global().find(START + 0xff).unwrap();
+        assert_eq!(module.text, (START, START + 0x100));
+        assert_eq!(module.eh_frame.data.len(), section.len());
+        // SAFETY: as above.
+        let again = unsafe { register_frames(begin) };
+        assert_eq!(again, Err(RegisterError::Overlap { start: START, existing: START }));
+        assert_eq!(deregister_frames(begin), Ok(0));
+        assert!(global().find(START).is_none());
+        let begin_address = begin.addr() as u64;
+        let unknown = Err(RegisterError::NotRegistered { begin: begin_address });
+        assert_eq!(deregister_frames(begin), unknown);
+        assert!(deregister_frames(core::ptr::null()).is_err());
+    }
+
+    #[test]
+    fn an_empty_section_is_nothing() {
+        let empty = [0u32; 2];
+        // SAFETY: its first entry is the terminator.
+        assert_eq!(unsafe { register_frames(empty.as_ptr().cast()) }, Ok(()));
+        assert!(deregister_frames(empty.as_ptr().cast()).is_err());
+    }
+}

@@ -42,6 +42,7 @@ pub mod encoding;
 mod environment;
 mod error;
 mod exception;
+mod expression;
 mod fde;
 mod forced;
 mod frames;
