@@ -150,6 +150,30 @@ fn exceptions_pass_from_language_to_language() {
     compare(&compile("mixed", &compiler, &["mixed.rs"]), "cannot catch foreign exceptions");
 }
 
+/// Runs a program with ours only.
+fn with_ours(program: &Path) -> String {
+    output(Command::new(program).env("LD_LIBRARY_PATH", &ours().place))
+}
+
+#[test]
+fn a_throw_in_a_process_fits_in_two_kib() {
+    let program = compile("paint", &["g++", "-O2"], &["paint.cpp"]);
+    // Binding a function when it is called first takes the dynamic linker 2.5 KiB.
+    let mut command = Command::new(program);
+    let printed = output(command.env("LD_LIBRARY_PATH", &ours().place).env("LD_BIND_NOW", "1"));
+    let used: usize = printed.lines().next().unwrap().parse().expect("a number of bytes");
+    println!("a throw and its catch used {used} bytes of stack");
+    assert!((256..=2048).contains(&used), "{used} bytes");
+}
+
+#[test]
+fn walks_of_smashed_stacks_end_without_a_fault() {
+    // GCC's own cannot be compared: it does not survive this.
+    let program = compile("smash", &["gcc", "-O1", "-fno-stack-protector"], &["smash.c"]);
+    let expected = format!("9000 walks ended, after some frames\n{OK}\n");
+    assert_eq!(with_ours(&program), expected);
+}
+
 #[test]
 fn it_is_our_library_that_unwinds() {
     let program = compile("through-which", &["g++", "-O1"], &["jit.cpp"]);

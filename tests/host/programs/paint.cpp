@@ -1,0 +1,40 @@
+// How much stack a throw uses, from the frame that throws to the one that catches (bytes).
+#include <cstddef>
+#include <cstdio>
+
+static const size_t PAINTED = 16384;
+static unsigned char *top;
+
+__attribute__((noinline)) static void paint() {
+    volatile unsigned char area[PAINTED];
+    for (auto &byte : area) byte = 0xa5;
+    top = (unsigned char *)area + PAINTED;
+}
+
+static size_t used() {
+    volatile unsigned char *p = top - PAINTED / 2;
+    while (*p == 0xa5) p++;
+    return top - p;
+}
+
+struct Quiet {
+    ~Quiet() { asm volatile(""); }
+};
+
+__attribute__((noinline)) static void thrower(int n) {
+    Quiet quiet;
+    if (n) throw n;
+}
+
+int main() {
+    size_t most = 0;
+    for (int i = 0; i < 4; i++) {
+        paint();
+        try {
+            thrower(i + 1);
+        } catch (int) {
+        }
+        most = used() > most ? used() : most;
+    }
+    std::printf("%zu\n", most);
+}
