@@ -42,20 +42,29 @@ impl Context {
     }
 
     /// Finds out about the frame where the cursor stands.
-    #[inline]
+    ///
+    /// Part of the loops that call it: their callees then begin on one frame less.
+    #[inline(always)]
     pub(crate) fn look(&mut self) -> Result<(), UnwindError> {
-        self.exit = match self.cursor.recall() {
-            Some(known) => {
-                self.known = known;
-                Exit::Rule
-            }
-            None => self.cursor.find_out(&mut self.known)?,
-        };
+        if self.recall() {
+            return Ok(());
+        }
+        self.exit = self.cursor.find_out(&mut self.known)?;
         self.cfa = match self.exit {
             Exit::Rule => self.known.rule.cfa(self.cursor.registers()),
             Exit::Dwarf => self.cursor.cfa_by_dwarf()?,
         };
         Ok(())
+    }
+
+    /// Whether the frame's address was asked for before: then everything is known.
+    #[inline(never)]
+    fn recall(&mut self) -> bool {
+        let Some(known) = self.cursor.recall() else { return false };
+        self.cfa = known.rule.cfa(self.cursor.registers());
+        self.known = known;
+        self.exit = Exit::Rule;
+        true
     }
 
     /// Moves to the caller's frame, if there is one.
