@@ -68,7 +68,7 @@ impl Context {
     }
 
     /// Moves to the caller's frame, if there is one.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn leave(&mut self) -> Result<Step, UnwindError> {
         match self.exit {
             Exit::Rule => self.cursor.leave_by(&self.known.rule, self.known.signal_frame),
@@ -123,12 +123,9 @@ impl Context {
     /// # Safety
     ///
     /// The personality of the frame has answered [`Reason::INSTALL_CONTEXT`].
-    pub(crate) unsafe fn install(&mut self) -> Result<core::convert::Infallible, UnwindError> {
-        let pushed = u64::from(match self.exit {
-            Exit::Rule => self.known.rule.args_size(),
-            Exit::Dwarf => self.cursor.args_size_by_dwarf()?,
-        });
-        let sp = self.cursor.registers().sp().wrapping_add(pushed);
+    pub(crate) unsafe fn install(&mut self) -> ! {
+        let pushed = self.known.rule.args_size();
+        let sp = self.cursor.registers().sp().wrapping_add(pushed.into());
         self.set_register(Register::RSP, sp);
         // SAFETY: the personality chose the landing pad for this frame, whose registers these
         // are.

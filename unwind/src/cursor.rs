@@ -155,12 +155,15 @@ impl<'m, S: ReadStack, M: FindModule> Cursor<'m, S, M> {
             Lsda { pointer, length: u32::try_from(length).unwrap_or(u32::MAX) }
         });
         match function.rule(address)? {
-            Some(rule) => {
+            Ok(rule) => {
                 known.rule = rule;
                 self.modules.memorize(address, generation, known);
                 Ok(Exit::Rule)
             }
-            None => Ok(Exit::Dwarf),
+            Err(only_args_size) => {
+                known.rule = only_args_size;
+                Ok(Exit::Dwarf)
+            }
         }
     }
 
@@ -179,7 +182,8 @@ impl<'m, S: ReadStack, M: FindModule> Cursor<'m, S, M> {
     #[cold]
     #[inline(never)]
     pub(crate) fn leave_by_dwarf(&mut self) -> Result<Step, UnwindError> {
-        let function = self.function()?;
+        let mut function = Function::UNKNOWN;
+        self.find_function(&mut function)?;
         let frame = Frame { function: &function, pc: self.pc, stack: &self.stack };
         let sp = self.registers.sp();
         let may_descend = function.is_signal_frame() && self.descents < DESCENTS;
@@ -192,15 +196,9 @@ impl<'m, S: ReadStack, M: FindModule> Cursor<'m, S, M> {
     #[cold]
     #[inline(never)]
     pub(crate) fn cfa_by_dwarf(&self) -> Result<u64, UnwindError> {
-        let function = self.function()?;
+        let mut function = Function::UNKNOWN;
+        self.find_function(&mut function)?;
         Frame { function: &function, pc: self.pc, stack: &self.stack }.cfa(&self.registers)
-    }
-
-    /// `DW_CFA_GNU_args_size` of a frame without a rule.
-    #[cold]
-    #[inline(never)]
-    pub(crate) fn args_size_by_dwarf(&self) -> Result<u32, UnwindError> {
-        Ok(self.function()?.row(self.pc.lookup())?.args_size)
     }
 
     #[inline]

@@ -29,7 +29,8 @@ impl<S: ReadStack> Frame<'_, '_, S> {
     #[cold]
     #[inline(never)]
     pub(crate) fn cfa(&self, registers: &Registers) -> Result<u64, UnwindError> {
-        let row = self.function.row(self.address())?;
+        let mut row = Row::START;
+        self.function.run_to(self.address(), &mut row)?;
         self.cfa_by(&row, registers)
     }
 
@@ -42,7 +43,8 @@ impl<S: ReadStack> Frame<'_, '_, S> {
         registers: &mut Registers,
         may_descend: bool,
     ) -> Result<Step, UnwindError> {
-        let row = self.function.row(self.address())?;
+        let mut row = Row::START;
+        self.function.run_to(self.address(), &mut row)?;
         if row.rule(Register::RA) == RegisterRule::Undefined {
             return Ok(Step::End);
         }
@@ -57,6 +59,13 @@ impl<S: ReadStack> Frame<'_, '_, S> {
         if cfa <= sp && !popped && !may_descend {
             return Err(UnwindError::CfaNotAbove { pc: self.address(), cfa, sp });
         }
+        self.restore(&row, registers, cfa)?;
+        Ok(Step::Caller { cfa })
+    }
+
+    /// Replaces each register by its rule, of which any may need any register of the frame.
+    #[inline(never)]
+    fn restore(&self, row: &Row, registers: &mut Registers, cfa: u64) -> Result<(), UnwindError> {
         let mut caller = registers.with(Register::RSP, cfa);
         for register in Register::all() {
             if let Some(value) = self.value(row.rule(register), registers, cfa)? {
@@ -64,9 +73,10 @@ impl<S: ReadStack> Frame<'_, '_, S> {
             }
         }
         *registers = caller;
-        Ok(Step::Caller { cfa })
+        Ok(())
     }
 
+    #[inline(never)]
     fn cfa_by(&self, row: &Row, registers: &Registers) -> Result<u64, UnwindError> {
         match row.cfa {
             CfaRule::Offset(base, offset) => {
@@ -77,6 +87,7 @@ impl<S: ReadStack> Frame<'_, '_, S> {
     }
 
     /// The caller's value of a register, unless it is what the frame has.
+    #[inline]
     fn value(
         &self,
         rule: RegisterRule,

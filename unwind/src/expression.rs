@@ -17,7 +17,7 @@ use crate::registers::{Register, Registers};
 use crate::stack::ReadStack;
 
 /// Values on the expression stack; the deepest one in real tables holds four.
-const VALUES: usize = 16;
+const VALUES: usize = 8;
 /// Operations an expression may execute: bounds loops made with `DW_OP_bra`.
 const OPERATIONS: u32 = 1000;
 

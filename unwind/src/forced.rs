@@ -77,8 +77,7 @@ pub(crate) unsafe fn resume_forced(exception: *mut Exception, registers: &Regist
             Reason::CONTINUE_UNWIND => {}
             Reason::INSTALL_CONTEXT => {
                 // SAFETY: the personality has just said so.
-                let Err(error) = unsafe { frame.install() };
-                return error.into();
+                unsafe { frame.install() }
             }
             reason => return failed(&frame, reason),
         }

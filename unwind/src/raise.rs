@@ -218,7 +218,7 @@ unsafe fn cleanup_phase(
                     IN_FLIGHT.end(exception);
                 }
                 // SAFETY: the personality has just said so.
-                let _: Infallible = unsafe { frame.install() }?;
+                unsafe { frame.install() }
             }
             reason => {
                 return Err(RaiseError::Personality { pc: frame.pc().address(), reason });

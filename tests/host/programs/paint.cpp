@@ -21,8 +21,12 @@ struct Quiet {
     ~Quiet() { asm volatile(""); }
 };
 
+// A realigned frame with a stack that grows: its CFA is an expression.
 __attribute__((noinline)) static void thrower(int n) {
+    alignas(64) volatile char line[64];
+    volatile char some[n];
     Quiet quiet;
+    line[n] = some[0] = n;
     if (n) throw n;
 }
 

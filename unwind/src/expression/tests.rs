@@ -177,7 +177,7 @@ fn an_expression_that_never_ends_is_given_up() {
 }
 
 #[test]
-fn the_stack_holds_sixteen_values() {
+fn the_stack_holds_eight_values() {
     let code = [0x31; VALUES + 1];
     assert_eq!(ours(&code[..VALUES], None), Ok(1));
     assert_eq!(ours(&code, None), Err(Failure::Bad(Error::StackFull)));
