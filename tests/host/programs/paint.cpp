@@ -1,9 +1,9 @@
-// How much stack a throw uses, from the frame that throws to the one that catches (bytes).
+// How much stack a throw uses, below the frame that throws (bytes).
 #include <cstddef>
 #include <cstdio>
 
 static const size_t PAINTED = 16384;
-static unsigned char *top;
+static unsigned char *top, *thrower_ends;
 
 __attribute__((noinline)) static void paint() {
     volatile unsigned char area[PAINTED];
@@ -14,7 +14,7 @@ __attribute__((noinline)) static void paint() {
 static size_t used() {
     volatile unsigned char *p = top - PAINTED / 2;
     while (*p == 0xa5) p++;
-    return top - p;
+    return thrower_ends - p;
 }
 
 struct Quiet {
@@ -27,6 +27,7 @@ __attribute__((noinline)) static void thrower(int n) {
     volatile char some[n];
     Quiet quiet;
     line[n] = some[0] = n;
+    thrower_ends = (unsigned char *)some;
     if (n) throw n;
 }
 
