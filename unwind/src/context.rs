@@ -157,16 +157,16 @@ impl Context {
         self.known.start
     }
 
-    /// The function's LSDA, to the end of the module's LSDAs; empty if it lies elsewhere.
+    /// The function's LSDA, to the end of the module's LSDAs, if it lies there.
     pub fn lsda(&self) -> Option<&'static [u8]> {
-        let Lsda { pointer, length } = self.known.lsda?;
+        let Lsda { pointer, length } = self.known.lsda.filter(|lsda| lsda.length != 0)?;
         let first = core::ptr::with_exposed_provenance(target(pointer) as usize);
         // SAFETY: the address and what the module has from there on came from a registered
         // module, whose slices stay valid while frames of it are on a stack, as this one is.
         Some(unsafe { core::slice::from_raw_parts(first, length as usize) })
     }
 
-    /// The function's LSDA's address.
+    /// The function's LSDA's address, also if it lies outside the module's LSDAs.
     pub fn lsda_address(&self) -> Option<u64> {
         self.known.lsda.map(|lsda| target(lsda.pointer))
     }

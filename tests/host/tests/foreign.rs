@@ -167,6 +167,13 @@ fn a_throw_in_a_process_fits_in_two_kib() {
 }
 
 #[test]
+fn cleanups_have_the_control_words_that_the_unwinding_began_with() {
+    // GCC's own leaves what a stop function made of them.
+    let program = compile("control", &["g++", "-O1"], &["control.cpp"]);
+    assert_eq!(with_ours(&program), format!("cleanup: kept\ncleanup: kept\nend of stack\n{OK}\n"));
+}
+
+#[test]
 fn walks_of_smashed_stacks_end_without_a_fault() {
     // GCC's own cannot be compared: it does not survive this.
     let program = compile("smash", &["gcc", "-O1", "-fno-stack-protector"], &["smash.c"]);

@@ -93,3 +93,46 @@ const _: [Get; 6] = [
     _Unwind_GetTextRelBase,
     _Unwind_GetDataRelBase,
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registers::Registers;
+    use crate::stack::StackBounds;
+
+    fn context(pc: Pc) -> Context {
+        let mut registers = Registers::new();
+        for register in Register::all() {
+            registers.set(register, 100 + register.number() as u64);
+        }
+        Context::new(&registers, pc, StackBounds::EMPTY)
+    }
+
+    #[test]
+    fn every_tracked_column_can_be_read_and_set_and_others_do_nothing() {
+        let mut context = context(Pc::Return(116));
+        for index in 0..=16 {
+            assert_eq!(_Unwind_GetGR(&context, index), 100 + index as u64);
+            _Unwind_SetGR(&mut context, index, 200 + index as u64);
+        }
+        for index in [-1, 17, 40, c_int::MAX, c_int::MIN] {
+            _Unwind_SetGR(&mut context, index, 1);
+            assert_eq!(_Unwind_GetGR(&context, index), 0);
+        }
+        for index in 0..=16 {
+            assert_eq!(_Unwind_GetGR(&context, index), 200 + index as u64);
+        }
+        assert_eq!((_Unwind_GetIP(&context), _Unwind_GetCFA(&context)), (216, 207));
+        _Unwind_SetIP(&mut context, 7);
+        assert_eq!(_Unwind_GetIP(&context), 7);
+    }
+
+    #[test]
+    fn an_interrupted_instruction_is_told_from_a_return_address() {
+        let mut before = -1;
+        assert_eq!(_Unwind_GetIPInfo(&context(Pc::Return(116)), &mut before), 116);
+        assert_eq!(before, 0);
+        assert_eq!(_Unwind_GetIPInfo(&context(Pc::Exact(116)), &mut before), 116);
+        assert_eq!(before, 1);
+    }
+}
