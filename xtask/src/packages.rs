@@ -45,6 +45,7 @@ pub const WITHOUT_STD: &[&str] = &[
     "unspool-demo",
     "unspool-plugin",
     "unspool-suites",
+    "unspool-unwind-so",
 ];
 
 /// Packages that promise to build on the stable toolchain.
