@@ -14,7 +14,6 @@
 //! first byte, `_TLS_MODULE_BASE_` the start of its TLS block.
 #![forbid(unsafe_code)]
 
-use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use object::elf;
@@ -24,6 +23,7 @@ use crate::elf::{Binding, Definition, Elf, Symbol};
 use crate::error::LoadError;
 use crate::placement::{Layout, Place};
 use crate::reloc::{MODULE_BASE, TLS_GET_ADDR, TlsCalls, Wants};
+use crate::text::Text;
 use crate::tls::Block;
 
 /// By what address C++ runtimes know an object (Itanium C++ ABI §3.3.6.2).
@@ -85,7 +85,7 @@ impl Resolver<'_, '_> {
     /// The value of every symbol that is needed or offered to others.
     pub fn resolve(&self) -> Result<Vec<Value>, LoadError> {
         let mut values = Vec::with_capacity(self.elf.symbols.len());
-        let mut undefined: Vec<Box<str>> = Vec::new();
+        let mut undefined: Vec<Text> = Vec::new();
         for (symbol, &wants) in self.elf.symbols.iter().zip(self.wants) {
             let value = match symbol.definition {
                 Definition::Undefined => self.elsewhere(symbol, wants),
