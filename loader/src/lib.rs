@@ -135,6 +135,7 @@ mod object;
 mod placement;
 mod readers;
 mod reloc;
+mod shared;
 mod symbols;
 mod text;
 mod tls;
