@@ -54,6 +54,13 @@ pub enum LoadError {
         /// The size in the file: of an entry, or of a table that is not a multiple of it.
         found: u64,
     },
+    /// An archive cannot be read.
+    Archive {
+        /// Where the header is that is meant, in bytes from the start of the archive.
+        offset: u64,
+        /// What is wrong there.
+        problem: ArchiveProblem,
+    },
     /// The file has no section headers: there is nothing to load.
     NoSections,
     /// A number that should name a section or a symbol does not.
@@ -189,6 +196,31 @@ pub enum LoadError {
     UnwindRegister(RegisterError),
 }
 
+/// What is wrong with an archive, or with a member's header in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ArchiveProblem {
+    /// A thin archive: its members are other files, which the loader cannot open.
+    Thin,
+    /// A header, or what it describes, would end after the archive does.
+    Truncated {
+        /// Where it would end, in bytes from the start of the archive.
+        end: u64,
+        /// The size of the archive in bytes.
+        len: u64,
+    },
+    /// There should be a header, but it does not end as one.
+    NoHeader,
+    /// The size in the header is not a decimal number.
+    BadSize,
+    /// The name in the header is none, does not lie where the header says, or is not UTF-8.
+    BadName,
+    /// The index of symbols does not have what it says it has.
+    BadIndex,
+    /// The index of symbols names a member here, where none is.
+    NoMember,
+}
+
 /// A part of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -322,6 +354,9 @@ impl fmt::Display for LoadError {
             Self::WrongEntrySize { part, expected, found } => {
                 write!(f, "{part} has entries of {expected} bytes, found {found}")
             }
+            Self::Archive { offset, problem } => {
+                write!(f, "archive, header at {offset:#x}: {problem}")
+            }
             Self::NoSections => f.write_str("the file has no sections"),
             Self::BadIndex { field, index } => write!(f, "{field} is {index}: no such entry"),
             Self::NotText { section, offset } => {
@@ -384,6 +419,22 @@ fn fmt_undefined(symbols: &[Text], f: &mut fmt::Formatter<'_>) -> fmt::Result {
     Ok(())
 }
 
+impl fmt::Display for ArchiveProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Thin => f.write_str("thin, its members are other files"),
+            Self::Truncated { end, len } => write!(f, "ends at byte {end}, the archive at {len}"),
+            Self::NoHeader => f.write_str("not a header"),
+            Self::BadSize => f.write_str("the size is not a decimal number"),
+            Self::BadName => f.write_str("no name where the header says"),
+            Self::BadIndex => f.write_str("the index of symbols has less than it says"),
+            Self::NoMember => f.write_str("the index of symbols names a member that is not there"),
+        }
+    }
+}
+
+impl core::error::Error for ArchiveProblem {}
+
 impl fmt::Display for Part {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -413,6 +464,7 @@ impl fmt::Display for Field {
 impl core::error::Error for LoadError {
     fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
         match self {
+            Self::Archive { problem, .. } => Some(problem),
             Self::Relocation { problem, .. } => Some(problem),
             Self::Map(error) => Some(error),
             Self::TlsReserve(error) => Some(error),

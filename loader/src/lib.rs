@@ -123,6 +123,8 @@
 
 extern crate alloc;
 
+#[cfg(test)]
+mod archive;
 mod elf;
 mod error;
 mod got;
@@ -142,7 +144,7 @@ mod tls;
 mod unload;
 mod unwind;
 
-pub use error::{Field, LoadError, Part, UnloadError};
+pub use error::{ArchiveProblem, Field, LoadError, Part, UnloadError};
 pub use handle::Handle;
 pub use loader::Loader;
 pub use memory::{Access, MapError, Memory, PAGE};
