@@ -125,6 +125,7 @@ extern crate alloc;
 
 #[cfg(test)]
 mod archive;
+mod atexit;
 mod elf;
 mod error;
 mod got;

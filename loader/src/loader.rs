@@ -8,6 +8,7 @@ use core::cell::RefCell;
 use unspool_stack_trace::{Symbol, Symbolize};
 use unspool_tls::Registry;
 
+use crate::atexit::Registrations;
 use crate::elf::Elf;
 use crate::error::{LoadError, UnloadError};
 use crate::handle::Handle;
@@ -109,7 +110,9 @@ impl<'k> Loader<'k> {
         let handle = Handle::first(&object);
         kept.loaded.try_reserve(1)?;
         kept.push(Shared::clone(&object))?;
-        kept.loaded.push(Loaded { object, bound_to, _unwind: unwind, tls, _memory: sealed });
+        let at_exit = Registrations::of(object.all());
+        let loaded = Loaded { object, bound_to, at_exit, _unwind: unwind, tls, _memory: sealed };
+        kept.loaded.push(loaded);
         Ok(handle)
     }
 
@@ -137,8 +140,12 @@ impl<'k> Loader<'k> {
         let object = handle.object();
         let mut kept = self.objects.lock();
         let closed = unload::close(object, &kept.loaded, stacks)?;
-        kept.remove(|other| Shared::ptr_eq(other, object));
         let place = kept.loaded.iter().position(|one| Shared::ptr_eq(&one.object, object));
+        if let Some(place) = place {
+            // SAFETY: nothing of the object has been taken away yet.
+            unsafe { kept.loaded[place].at_exit.run() };
+        }
+        kept.remove(|other| Shared::ptr_eq(other, object));
         drop(place.map(|place| kept.loaded.remove(place)));
         closed.gone();
         reclaim(&mut kept);

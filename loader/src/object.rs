@@ -13,6 +13,7 @@ use core::ops::Range;
 
 use unspool_tls::ModuleId;
 
+use crate::atexit::Registrations;
 use crate::handle::Holds;
 use crate::memory::Sealed;
 use crate::names::{Lent, Names};
@@ -38,6 +39,8 @@ pub(crate) struct Loaded<'k> {
     pub object: Shared<Object>,
     /// The objects whose symbols it uses.
     pub bound_to: Vec<Shared<Object>>,
+    /// What it wants to have called before it goes.
+    pub at_exit: Registrations,
     // Dropped in this order: nobody finds the unwind tables when the TLS block goes, nobody
     // addresses the TLS block when the code goes.
     pub _unwind: Option<Unwind>,

@@ -19,6 +19,7 @@ use alloc::vec::Vec;
 use object::elf;
 use unspool_tls::ModuleId;
 
+use crate::atexit;
 use crate::elf::{Binding, Definition, Elf, Symbol};
 use crate::error::LoadError;
 use crate::placement::{Layout, Place};
@@ -144,7 +145,10 @@ impl Resolver<'_, '_> {
     fn first_definition(&self, name: &str, wants: Wants) -> Option<Value> {
         (self.earlier)(name).or_else(|| match wants {
             Wants::Tls => self.program.tls_offset_of(name).map(|at| Value::Tls(at.into())),
-            _ => self.program.address_of(name).map(Value::Address),
+            _ => {
+                let program = self.program.address_of(name);
+                program.or_else(|| atexit::address_of(name)).map(Value::Address)
+            }
         })
     }
 
