@@ -150,7 +150,7 @@ pub use handle::Handle;
 pub use loader::Loader;
 pub use memory::{Access, MapError, Memory, PAGE};
 pub use object::{Object, Section};
-pub use reloc::{Problem, RelocationType};
+pub use reloc::{Code, Problem, RelocationType};
 pub use symbols::Symbols;
 pub use text::Text;
 pub use unload::Stacks;

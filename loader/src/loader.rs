@@ -82,7 +82,7 @@ impl<'k> Loader<'k> {
         let mut region = Region::map(self.memory, layout.size)?;
         let base = region.address();
         copy(&elf, &layout, region.bytes());
-        let space = Space::find(self.tls, &layout.tls, needs.static_space)?;
+        let space = Space::find(self.tls, &layout.tls, needs.static_space, needs.module)?;
         let mut tls_image = tls_image(&elf, &layout);
 
         let (values, bound_to) = self.resolve(&elf, &needs, &layout, base, &space, &kept.loaded)?;
@@ -96,6 +96,7 @@ impl<'k> Loader<'k> {
             region: region.bytes(),
             tls: &mut tls_image,
             block: space.block(),
+            module: space.module(),
         }
         .relocate()?;
 
