@@ -53,7 +53,8 @@ pub fn cpp(source: &str, flags: &[&str]) -> Option<Vec<u8>> {
     gnu("g++", source, "cc", flags)
 }
 
-fn gnu(compiler: &str, source: &str, extension: &str, flags: &[&str]) -> Option<Vec<u8>> {
+/// An object from source with this extension, or `None` where there is no such compiler.
+pub fn gnu(compiler: &str, source: &str, extension: &str, flags: &[&str]) -> Option<Vec<u8>> {
     Command::new(compiler).arg("--version").output().ok()?;
     let mut command = Command::new(compiler);
     command.args(["-c", "-O2", "-ffreestanding", "-fno-stack-protector"]);

@@ -20,6 +20,7 @@ mod memory;
 mod models;
 mod patch;
 mod program;
+mod relocations;
 mod run;
 mod run_c;
 mod stacks;
