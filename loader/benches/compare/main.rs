@@ -1,0 +1,198 @@
+//! Loading and unloading, side by side with `dlopen` and with LLVM's JITLink, in one process.
+//!
+//! ```text
+//!  cargo bench -p unspool-loader [-- part of an input's name]
+//! ```
+//!
+//! The sides take turns; a row shows medians, the shortest round, and how many times ours it takes.
+//!
+//! | row | what is timed |
+//! |---|---|
+//! | `unspool` | load and unload of an object that is in memory: all of the linking |
+//! | `unspool_read` | the same, and before it reading the file |
+//! | `dlopen`, `dlopen_symbolic` | the same code after linking (bound at once), file in the page cache |
+//! | `…_touched` | and then one access to each page: `dlopen` maps the file, and leaves it to the first access to have the page there |
+//! | `jitlink` | the object in memory, without its debug information, which JITLink would copy |
+//!
+//! The last table: bytes held beyond the sections themselves (mapped and heap).
+
+mod glibc;
+mod inputs;
+mod jitlink;
+mod measure;
+mod program;
+
+use std::path::Path;
+
+use glibc::Library;
+use inputs::Input;
+use jitlink::Jit;
+use measure::{Side, Took};
+use program::{Failure, NoStacks, Process};
+use unspool_loader::{Handle, Loader};
+use unspool_tls::{Registry, Template};
+
+const ROUNDS: usize = 300;
+
+fn main() -> Result<(), Failure> {
+    let arguments = std::env::args().skip(1).filter(|word| word != "--bench");
+    let filter = arguments.collect::<Vec<_>>().first().cloned().unwrap_or_default();
+    let folder = std::env::temp_dir().join(format!("unspool-loader-bench-{}", std::process::id()));
+    std::fs::create_dir(&folder)?;
+    let done = rows(&folder, &filter);
+    std::fs::remove_dir_all(&folder)?;
+    done
+}
+
+fn rows(folder: &Path, filter: &str) -> Result<(), Failure> {
+    measure::keep_memory();
+    let inputs = inputs::all(folder)?;
+    let tls = Registry::new(Template::EMPTY, 4096)?;
+    let loader = Loader::new(&Process, &Process, &tls);
+    measure::print_head();
+    let chosen = || inputs.iter().filter(|input| input.name.contains(filter));
+    for input in chosen() {
+        against_glibc(&loader, input);
+    }
+    // Only now: the dynamic linker's own times depend on what is there.
+    let jit = Jit::start()?;
+    for input in chosen().filter(|_| jit.is_some()) {
+        against_jitlink(&loader, jit.as_ref().expect("it is there"), input);
+    }
+    println!(
+        "\n{:36}{:>10}{:>10}{:>9}",
+        "bytes beyond the sections", "sections", "beyond", "ratio"
+    );
+    for input in chosen() {
+        memory(&loader, jit.as_ref(), input);
+    }
+    if jit.is_none() {
+        println!("LLVM 17 or later is not installed (Debian: apt-get install libllvm19)");
+    }
+    Ok(())
+}
+
+fn load<'l>(loader: &'l Loader<'_>, object: &[u8]) -> Handle<'l> {
+    loader.load("object", object).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn unload(loader: &Loader<'_>, object: Handle<'_>) {
+    loader.unload(&object, &NoStacks).unwrap_or_else(|error| panic!("{error}"));
+}
+
+fn open(library: &std::ffi::CStr) -> Library {
+    Library::open(library, libc::RTLD_LOCAL).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Reads a byte of each page from the one at `start` on.
+fn touch(start: *const u8, bytes: usize) {
+    for page in (0..bytes).step_by(4096) {
+        // SAFETY: the caller's: so many bytes are mapped there.
+        std::hint::black_box(unsafe { start.wrapping_add(page).read_volatile() });
+    }
+}
+
+/// Touches all of what is loaded.
+fn touch_object(object: &Handle<'_>) {
+    for part in [object.text(), object.rodata(), object.data()] {
+        let start = std::ptr::with_exposed_provenance(part.start as usize);
+        touch(start, (part.end - part.start) as usize);
+    }
+}
+
+fn against_glibc(loader: &Loader<'_>, input: &Input) {
+    let ours = |object: &[u8]| Took::both(|| load(loader, object), |it| unload(loader, it));
+    let theirs = |library| Took::both(|| open(library), Library::close);
+    let side = |name, round| Side { name, round };
+    let seconds = measure::compare(
+        input.name,
+        ROUNDS,
+        &mut [
+            side("unspool", Box::new(|| ours(&input.object))),
+            side("dlopen", Box::new(|| theirs(&input.library))),
+            side("dlopen_symbolic", Box::new(|| theirs(&input.symbolic))),
+        ],
+    );
+    measure::compare(
+        input.name,
+        ROUNDS,
+        &mut [
+            side(
+                "unspool_read",
+                Box::new(|| {
+                    let load = || load(loader, &std::fs::read(&input.file).expect("it is there"));
+                    Took::both(load, |it| unload(loader, it))
+                }),
+            ),
+            side("dlopen", Box::new(|| theirs(&input.library))),
+        ],
+    );
+    let touched = |library| {
+        let load = || {
+            let library = open(library);
+            library.touch(&input.symbol);
+            library
+        };
+        Took::both(load, Library::close)
+    };
+    measure::compare(
+        input.name,
+        ROUNDS,
+        &mut [
+            side(
+                "unspool_touched",
+                Box::new(|| {
+                    let load = || {
+                        let object = load(loader, &input.object);
+                        touch_object(&object);
+                        object
+                    };
+                    Took::both(load, |it| unload(loader, it))
+                }),
+            ),
+            side("dlopen_touched", Box::new(|| touched(&input.library))),
+            side("dlopen_symbolic_touched", Box::new(|| touched(&input.symbolic))),
+        ],
+    );
+    let (count, rate) = (input.relocations, input.relocations as f64 / seconds / 1e6);
+    println!("{:36}{count:10}  {rate:.1} million a second", format!("{}/relocations", input.name));
+}
+
+fn against_jitlink(loader: &Loader<'_>, jit: &Jit, input: &Input) {
+    let theirs = || {
+        let load = || jit.load(&input.stripped, &input.symbol).unwrap_or_else(|e| panic!("{e}"));
+        Took::both(load, |it| jit.unload(it).unwrap_or_else(|e| panic!("{e}")))
+    };
+    let ours = || Took::both(|| load(loader, &input.object), |it| unload(loader, it));
+    let mut sides = [
+        Side { name: "unspool", round: Box::new(ours) },
+        Side { name: "jitlink", round: Box::new(theirs) },
+    ];
+    measure::compare(input.name, ROUNDS / 3, &mut sides);
+}
+
+/// What each side holds while the input is loaded, beyond the sections in memory.
+fn memory(loader: &Loader<'_>, jit: Option<&Jit>, input: &Input) {
+    let start = measure::held();
+    let object = load(loader, &input.object);
+    let mut rows = vec![("unspool", measure::held() - start)];
+    unload(loader, object);
+    for (name, library) in [("dlopen", &input.library), ("dlopen_symbolic", &input.symbolic)] {
+        let start = measure::held();
+        let library = open(library);
+        rows.push((name, measure::held() - start));
+        library.close();
+    }
+    if let Some(jit) = jit {
+        let start = measure::held();
+        let linked = jit.load(&input.stripped, &input.symbol).unwrap_or_else(|e| panic!("{e}"));
+        rows.push(("jitlink", measure::held() - start));
+        jit.unload(linked).unwrap_or_else(|e| panic!("{e}"));
+    }
+    let beyond = |held: usize| held as f64 - input.sections as f64;
+    let ours = beyond(rows[0].1);
+    for (name, held) in rows {
+        let (name, ratio) = (format!("{}/{name}", input.name), beyond(held) / ours);
+        println!("{name:36}{:10}{:10.0}{ratio:9.2}", input.sections, beyond(held));
+    }
+}
