@@ -56,7 +56,7 @@ fn a_mutated_file_never_panics_never_reaches_outside_and_never_leaves_anything()
         (from_environment("UNSPOOL_FUZZ_RUN", 1), from_environment("UNSPOOL_FUZZ_FIRST", 0));
     let count = from_environment("UNSPOOL_FUZZ_CASES", CASES);
     let seeds = seeds::all();
-    let mut rooms = [const { () }; MOST].map(|()| Room::new(ROOM));
+    let mut rooms = [ROOM; MOST].map(Room::new);
     let mut counts = Counts::default();
     report::on_faults();
     for case in first..first + count {
