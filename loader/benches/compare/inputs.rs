@@ -16,6 +16,8 @@ pub struct Input {
     pub object: Vec<u8>,
     /// The same without debug information, which our loader and `dlopen` do not touch.
     pub stripped: Vec<u8>,
+    /// The same without unwind tables as well.
+    pub without_unwind: Vec<u8>,
     /// Linked, as `cc -shared` does it: functions may be replaced by the program's.
     pub library: CString,
     /// Linked with `-Bsymbolic`: they may not.
@@ -73,13 +75,11 @@ fn large() -> String {
 
 /// The object in the toolchain's library whose name starts so.
 fn member(folder: &Path, library: &str) -> Result<PathBuf, Failure> {
-    let rustc = std::env::var_os("RUSTC").unwrap_or("rustc".into());
-    let libraries = run(Command::new(rustc).args(["--print", "target-libdir"]))?;
     let is_it = |path: &PathBuf| {
         let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
         name.starts_with(library) && name.ends_with(".rlib")
     };
-    let files = std::fs::read_dir(libraries.trim())?.flatten().map(|entry| entry.path());
+    let files = std::fs::read_dir(target_folder()?)?.flatten().map(|entry| entry.path());
     let file = files.into_iter().find(is_it).ok_or("the toolchain has no such library")?;
     let members = run(Command::new("ar").arg("t").arg(&file))?;
     let member = members.lines().find(|name| name.ends_with(".o")).ok_or("no object in it")?;
@@ -119,6 +119,21 @@ fn offer_undefined(folder: &Path, object: &Path) -> Result<(), Failure> {
     Library::open(&c_path(&library)?, libc::RTLD_GLOBAL).map(|_| ())
 }
 
+/// Links an object with the toolchain's `rust-lld`, for one who has no library of it yet.
+pub fn link_with_lld(object: &Path, library: &Path) -> Result<(), Failure> {
+    let linker = target_folder()?.with_file_name("bin").join("rust-lld");
+    let mut lld = Command::new(linker);
+    lld.args(["-flavor", "gnu", "-shared", "-z", "now", "-Bsymbolic", "-o"]);
+    run(lld.args([library, object])).map(|_| ())
+}
+
+/// Where the toolchain has its libraries.
+fn target_folder() -> Result<PathBuf, Failure> {
+    let rustc = std::env::var_os("RUSTC").unwrap_or("rustc".into());
+    let folder = run(Command::new(rustc).args(["--print", "target-libdir"]))?;
+    Ok(folder.trim().into())
+}
+
 fn link(object: &Path, extension: &str, option: &[&str]) -> Result<CString, Failure> {
     let library = object.with_extension(extension);
     let mut cc = Command::new("cc");
@@ -128,15 +143,19 @@ fn link(object: &Path, extension: &str, option: &[&str]) -> Result<CString, Fail
 }
 
 fn input(name: &'static str, file: PathBuf) -> Result<Input, Failure> {
-    let plain = file.with_extension("stripped.o");
-    run(Command::new("strip").arg("-g").arg("-o").args([&plain, &file]))?;
+    let strip = |extension: &str, options: &[&str]| -> Result<Vec<u8>, Failure> {
+        let to = file.with_extension(extension);
+        run(Command::new("objcopy").arg("-g").args(options).args([&file, &to]))?;
+        Ok(std::fs::read(to)?)
+    };
     let symbols = symbols(&file)?;
     let symbol = symbols.into_iter().find(|(section, _)| section != "UND");
     let (sections, relocations) = count(&run(Command::new("readelf").arg("-SW").arg(&file))?);
     Ok(Input {
         name,
         object: std::fs::read(&file)?,
-        stripped: std::fs::read(plain)?,
+        stripped: strip("stripped.o", &[])?,
+        without_unwind: strip("bare.o", &["-R", ".eh_frame", "-R", ".rela.eh_frame"])?,
         library: link(&file, "so", &[])?,
         symbolic: link(&file, "symbolic.so", &["-Wl,-Bsymbolic"])?,
         symbol: CString::new(symbol.ok_or("no function in it")?.1)?,

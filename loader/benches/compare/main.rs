@@ -8,11 +8,13 @@
 //!
 //! | row | what is timed |
 //! |---|---|
-//! | `unspool` | load and unload of an object that is in memory: all of the linking |
+//! | `unspool` | load and unload of an object that is in memory: linking, copying, sealing, names |
 //! | `unspool_read` | the same, and before it reading the file |
-//! | `dlopen`, `dlopen_symbolic` | the same code after linking (bound at once), file in the page cache |
-//! | `…_touched` | and then one access to each page: `dlopen` maps the file, and leaves it to the first access to have the page there |
+//! | `dlopen`, `dlopen_symbolic` | the same code, linked beforehand (bound at once); the file is in the page cache, and stays there: nothing is copied |
+//! | `…_touched` | and then an access to each page, which is when `dlopen` has most of them mapped |
+//! | `lld_and_dlopen` | what it takes from the same object with `dlopen`: the linker first |
 //! | `jitlink` | the object in memory, without its debug information, which JITLink would copy |
+//! | `jitlink_without_unwind` | also without unwind tables, which JITLink is slow to link |
 //!
 //! The last table: bytes held beyond the sections themselves (mapped and heap).
 
@@ -22,6 +24,7 @@ mod jitlink;
 mod measure;
 mod program;
 
+use std::ffi::CStr;
 use std::path::Path;
 
 use glibc::Library;
@@ -80,7 +83,7 @@ fn unload(loader: &Loader<'_>, object: Handle<'_>) {
     loader.unload(&object, &NoStacks).unwrap_or_else(|error| panic!("{error}"));
 }
 
-fn open(library: &std::ffi::CStr) -> Library {
+fn open(library: &CStr) -> Library {
     Library::open(library, libc::RTLD_LOCAL).unwrap_or_else(|error| panic!("{error}"))
 }
 
@@ -100,75 +103,83 @@ fn touch_object(object: &Handle<'_>) {
     }
 }
 
+/// Our side.
+fn ours<'s>(name: &'s str, loader: &'s Loader<'_>, load_it: LoadIt<'s>) -> Side<'s> {
+    let round = move || Took::both(|| load_it(loader), |object| unload(loader, object));
+    Side { name, round: Box::new(round) }
+}
+
+type LoadIt<'s> = &'s dyn for<'l> Fn(&'l Loader<'_>) -> Handle<'l>;
+
+/// The dynamic linker's side; `then` is done after opening.
+fn theirs<'s>(name: &'s str, library: &'s CStr, then: &'s dyn Fn(&Library)) -> Side<'s> {
+    let load = || {
+        let library = open(library);
+        then(&library);
+        library
+    };
+    Side { name, round: Box::new(move || Took::both(load, Library::close)) }
+}
+
 fn against_glibc(loader: &Loader<'_>, input: &Input) {
-    let ours = |object: &[u8]| Took::both(|| load(loader, object), |it| unload(loader, it));
-    let theirs = |library| Took::both(|| open(library), Library::close);
-    let side = |name, round| Side { name, round };
+    let Input { name, object, file, library, symbolic, .. } = input;
+    let from_memory: LoadIt<'_> = &|loader| load(loader, object);
+    let from_file: LoadIt<'_> = &|loader| load(loader, &std::fs::read(file).expect("a file"));
+    let touched: LoadIt<'_> = &|loader| {
+        let object = load(loader, object);
+        touch_object(&object);
+        object
+    };
+    let touch = |library: &Library| library.touch(&input.symbol);
     let seconds = measure::compare(
-        input.name,
+        name,
         ROUNDS,
         &mut [
-            side("unspool", Box::new(|| ours(&input.object))),
-            side("dlopen", Box::new(|| theirs(&input.library))),
-            side("dlopen_symbolic", Box::new(|| theirs(&input.symbolic))),
+            ours("unspool", loader, from_memory),
+            ours("unspool_read", loader, from_file),
+            theirs("dlopen", library, &|_| ()),
+            theirs("dlopen_symbolic", symbolic, &|_| ()),
         ],
     );
     measure::compare(
-        input.name,
+        name,
         ROUNDS,
         &mut [
-            side(
-                "unspool_read",
-                Box::new(|| {
-                    let load = || load(loader, &std::fs::read(&input.file).expect("it is there"));
-                    Took::both(load, |it| unload(loader, it))
-                }),
-            ),
-            side("dlopen", Box::new(|| theirs(&input.library))),
+            ours("unspool_touched", loader, touched),
+            theirs("dlopen_touched", library, &touch),
+            theirs("dlopen_symbolic_touched", symbolic, &touch),
         ],
     );
-    let touched = |library| {
+    let linked = file.with_extension("lld.so");
+    let path = glibc::c_path(&linked).expect("a path");
+    let link_and_open = || {
         let load = || {
-            let library = open(library);
-            library.touch(&input.symbol);
-            library
+            inputs::link_with_lld(file, &linked).unwrap_or_else(|error| panic!("{error}"));
+            open(&path)
         };
         Took::both(load, Library::close)
     };
-    measure::compare(
-        input.name,
-        ROUNDS,
-        &mut [
-            side(
-                "unspool_touched",
-                Box::new(|| {
-                    let load = || {
-                        let object = load(loader, &input.object);
-                        touch_object(&object);
-                        object
-                    };
-                    Took::both(load, |it| unload(loader, it))
-                }),
-            ),
-            side("dlopen_touched", Box::new(|| touched(&input.library))),
-            side("dlopen_symbolic_touched", Box::new(|| touched(&input.symbolic))),
-        ],
-    );
+    let lld = Side { name: "lld_and_dlopen", round: Box::new(link_and_open) };
+    measure::compare(name, ROUNDS / 15, &mut [ours("unspool_read", loader, from_file), lld]);
     let (count, rate) = (input.relocations, input.relocations as f64 / seconds / 1e6);
-    println!("{:36}{count:10}  {rate:.1} million a second", format!("{}/relocations", input.name));
+    println!("{:36}{count:10}  {rate:.1} million a second", format!("{name}/relocations"));
+}
+
+/// JITLink's side.
+fn linked<'s>(name: &'s str, jit: &'s Jit, object: &'s [u8], symbol: &'s CStr) -> Side<'s> {
+    let load = move || jit.load(object, symbol).unwrap_or_else(|error| panic!("{error}"));
+    let unload = move |it| jit.unload(it).unwrap_or_else(|error| panic!("{error}"));
+    Side { name, round: Box::new(move || Took::both(load, unload)) }
 }
 
 fn against_jitlink(loader: &Loader<'_>, jit: &Jit, input: &Input) {
-    let theirs = || {
-        let load = || jit.load(&input.stripped, &input.symbol).unwrap_or_else(|e| panic!("{e}"));
-        Took::both(load, |it| jit.unload(it).unwrap_or_else(|e| panic!("{e}")))
-    };
-    let ours = || Took::both(|| load(loader, &input.object), |it| unload(loader, it));
+    let from_memory: LoadIt<'_> = &|loader| load(loader, &input.object);
     let mut sides = [
-        Side { name: "unspool", round: Box::new(ours) },
-        Side { name: "jitlink", round: Box::new(theirs) },
+        ours("unspool", loader, from_memory),
+        linked("jitlink", jit, &input.stripped, &input.symbol),
+        linked("jitlink_without_unwind", jit, &input.without_unwind, &input.symbol),
     ];
-    measure::compare(input.name, ROUNDS / 3, &mut sides);
+    measure::compare(input.name, ROUNDS / 15, &mut sides);
 }
 
 /// What each side holds while the input is loaded, beyond the sections in memory.
