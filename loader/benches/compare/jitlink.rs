@@ -142,8 +142,8 @@ impl Jit {
         self.call.check(unsafe { (self.call.add)(self.jit, tracker, buffer) })?;
         let mut address = 0;
         // SAFETY: a place for the result, and a name.
-        self.call
-            .check(unsafe { (self.call.lookup)(self.jit, &raw mut address, name.as_ptr()) })?;
+        let status = unsafe { (self.call.lookup)(self.jit, &raw mut address, name.as_ptr()) };
+        self.call.check(status)?;
         assert_ne!(address, 0);
         Ok(Linked(tracker))
     }
