@@ -9,6 +9,7 @@
 //! | row | what is timed |
 //! |---|---|
 //! | `unspool` | load and unload of an object that is in memory: linking, copying, sealing, names |
+//! | `unspool_kept_pages` | the same where the process keeps its pages, as a kernel its frames and Linux its page cache: without the time for new ones |
 //! | `unspool_read` | the same, and before it reading the file |
 //! | `dlopen`, `dlopen_symbolic` | the same code, linked beforehand (bound at once); the file is in the page cache, and stays there: nothing is copied |
 //! | `…_touched` | and then an access to each page, which is when `dlopen` has most of them mapped |
@@ -31,7 +32,7 @@ use glibc::Library;
 use inputs::Input;
 use jitlink::Jit;
 use measure::{Side, Took};
-use program::{Failure, NoStacks, Process};
+use program::{Failure, Keeping, NoStacks, Process};
 use unspool_loader::{Handle, Loader};
 use unspool_tls::{Registry, Template};
 
@@ -51,11 +52,13 @@ fn rows(folder: &Path, filter: &str) -> Result<(), Failure> {
     measure::keep_memory();
     let inputs = inputs::all(folder)?;
     let tls = Registry::new(Template::EMPTY, 4096)?;
-    let loader = Loader::new(&Process, &Process, &tls);
+    let kept = Keeping::default();
+    let (loader, keeping) =
+        (Loader::new(&Process, &Process, &tls), Loader::new(&kept, &Process, &tls));
     measure::print_head();
     let chosen = || inputs.iter().filter(|input| input.name.contains(filter));
     for input in chosen() {
-        against_glibc(&loader, input);
+        against_glibc(&loader, &keeping, input);
     }
     // Only now: the dynamic linker's own times depend on what is there.
     let jit = Jit::start()?;
@@ -121,7 +124,7 @@ fn theirs<'s>(name: &'s str, library: &'s CStr, then: &'s dyn Fn(&Library)) -> S
     Side { name, round: Box::new(move || Took::both(load, Library::close)) }
 }
 
-fn against_glibc(loader: &Loader<'_>, input: &Input) {
+fn against_glibc(loader: &Loader<'_>, keeping: &Loader<'_>, input: &Input) {
     let Input { name, object, file, library, symbolic, .. } = input;
     let from_memory: LoadIt<'_> = &|loader| load(loader, object);
     let from_file: LoadIt<'_> = &|loader| load(loader, &std::fs::read(file).expect("a file"));
@@ -136,6 +139,7 @@ fn against_glibc(loader: &Loader<'_>, input: &Input) {
         ROUNDS,
         &mut [
             ours("unspool", loader, from_memory),
+            ours("unspool_kept_pages", keeping, from_memory),
             ours("unspool_read", loader, from_file),
             theirs("dlopen", library, &|_| ()),
             theirs("dlopen_symbolic", symbolic, &|_| ()),

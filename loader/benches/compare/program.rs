@@ -4,6 +4,7 @@ use std::error::Error;
 use std::ffi::c_int;
 use std::ops::Range;
 use std::ptr::{NonNull, null_mut};
+use std::sync::Mutex;
 
 use unspool_loader::{Access, MapError, Memory, Stacks, Symbols};
 
@@ -44,6 +45,45 @@ unsafe impl Memory for Process {
         // SAFETY: the caller's promise: one whole mapping, no longer used.
         let result = unsafe { libc::munmap(start.as_ptr().cast(), size) };
         assert_eq!(result, 0);
+    }
+}
+
+/// This process, which keeps the pages it got, as a kernel keeps its frames.
+#[derive(Default)]
+pub struct Keeping(Mutex<Vec<(usize, usize)>>);
+
+// SAFETY: as for `Process`; what it kept is nobody's, and is zeroed before it is given out again.
+unsafe impl Memory for Keeping {
+    fn map(&self, size: usize) -> Result<NonNull<u8>, MapError> {
+        let mut kept = self.0.lock().expect("nobody panics here");
+        let Some(place) = kept.iter().position(|&(_, bytes)| bytes == size) else {
+            return Process.map(size);
+        };
+        let (start, _) = kept.swap_remove(place);
+        let start = NonNull::new(std::ptr::with_exposed_provenance_mut(start));
+        let start = start.ok_or(MapError::Exhausted { size })?;
+        // SAFETY: the pages of a mapping that nobody uses.
+        unsafe { Process.protect(start, size, Access::ReadWrite)? };
+        // SAFETY: as above, and writable now.
+        unsafe { start.write_bytes(0, size) };
+        Ok(start)
+    }
+
+    unsafe fn protect(
+        &self,
+        start: NonNull<u8>,
+        size: usize,
+        access: Access,
+    ) -> Result<(), MapError> {
+        // SAFETY: the caller's promise.
+        unsafe { Process.protect(start, size, access) }
+    }
+
+    unsafe fn unmap(&self, start: NonNull<u8>, size: usize) {
+        let address = start.as_ptr().expose_provenance();
+        // SAFETY: the caller's promise; text must not be run any more.
+        unsafe { Process.protect(start, size, Access::Read) }.expect("pages of ours");
+        self.0.lock().expect("nobody panics here").push((address, size));
     }
 }
 
