@@ -1,9 +1,8 @@
 //! What is changed: objects of all compilers, members of the toolchain's libraries, archives.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::compile::{self, RUST_FLAGS};
 use crate::view::{self, AR};
 
 const RUST: &str = r#"
@@ -49,16 +48,23 @@ const C_MODELS: [&[&str]; 10] = [
     &["-mcmodel=kernel", "-fno-pic", "-g"],
 ];
 
-/// Compiles and collects them all.
+const RUST_MODELS: [&[&str]; 4] = [
+    &["-Crelocation-model=static", "-Copt-level=0"],
+    &["-Crelocation-model=static", "-Copt-level=2"],
+    &["-Crelocation-model=pic", "-Copt-level=0"],
+    &["-Crelocation-model=pic", "-Copt-level=2"],
+];
+
+const CPP_MODELS: [&[&str]; 3] =
+    [&["-fPIC"], &["-fno-pic", "-O0"], &["-fPIC", "-ffunction-sections"]];
+
+/// Compiles and collects them all; the same compilers give the same files every time.
 pub fn all() -> Vec<Vec<u8>> {
-    let mut all: Vec<_> = RUST_FLAGS.iter().map(|flags| compile::rust(RUST, flags)).collect();
-    for flags in C_MODELS {
-        all.extend(compile::c(C, flags));
-    }
-    all.extend(clang());
-    for flags in [&["-fPIC"][..], &["-fno-pic", "-O0"], &["-fPIC", "-ffunction-sections"]] {
-        all.extend(compile::cpp(CPP, flags));
-    }
+    let name = format!("fuzz-{}", std::process::id());
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
+    std::fs::create_dir_all(&folder).unwrap();
+    let mut all = compiled(&folder);
+    std::fs::remove_dir_all(folder).unwrap();
     let members = [library("libcompiler_builtins-", 24), library("libhashbrown-", 4)].concat();
     for number in [2, 5, 9] {
         let some = all.iter().skip(number).chain(members.iter().skip(number));
@@ -69,18 +75,35 @@ pub fn all() -> Vec<Vec<u8>> {
     all
 }
 
-/// An object of clang, where there is one.
-fn clang() -> Option<Vec<u8>> {
-    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
-    let name = format!("fuzz-{}", std::process::id());
-    let (source, object) = (folder.join(&name).with_extension("c"), folder.join(name + ".o"));
-    std::fs::write(&source, C).ok()?;
-    let mut clang = Command::new("clang");
-    let made = clang.args(["-c", "-O1", "-fPIC", "-o"]).args([&object, &source]).status().ok()?;
-    let bytes = made.success().then(|| std::fs::read(&object).ok()).flatten();
-    std::fs::remove_file(source).ok()?;
-    std::fs::remove_file(object).ok()?;
-    bytes
+fn compiled(folder: &Path) -> Vec<Vec<u8>> {
+    let rust = format!("#![no_std]\n#![feature(thread_local)]\n{RUST}");
+    for (name, source) in [("a.rs", &*rust), ("a.c", C), ("a.cc", CPP)] {
+        std::fs::write(folder.join(name), source).unwrap();
+    }
+    let rustc = std::env::var("RUSTC").unwrap_or("rustc".into());
+    let mut all = Vec::new();
+    for flags in RUST_MODELS {
+        let form = ["--edition=2024", "--crate-type=lib", "--crate-name=guest", "--emit=obj"];
+        let form = [&form[..], &["-Cpanic=unwind", "-Ccodegen-units=1"], flags].concat();
+        all.push(object(folder, &rustc, &form, "a.rs").expect("rustc is there"));
+    }
+    let nowhere = format!("-ffile-prefix-map={}=.", folder.display());
+    let plain = ["-c", "-O2", "-ffreestanding", "-fno-stack-protector", &nowhere];
+    let with = |flags: &[&'static str]| [&plain[..], flags].concat();
+    all.extend(C_MODELS.iter().filter_map(|flags| object(folder, "gcc", &with(flags), "a.c")));
+    all.extend(object(folder, "clang", &with(&["-fPIC", "-fcommon"]), "a.c"));
+    all.extend(CPP_MODELS.iter().filter_map(|flags| object(folder, "g++", &with(flags), "a.cc")));
+    all
+}
+
+/// An object, where there is such a compiler. Nothing in it says where the folder is.
+fn object(folder: &Path, compiler: &str, flags: &[&str], source: &str) -> Option<Vec<u8>> {
+    let mut command = Command::new(compiler);
+    // The Rust source uses a nightly feature; the loader is for stable compilers as well.
+    command.current_dir(folder).env("RUSTC_BOOTSTRAP", "1");
+    let output = command.args(flags).args([source, "-o", "a.o"]).output().ok()?;
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Some(std::fs::read(folder.join("a.o")).unwrap())
 }
 
 /// Up to `count` small members of one of the toolchain's libraries.
