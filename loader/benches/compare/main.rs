@@ -59,6 +59,7 @@ fn rows(folder: &Path, filter: &str) -> Result<(), Failure> {
     let chosen = || inputs.iter().filter(|input| input.name.contains(filter));
     for input in chosen() {
         against_glibc(&loader, &keeping, input);
+        against_linker(&loader, input);
     }
     // Only now: the dynamic linker's own times depend on what is there.
     let jit = Jit::start()?;
@@ -154,6 +155,14 @@ fn against_glibc(loader: &Loader<'_>, keeping: &Loader<'_>, input: &Input) {
             theirs("dlopen_symbolic_touched", symbolic, &touch),
         ],
     );
+    let (count, rate) = (input.relocations, input.relocations as f64 / seconds / 1e6);
+    println!("{:36}{count:10}  {rate:.1} million a second", format!("{name}/relocations"));
+}
+
+/// Both from the file that a compiler writes.
+fn against_linker(loader: &Loader<'_>, input: &Input) {
+    let Input { name, file, .. } = input;
+    let from_file: LoadIt<'_> = &|loader| load(loader, &std::fs::read(file).expect("a file"));
     let linked = file.with_extension("lld.so");
     let path = glibc::c_path(&linked).expect("a path");
     let link_and_open = || {
@@ -165,8 +174,6 @@ fn against_glibc(loader: &Loader<'_>, keeping: &Loader<'_>, input: &Input) {
     };
     let lld = Side { name: "lld_and_dlopen", round: Box::new(link_and_open) };
     measure::compare(name, ROUNDS / 15, &mut [ours("unspool_read", loader, from_file), lld]);
-    let (count, rate) = (input.relocations, input.relocations as f64 / seconds / 1e6);
-    println!("{:36}{count:10}  {rate:.1} million a second", format!("{name}/relocations"));
 }
 
 /// JITLink's side.

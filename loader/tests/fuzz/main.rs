@@ -12,6 +12,16 @@
 //! $ UNSPOOL_FUZZ_CASES=1000000 cargo test --release -p unspool-loader --test fuzz -- --nocapture
 //! $ UNSPOOL_FUZZ_CASES=1 UNSPOOL_FUZZ_FIRST=4711 cargo test -p unspool-loader --test fuzz
 //! ```
+//!
+//! The files depend on the compilers, whose objects a hash is printed of; where Linux puts them
+//! decides whether a rare one reaches what it refers to (`setarch -R` keeps that the same, too).
+//!
+//! Under the address sanitizer, whose handler must leave faults to this one:
+//!
+//! ```console
+//! $ ASAN_OPTIONS=detect_leaks=0:handle_segv=0 RUSTFLAGS=-Zsanitizer=address cargo test \
+//!       --release --target x86_64-unknown-linux-gnu -p unspool-loader --test fuzz
+//! ```
 
 mod defuse;
 #[path = "../rollback/heap.rs"]

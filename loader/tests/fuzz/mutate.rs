@@ -45,7 +45,7 @@ pub fn mutate(file: &mut Vec<u8>, others: &[Vec<u8>], random: &mut Random) {
         }
         match random.below(16) {
             0 | 1 => bytes(file, random),
-            2 => splice(file, random.choose(others), random),
+            2 => splice(file, &others[random.below(others.len())], random),
             3 => resize(file, random),
             4 => move_piece(file, random),
             5 | 6 if file.starts_with(view::AR_MAGIC) => archive(file, random),
