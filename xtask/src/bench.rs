@@ -20,7 +20,8 @@ use crate::workspace::Workspace;
 const LIMIT: Duration = Duration::from_secs(20 * 60);
 
 /// Bench targets: package, name, what they compare with.
-const BENCHES: &[(&str, &str, &str)] = &[("unspool-tls", "compare", "glibc")];
+const BENCHES: &[(&str, &str, &str)] =
+    &[("unspool-tls", "compare", "glibc"), ("unspool-loader", "compare", "glibc and LLVM")];
 
 /// What to measure.
 #[derive(Args)]
