@@ -12,7 +12,6 @@
 //! 4 (object files) and 5; any alignment of the bytes in memory will do.
 #![forbid(unsafe_code)]
 
-use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use object::elf::{self, FileHeader64, Rela64, SectionHeader64, Sym64};
@@ -23,6 +22,7 @@ use object::{U32, pod};
 
 use crate::error::{Field, LoadError, Part};
 use crate::reloc::RelocationType;
+use crate::text::Text;
 
 /// A checked relocatable object.
 pub(crate) struct Elf<'a> {
@@ -151,7 +151,7 @@ impl<'a> Elf<'a> {
     }
 
     /// What to call a symbol in a message: its name, or that of its section.
-    pub fn symbol_name(&self, symbol: usize) -> Box<str> {
+    pub fn symbol_name(&self, symbol: usize) -> Text {
         let symbol = &self.symbols[symbol];
         match symbol.definition {
             Definition::Section { index, .. } if symbol.name.is_empty() => {

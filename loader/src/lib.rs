@@ -123,6 +123,9 @@
 
 extern crate alloc;
 
+#[cfg(test)]
+mod archive;
+mod atexit;
 mod elf;
 mod error;
 mod got;
@@ -136,17 +139,21 @@ mod placement;
 mod readers;
 mod reloc;
 mod set;
+mod shared;
 mod symbols;
+mod text;
 mod tls;
 mod unload;
 mod unwind;
 
-pub use error::{Field, LoadError, Part, UnloadError};
+pub use error::{ArchiveProblem, Field, LoadError, Part, UnloadError};
 pub use handle::Handle;
 pub use loader::Loader;
 pub use memory::{Access, MapError, Memory, PAGE};
 pub use object::{Object, Section};
 pub use reloc::{Problem, RelocationType};
 pub use set::{Input, Set};
+pub use reloc::{Code, Problem, RelocationType};
 pub use symbols::Symbols;
+pub use text::Text;
 pub use unload::Stacks;

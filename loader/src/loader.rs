@@ -1,7 +1,6 @@
 //! The journey of one object, step by step, and back; every step's product is given back if a later
 //! one fails.
 
-use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::cell::RefCell;
@@ -9,6 +8,7 @@ use core::cell::RefCell;
 use unspool_stack_trace::{Symbol, Symbolize};
 use unspool_tls::Registry;
 
+use crate::atexit::Registrations;
 use crate::elf::Elf;
 use crate::error::{LoadError, UnloadError};
 use crate::handle::Handle;
@@ -19,6 +19,7 @@ use crate::object::{Loaded, Object};
 use crate::placement::{self, Layout, Place};
 use crate::reloc::{self, Image, Needs};
 use crate::set::{Input, Set};
+use crate::shared::Shared;
 use crate::symbols::{Resolver, Symbols, Value};
 use crate::tls::Space;
 use crate::unload::{self, Stacks};
@@ -29,7 +30,7 @@ pub struct Loader<'k> {
     memory: &'k dyn Memory,
     program: &'k dyn Symbols,
     tls: &'k Registry,
-    objects: List<Arc<Object>, Kept<'k>>,
+    objects: List<Shared<Object>, Kept<'k>>,
 }
 
 /// What the lock of the list guards.
@@ -37,7 +38,7 @@ struct Kept<'k> {
     /// In the order in which they were loaded.
     loaded: Vec<Loaded<'k>>,
     /// Names that were handed out for as long as the loader lives.
-    names: Vec<Arc<Pool>>,
+    names: Vec<Shared<Pool>>,
 }
 
 impl Drop for Kept<'_> {
@@ -47,7 +48,7 @@ impl Drop for Kept<'_> {
     }
 }
 
-type Changing<'l, 'k> = Writer<'l, Arc<Object>, Kept<'k>>;
+type Changing<'l, 'k> = Writer<'l, Shared<Object>, Kept<'k>>;
 
 impl<'k> Loader<'k> {
     /// A loader without objects: `memory` is where they will lie, `program` what they may refer
@@ -95,7 +96,7 @@ impl<'k> Loader<'k> {
         let mut region = Region::map(self.memory, layout.size)?;
         let base = region.address();
         copy(&elf, &layout, region.bytes());
-        let space = Space::find(self.tls, &layout.tls, needs.static_space)?;
+        let space = Space::find(self.tls, &layout.tls, needs.static_space, needs.module)?;
         let mut tls_image = tls_image(&elf, &layout);
 
         let (values, bound_to) = self.resolve(&elf, &needs, &layout, base, &space, &kept.loaded)?;
@@ -109,6 +110,7 @@ impl<'k> Loader<'k> {
             region: region.bytes(),
             tls: &mut tls_image,
             block: space.block(),
+            module: space.module(),
         }
         .relocate()?;
 
@@ -116,14 +118,16 @@ impl<'k> Loader<'k> {
         // SAFETY: on errors from here on, `unwind` is dropped before `sealed`, which was made
         // earlier; a `Loaded` drops them in the same order.
         let unwind = unsafe { Unwind::register(&layout, &sealed) }?;
-        let mut names = Names::collect(name, &elf, &layout, base, &values);
+        let mut names = Names::collect(name, &elf, &layout, base, &values)?;
         names.share(&kept.names);
         let tls = space.publish(&tls_image)?;
-        let object = Arc::new(Object::new(names, &layout, base, tls.module()));
+        let object = Shared::try_new(Object::new(names, &layout, base, tls.module()))?;
         let handle = Handle::first(&object);
-        kept.loaded.reserve(1);
-        kept.push(Arc::clone(&object));
-        kept.loaded.push(Loaded { object, bound_to, _unwind: unwind, tls, _memory: sealed });
+        kept.loaded.try_reserve(1)?;
+        kept.push(Shared::clone(&object))?;
+        let at_exit = Registrations::of(object.all());
+        let loaded = Loaded { object, bound_to, at_exit, _unwind: unwind, tls, _memory: sealed };
+        kept.loaded.push(loaded);
         Ok(handle)
     }
 
@@ -151,8 +155,12 @@ impl<'k> Loader<'k> {
         let object = handle.object();
         let mut kept = self.objects.lock();
         let closed = unload::close(object, &kept.loaded, stacks)?;
-        kept.remove(|other| Arc::ptr_eq(other, object));
-        let place = kept.loaded.iter().position(|one| Arc::ptr_eq(&one.object, object));
+        let place = kept.loaded.iter().position(|one| Shared::ptr_eq(&one.object, object));
+        if let Some(place) = place {
+            // SAFETY: nothing of the object has been taken away yet.
+            unsafe { kept.loaded[place].at_exit.run() };
+        }
+        kept.remove(|other| Shared::ptr_eq(other, object));
         drop(place.map(|place| kept.loaded.remove(place)));
         closed.gone();
         reclaim(&mut kept);
@@ -174,7 +182,7 @@ impl<'k> Loader<'k> {
 
     /// The first object that was loaded under this name.
     pub fn object(&self, name: &str) -> Option<Handle<'_>> {
-        let is_it = |object: &&Arc<Object>| object.name() == name;
+        let is_it = |object: &&Shared<Object>| object.name() == name;
         self.objects.find_map(|object| Some(object).filter(is_it).and_then(Handle::new))
     }
 
@@ -194,14 +202,14 @@ impl<'k> Loader<'k> {
         base: u64,
         space: &Space<'_>,
         loaded: &[Loaded<'_>],
-    ) -> Result<(Vec<Value>, Vec<Arc<Object>>), LoadError> {
-        let bound_to: RefCell<Vec<Arc<Object>>> = RefCell::default();
+    ) -> Result<(Vec<Value>, Vec<Shared<Object>>), LoadError> {
+        let bound_to: RefCell<Vec<Shared<Object>>> = RefCell::default();
         let earlier = |name: &str| {
             loaded.iter().find_map(|Loaded { object, .. }| {
                 let value = object.value(name)?;
                 let mut bound_to = bound_to.borrow_mut();
-                if !bound_to.iter().any(|other| Arc::ptr_eq(other, object)) {
-                    bound_to.push(Arc::clone(object));
+                if !bound_to.iter().any(|other| Shared::ptr_eq(other, object)) {
+                    bound_to.push(Shared::clone(object));
                 }
                 Some(value)
             })
@@ -228,9 +236,9 @@ fn reclaim(kept: &mut Changing<'_, '_>) {
     while kept.names.try_reserve(1).is_ok() {
         let Some(object) = kept.reclaim().next() else { break };
         if let Some(pool) = object.names().lent_pool()
-            && !kept.names.iter().any(|other| Arc::ptr_eq(other, pool))
+            && !kept.names.iter().any(|other| Shared::ptr_eq(other, pool))
         {
-            kept.names.push(Arc::clone(pool));
+            kept.names.push(Shared::clone(pool));
         }
     }
 }

@@ -11,8 +11,8 @@
 //! so a pool remembers whether it was asked: one that was stays when its object goes, and serves
 //! again if the same object is loaded again.
 
+use alloc::collections::TryReserveError;
 use alloc::string::String;
-use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -23,6 +23,7 @@ use unspool_stack_trace::Symbol;
 use crate::elf::{Binding, Definition, Elf};
 use crate::object::Section;
 use crate::placement::{Layout, Place};
+use crate::shared::Shared;
 use crate::symbols::{self, Value};
 use crate::tls::Block;
 
@@ -57,7 +58,7 @@ struct Extent {
 /// The names of an object and what they name.
 pub(crate) struct Names {
     /// The file's string tables, and the object's own name.
-    pool: Arc<Pool>,
+    pool: Shared<Pool>,
     object: Name,
     functions: Vec<Named<Extent>>,
     globals: Vec<Named<Value>>,
@@ -72,7 +73,7 @@ impl Names {
         layout: &Layout,
         base: u64,
         values: &[Value],
-    ) -> Self {
+    ) -> Result<Self, TryReserveError> {
         let mut pool = String::from(object);
         let in_table = |table: usize, at: usize, name: &str| table + at..table + at + name.len();
         let symbol_names = pool.len();
@@ -107,19 +108,19 @@ impl Names {
         // Of several names for one place, the longest extent last: it is the one that is found.
         functions.sort_by_key(|function| (function.of.address, function.of.size));
         globals.sort_by(|a, b| pool[a.name.clone()].cmp(&pool[b.name.clone()]));
-        let pool = Arc::new(Pool { text: pool, lent: AtomicBool::new(false) });
-        Self { pool, object: 0..object.len(), functions, globals, sections }
+        let pool = Shared::try_new(Pool { text: pool, lent: AtomicBool::new(false) })?;
+        Ok(Self { pool, object: 0..object.len(), functions, globals, sections })
     }
 
     /// Uses one of these pools instead of its own, if it has the same names.
-    pub fn share(&mut self, pools: &[Arc<Pool>]) {
+    pub fn share(&mut self, pools: &[Shared<Pool>]) {
         if let Some(same) = pools.iter().find(|pool| pool.text == self.pool.text) {
-            self.pool = Arc::clone(same);
+            self.pool = Shared::clone(same);
         }
     }
 
     /// The pool, if a name of it was handed out for as long as the loader lives.
-    pub fn lent_pool(&self) -> Option<&Arc<Pool>> {
+    pub fn lent_pool(&self) -> Option<&Shared<Pool>> {
         self.pool.lent.load(Ordering::Relaxed).then_some(&self.pool)
     }
 

@@ -8,16 +8,17 @@
 //!           ── unwind, tls, memory    given back in this order
 //! ```
 
-use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
 
 use unspool_tls::ModuleId;
 
+use crate::atexit::Registrations;
 use crate::handle::Holds;
 use crate::memory::Sealed;
 use crate::names::{Lent, Names};
 use crate::placement::Layout;
+use crate::shared::Shared;
 use crate::symbols::Value;
 use crate::tls::Storage;
 use crate::unwind::Unwind;
@@ -35,9 +36,11 @@ pub struct Object {
 
 /// An object and all that it holds.
 pub(crate) struct Loaded<'k> {
-    pub object: Arc<Object>,
+    pub object: Shared<Object>,
     /// The objects whose symbols it uses.
-    pub bound_to: Vec<Arc<Object>>,
+    pub bound_to: Vec<Shared<Object>>,
+    /// What it wants to have called before it goes.
+    pub at_exit: Registrations,
     // Dropped in this order: nobody finds the unwind tables when the TLS block goes, nobody
     // addresses the TLS block when the code goes.
     pub _unwind: Option<Unwind>,

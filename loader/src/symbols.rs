@@ -14,16 +14,17 @@
 //! first byte, `_TLS_MODULE_BASE_` the start of its TLS block.
 #![forbid(unsafe_code)]
 
-use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use object::elf;
 use unspool_tls::ModuleId;
 
+use crate::atexit;
 use crate::elf::{Binding, Definition, Elf, Symbol};
 use crate::error::LoadError;
 use crate::placement::{Layout, Place};
 use crate::reloc::{MODULE_BASE, TLS_GET_ADDR, TlsCalls, Wants};
+use crate::text::Text;
 use crate::tls::Block;
 
 /// By what address C++ runtimes know an object (Itanium C++ ABI §3.3.6.2).
@@ -85,7 +86,7 @@ impl Resolver<'_, '_> {
     /// The value of every symbol that is needed or offered to others.
     pub fn resolve(&self) -> Result<Vec<Value>, LoadError> {
         let mut values = Vec::with_capacity(self.elf.symbols.len());
-        let mut undefined: Vec<Box<str>> = Vec::new();
+        let mut undefined: Vec<Text> = Vec::new();
         for (symbol, &wants) in self.elf.symbols.iter().zip(self.wants) {
             let value = match symbol.definition {
                 Definition::Undefined => self.elsewhere(symbol, wants),
@@ -144,7 +145,10 @@ impl Resolver<'_, '_> {
     fn first_definition(&self, name: &str, wants: Wants) -> Option<Value> {
         (self.earlier)(name).or_else(|| match wants {
             Wants::Tls => self.program.tls_offset_of(name).map(|at| Value::Tls(at.into())),
-            _ => self.program.address_of(name).map(Value::Address),
+            _ => {
+                let program = self.program.address_of(name);
+                program.or_else(|| atexit::address_of(name)).map(Value::Address)
+            }
         })
     }
 

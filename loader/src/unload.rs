@@ -11,12 +11,12 @@
 //! Then a frame of it leaves its stack by returning, or as an exception, which is known before
 //! the frame is gone. And a destructor that runs counts as pending until it is done.
 
-use alloc::sync::Arc;
 use core::ops::Range;
 
 use crate::error::UnloadError;
 use crate::handle::NotClosed;
 use crate::object::{Loaded, Object};
+use crate::shared::Shared;
 
 /// The kernel's part in unloading: it knows all stacks.
 ///
@@ -54,11 +54,11 @@ impl Drop for Closed<'_> {
 /// Checks that nobody needs `object`, whose handle the caller has. `others` are all that are
 /// loaded.
 pub(crate) fn close<'o>(
-    object: &'o Arc<Object>,
+    object: &'o Shared<Object>,
     loaded: &[Loaded<'_>],
     stacks: &dyn Stacks,
 ) -> Result<Closed<'o>, UnloadError> {
-    let is_it = |other: &Arc<Object>| Arc::ptr_eq(other, object);
+    let is_it = |other: &Shared<Object>| Shared::ptr_eq(other, object);
     let it = loaded.iter().find(|one| is_it(&one.object)).ok_or(UnloadError::NotLoaded)?;
     object.holds.close().map_err(|why| match why {
         NotClosed::Already => UnloadError::NotLoaded,

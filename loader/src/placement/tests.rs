@@ -1,5 +1,6 @@
 use super::*;
 use crate::got::Slot;
+use crate::text::Text;
 use proptest::prelude::*;
 
 const ALLOC: elf::SectionFlags = elf::SHF_ALLOC;
@@ -130,7 +131,7 @@ fn a_tls_block_is_initial_values_then_zeroes() {
 
 #[test]
 fn what_cannot_be_placed_says_why() {
-    let name: Box<str> = "x".into();
+    let name = Text::from("x");
     let error = |section| lay_out(vec![section]).unwrap_err();
     let align = |align| LoadError::Alignment { section: "x".into(), align, max: 4096 };
     assert_eq!(error(section("x", 0, &[], 3)), align(3));

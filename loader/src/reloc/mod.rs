@@ -10,12 +10,13 @@
 //! Sections that stay out of memory (debug information) are not relocated.
 #![forbid(unsafe_code)]
 
+mod problem;
 mod x86_64;
 
-use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
-use core::fmt;
+
+use unspool_tls::ModuleId;
 
 use crate::elf::{Binding, Definition, Elf, Relocation, RelocationTable};
 use crate::error::LoadError;
@@ -24,95 +25,11 @@ use crate::placement::{Group, Layout, Place};
 use crate::symbols::Value;
 use crate::tls::Block;
 
+pub use problem::{Code, Problem, RelocationType};
 use x86_64::tls::{self, Call};
 pub(crate) use x86_64::tls::{MODULE_BASE, TLS_GET_ADDR};
 pub(crate) use x86_64::{GOT_WORD, PLT_STUB, Wants};
 use x86_64::{Kind, Operands};
-
-/// The type of a relocation, as in `r_info` (psABI x86-64 §4.4).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RelocationType(pub u32);
-
-/// What is wrong with a relocation.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Problem {
-    /// The type is not one that this loader knows.
-    UnknownType,
-    /// The bytes to relocate do not lie in the section.
-    OutsideSection {
-        /// How many bytes.
-        width: u64,
-        /// The size of the section in bytes.
-        size: u64,
-    },
-    /// The value does not fit the place.
-    Overflow {
-        /// The value.
-        value: i128,
-        /// The smallest that fits.
-        min: i64,
-        /// The largest that fits.
-        max: i64,
-    },
-    /// The type is for thread-local variables, the symbol is not one.
-    NotThreadLocal,
-    /// The symbol is a thread-local variable, the type is not for one.
-    ThreadLocal,
-    /// The value would depend on the address of an initial value that every task has a copy of.
-    NoAddress,
-    /// `R_X86_64_TLSGD` or `R_X86_64_TLSLD` is not followed by its call of `__tls_get_addr`.
-    MissingTlsCall,
-    /// The instructions are not those that go with the type, so they cannot be rewritten.
-    UnexpectedCode {
-        /// The bytes where the instructions should be.
-        found: Box<[u8]>,
-    },
-    /// An offset into a module's TLS block, in data: nothing says what it is added to.
-    OffsetOutsideCode,
-    /// The code needs the variable at a fixed distance from TP; the object that has it got no
-    /// such space, because its own code did not need it and the surplus was full.
-    NoStaticSpace,
-    /// A local dynamic access to a variable of another object, whose block is somewhere else.
-    OtherModule,
-    /// There is no GOT slot for the place.
-    NoSlot,
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            Self::UnknownType => f.write_str("unknown type"),
-            Self::OutsideSection { width, size } => {
-                write!(f, "{width} bytes there are not inside the section of {size:#x} bytes")
-            }
-            Self::Overflow { value, min, max } => {
-                let (value, min, max) = (Signed(value), Signed(min.into()), Signed(max.into()));
-                write!(f, "value {value} is not between {min} and {max}")
-            }
-            Self::NotThreadLocal => f.write_str("not a thread-local variable"),
-            Self::ThreadLocal => f.write_str("a thread-local variable"),
-            Self::NoAddress => f.write_str("the initial value of a TLS block has no address"),
-            Self::MissingTlsCall => f.write_str("no call of __tls_get_addr follows"),
-            Self::UnexpectedCode { ref found } => write!(f, "unexpected instructions {found:02x?}"),
-            Self::OffsetOutsideCode => f.write_str("only understood in code"),
-            Self::NoStaticSpace => f.write_str("not at a fixed distance from the thread pointer"),
-            Self::OtherModule => f.write_str("a thread-local variable of another object"),
-            Self::NoSlot => f.write_str("no GOT slot for it"),
-        }
-    }
-}
-
-impl core::error::Error for Problem {}
-
-/// A number in hexadecimal with a sign.
-struct Signed(i128);
-
-impl fmt::Display for Signed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{:#x}", if self.0 < 0 { "-" } else { "" }, self.0.unsigned_abs())
-    }
-}
 
 /// A relocation, understood; with the call of `__tls_get_addr` that belongs to it.
 struct Step {
@@ -188,6 +105,8 @@ pub(crate) struct Needs {
     pub calls: TlsCalls,
     /// Whether the object's own variables must lie at a fixed distance from TP.
     pub static_space: bool,
+    /// Whether the object must have a TLS module, with variables or without.
+    pub module: bool,
 }
 
 /// Who calls `__tls_get_addr`, and for what. Calls for what lies at a fixed distance from TP go away.
@@ -209,20 +128,21 @@ pub(crate) fn scan(elf: &Elf<'_>, groups: &[Option<Group>]) -> Result<Needs, Loa
         slots: Slots::new(count),
         calls: TlsCalls::default(),
         static_space: false,
+        module: false,
     };
     for table in &elf.relocations {
         if groups[table.target].is_none() {
             continue;
         }
         for step in Steps::new(elf, table) {
-            needs.add(elf, table, &step?);
+            needs.add(elf, table, groups[table.target] == Some(Group::Text), &step?);
         }
     }
     Ok(needs)
 }
 
 impl Needs {
-    fn add(&mut self, elf: &Elf<'_>, table: &RelocationTable<'_>, step: &Step) {
+    fn add(&mut self, elf: &Elf<'_>, table: &RelocationTable<'_>, in_code: bool, step: &Step) {
         let Step { relocation, kind, call } = step;
         let symbol = relocation.symbol;
         if kind.wants() != Wants::Nothing {
@@ -231,9 +151,14 @@ impl Needs {
         // Variables of others are where they are.
         let own = elf.symbols[symbol].definition != Definition::Undefined;
         self.static_space |= own && kind.needs_static_space();
+        self.module |= kind.needs_module(in_code);
         let code = elf.sections[table.target].data;
         match (kind, kind.slot()) {
             (Kind::InitialExec, _) if tls::relaxes_initial_exec(code, relocation.offset) => {}
+            // Wherever the object will be, the symbol will be near.
+            _ if in_code
+                && is_near(elf, symbol)
+                && kind.relaxes_if_near(code, relocation.offset, relocation.addend) => {}
             (_, Some(slot)) => self.slots.add_got(slot, symbol),
             (Kind::LocalDynamic, _) => self.slots.add_own_block(),
             (Kind::Call32, _) if may_be_elsewhere(elf, symbol) => self.slots.add_plt(symbol),
@@ -261,6 +186,12 @@ fn may_be_elsewhere(elf: &Elf<'_>, symbol: usize) -> bool {
     symbol.definition == Definition::Undefined || symbol.binding == Binding::Weak && !symbol.hidden
 }
 
+/// Whether a symbol is in the object's own memory, for certain.
+fn is_near(elf: &Elf<'_>, symbol: usize) -> bool {
+    let in_section = matches!(elf.symbols[symbol].definition, Definition::Section { .. });
+    in_section && !may_be_elsewhere(elf, symbol)
+}
+
 /// An object on its way: its bytes, and all that its relocations are computed from.
 pub(crate) struct Image<'i> {
     pub elf: &'i Elf<'i>,
@@ -277,6 +208,8 @@ pub(crate) struct Image<'i> {
     pub tls: &'i mut [u8],
     /// Where the TLS block will be.
     pub block: Block,
+    /// The number of the TLS module, if there is one.
+    pub module: Option<ModuleId>,
 }
 
 impl Image<'_> {
@@ -344,8 +277,11 @@ impl Image<'_> {
             Kind::LocalDynamic => self.slots.own_block(),
             kind => kind.slot().and_then(|slot| self.slots.got(slot, symbol)),
         };
+        // Symbol 0 stands for the object's own block here.
+        let own_block = symbol == 0 && kind == Kind::DtpModule64;
+        let known = &self.elf.symbols[symbol];
         Operands {
-            symbol: self.values[symbol],
+            symbol: if own_block { self.block.at(0) } else { self.values[symbol] },
             addend: relocation.addend,
             place: address.map(|address| address.wrapping_add(relocation.offset)),
             stub: self.slots.plt(symbol).map(|stub| self.layout.plt_stub(self.base, stub)),
@@ -353,6 +289,8 @@ impl Image<'_> {
             got: self.layout.got_word(self.base, 0),
             in_code: self.groups[target] == Some(Group::Text),
             block: self.block,
+            module: self.module,
+            size: (known.definition != Definition::Undefined).then_some(known.size),
         }
     }
 
@@ -381,7 +319,7 @@ impl Image<'_> {
                     let Some(descriptor) = descriptor else { continue };
                     self.put(
                         descriptor,
-                        crate::tls::descriptor(self.layout.got_word(self.base, at)),
+                        crate::tls::dynamic_descriptor(self.layout.got_word(self.base, at)),
                     );
                 }
             }

@@ -4,7 +4,7 @@ use crate::compile::{self, RUST_FLAGS};
 use crate::memory::HostMemory;
 use crate::program::{Program, SURPLUS, registry};
 use crate::task;
-use unspool_loader::{LoadError, Loader, Object, Problem};
+use unspool_loader::{LoadError, Loader, Object, Problem, Text};
 use unspool_tls::{Registry, ReserveError};
 
 const DEFINES: &str = "__thread int a = 5; __thread long b; static __thread short c = 7;
@@ -214,7 +214,7 @@ fn who_cannot_be_asked_is_listed_with_all_that_is_undefined() {
         let (memory, program, tls) = (HostMemory::default(), Program::bare(), registry());
         let loader = Loader::new(&memory, &program, &tls);
         let undefined = |names: &[&str]| {
-            let names = names.iter().map(|&name| Box::from(name)).collect();
+            let names = names.iter().map(|&name| Text::from(name)).collect();
             Err(LoadError::Undefined(names))
         };
         let load = || loader.load("c", &file).map(|object| object.text());
