@@ -107,6 +107,8 @@ pub enum MapError {
         /// The largest gap.
         largest: usize,
     },
+    /// The heap has no room for a record of what is mapped.
+    OutOfRecords,
     /// Not enough physical memory is left (pages).
     OutOfFrames {
         /// What was asked for.
@@ -136,6 +138,7 @@ impl fmt::Display for MapError {
             Self::WindowFull { needed, largest } => {
                 write!(f, "no gap of {needed:#x} bytes in the window, the largest has {largest:#x}")
             }
+            Self::OutOfRecords => f.write_str("no memory left to note what is mapped"),
             Self::OutOfFrames { needed, free } => {
                 write!(f, "{needed} pages of memory needed, {free} left")
             }

@@ -22,6 +22,7 @@ mod hooks;
 mod loading;
 mod panics;
 mod random;
+mod shortage;
 mod support;
 mod thread_locals;
 mod tls;
@@ -61,6 +62,7 @@ const SUITES: &[(&str, &[Test])] = &[
     ("loading", loading::TESTS),
     ("unloading", unloading::TESTS),
     ("concurrency", concurrency::TESTS),
+    ("shortage", shortage::TESTS),
     ("churn", churn::TESTS),
 ];
 
