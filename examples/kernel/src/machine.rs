@@ -17,8 +17,6 @@ use spin::Once;
 pub const PAGE: usize = 4096;
 
 /// What a program tells whoever started it; 0 is success.
-///
-/// QEMU's debug exit has room for 0 to [`ExitCode::MAX`], so that is what exists everywhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExitCode(u8);
 
@@ -29,18 +27,26 @@ impl ExitCode {
     pub const FAILURE: Self = Self(1);
     /// A panic or a fault that nobody could handle, as `std` has it.
     pub const PANIC: Self = Self(101);
-    /// The largest code.
-    pub const MAX: u8 = 111;
 
-    /// The exit code with this number, if there is one.
-    pub const fn new(code: u8) -> Option<Self> {
-        if code <= Self::MAX { Some(Self(code)) } else { None }
+    /// The exit code with this number.
+    pub const fn new(code: u8) -> Self {
+        Self(code)
     }
 
     /// The number.
     pub const fn get(self) -> u8 {
         self.0
     }
+}
+
+/// Where text goes, as with `std`: what a program produces, and what is said about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    /// What `print!` writes. The first serial port; standard output.
+    Output,
+    /// Panics, faults, remarks of the kernel, what `eprint!` writes. The second serial port if the
+    /// machine has one, else the first; standard error.
+    Errors,
 }
 
 /// What the code of a program may do with a page.
@@ -153,8 +159,9 @@ impl core::error::Error for MapError {}
 
 /// The machine (or process) below the kernel.
 pub trait Machine: Sync {
-    /// Writes to the console, at once; no heap, no panic, usable from any handler.
-    fn write(&self, text: &[u8]);
+    /// Writes to the console, at once, every byte as it is; no heap, no panic, usable from any
+    /// handler.
+    fn write(&self, stream: Stream, text: &[u8]);
 
     /// Ends the machine (or process).
     fn exit(&self, code: ExitCode) -> !;

@@ -20,10 +20,10 @@ use alloc::vec::Vec;
 use crate::arch::{self, per_cpu};
 use crate::boot;
 use crate::cpu::{self, Cpu, MAX_CPUS, NoPreemption};
+use crate::eprintln;
 use crate::error::Error;
 use crate::lock::Lock;
 use crate::machine::{ExitCode, machine};
-use crate::println;
 use crate::task::Task;
 
 /// All tasks that have not ended.
@@ -351,15 +351,15 @@ pub(crate) fn idle() -> ! {
 
 /// Nobody can run any more: says who waits for what, and ends the program.
 fn deadlock(scheduler: &Scheduler) -> ! {
-    println!("\nfatal: deadlock, no task can run:");
+    eprintln!("\nfatal: deadlock, no task can run:");
     for Waiting { task, cause, .. } in &scheduler.waiting {
         let (name, id) = (task.name(), task.id());
         match cause {
             Cause::End(target) => {
-                println!("  '{name}' ({id}) waits for '{}' ({})", target.name(), target.id());
+                eprintln!("  '{name}' ({id}) waits for '{}' ({})", target.name(), target.id());
             }
-            Cause::Unpark => println!("  '{name}' ({id}) is parked"),
-            Cause::Mutex => println!("  '{name}' ({id}) waits for a mutex"),
+            Cause::Unpark => eprintln!("  '{name}' ({id}) is parked"),
+            Cause::Mutex => eprintln!("  '{name}' ({id}) waits for a mutex"),
         }
     }
     machine().exit(ExitCode::PANIC)

@@ -42,11 +42,14 @@ use crate::cpu::{Cpu, MAX_CPUS};
 use crate::error::Error;
 use crate::heap;
 use crate::lock::{Guard, Lock};
-use crate::machine::{Access, ExitCode, Machine, MapError, Pages};
+use crate::machine::{Access, ExitCode, Machine, MapError, Pages, Stream};
 
-/// QEMU's isa-debug-exit device.
+/// QEMU's isa-debugcon device: whoever started the machine reads the exit code there.
+const DEBUG_CONSOLE: u16 = 0xe9;
+/// QEMU's isa-debug-exit device: ends the machine. QEMU's own exit status has seven bits of what is
+/// written there.
 const DEBUG_EXIT: u16 = 0xf4;
-/// What is added to exit codes, so that none looks like a failure of QEMU itself.
+/// What is added to exit codes, so that no usual one looks like a failure of QEMU itself.
 const EXIT_BIAS: u32 = 0x10;
 /// The data ports of the two interrupt controllers.
 const INTERRUPT_MASKS: [u16; 2] = [0x21, 0xa1];
@@ -139,11 +142,13 @@ fn space() -> Guard<'static, AddressSpace> {
 }
 
 impl Machine for Bare {
-    fn write(&self, text: &[u8]) {
-        uart::write(text);
+    fn write(&self, stream: Stream, text: &[u8]) {
+        uart::write(stream, text);
     }
 
     fn exit(&self, code: ExitCode) -> ! {
+        // SAFETY: the port of QEMU's debug console; nothing else is there.
+        unsafe { Port::<u8>::new(DEBUG_CONSOLE).write(code.get()) };
         // SAFETY: the port of QEMU's exit device; nothing else is there.
         unsafe { Port::<u32>::new(DEBUG_EXIT).write(u32::from(code.get()) + EXIT_BIAS) };
         // There is no such device: stop here.

@@ -26,7 +26,7 @@ use crate::boot::{self, Input};
 use crate::cpu::Cpu;
 use crate::error::Error;
 use crate::heap;
-use crate::machine::{Access, ExitCode, Machine, MapError, Pages};
+use crate::machine::{Access, ExitCode, Machine, MapError, Pages, Stream};
 use crate::memory::{OBJECTS, STACKS};
 
 global_asm!(
@@ -143,8 +143,8 @@ fn open(path: &CStr) -> Result<&'static [u8], Error> {
 }
 
 impl Machine for Process {
-    fn write(&self, text: &[u8]) {
-        syscall::write(text);
+    fn write(&self, stream: Stream, text: &[u8]) {
+        syscall::write(stream, text);
     }
 
     fn exit(&self, code: ExitCode) -> ! {

@@ -13,6 +13,8 @@ use core::sync::atomic::AtomicU32;
 
 use static_assertions::const_assert_eq;
 
+use crate::machine::Stream;
+
 /// An error number of the system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Errno(pub i32);
@@ -43,7 +45,9 @@ const GETRANDOM: usize = 318;
 
 const ARCH_SET_GS: usize = 0x1001;
 const ARCH_SET_FS: usize = 0x1002;
+/// File descriptors of standard output and standard error.
 const STDOUT: usize = 1;
+const STDERR: usize = 2;
 
 /// What may be done with memory.
 #[derive(Clone, Copy)]
@@ -138,11 +142,15 @@ unsafe fn syscall(number: usize, arguments: [usize; 6]) -> Result<usize, Errno> 
     if (1..=MAX_ERRNO).contains(&errno) { Err(Errno(errno as i32)) } else { Ok(result) }
 }
 
-/// Writes all of `text` to standard output, or as much as it takes.
-pub(super) fn write(mut text: &[u8]) {
+/// Writes all of `text`, or as much as the stream takes.
+pub(super) fn write(stream: Stream, mut text: &[u8]) {
     const EINTR: Errno = Errno(4);
+    let file = match stream {
+        Stream::Output => STDOUT,
+        Stream::Errors => STDERR,
+    };
     while !text.is_empty() {
-        let arguments = [STDOUT, text.as_ptr().expose_provenance(), text.len(), 0, 0, 0];
+        let arguments = [file, text.as_ptr().expose_provenance(), text.len(), 0, 0, 0];
         // SAFETY: the buffer is a slice.
         match unsafe { syscall(WRITE, arguments) } {
             Ok(written) => text = &text[written..],
