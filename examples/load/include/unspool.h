@@ -10,8 +10,9 @@
  * which calls its `int test_main(void)`, or its `int main(int, char **)`. A system of your own offers
  * its modules what it likes; if it offers these, take this file with you.
  *
- * Besides, there are memcpy, memmove, memset, memcmp, bcmp, strlen and strcmp; malloc, calloc, realloc,
- * aligned_alloc and free; abort. Their declarations are those of <string.h> and <stdlib.h>.
+ * Besides, there are memcpy, memmove, memset, memcmp, memchr, strlen, strcmp, strncmp, strchr, strrchr
+ * and bcmp; malloc, calloc, realloc, aligned_alloc and free; abort. Their declarations are those of
+ * <string.h> and <stdlib.h>.
  *
  * Compile with -fexceptions: unspool_panic and unspool_run_tasks may leave your functions by
  * unwinding, which takes unwind tables (x86-64 has them by default) and, for __attribute__((cleanup)),

@@ -1,17 +1,18 @@
-//! What compiled C and C++ code takes for granted: the heap and a few functions of `<string.h>`.
+//! What compiled C and C++ code takes for granted: the heap, `abort`, C's personality routine.
 //!
 //! ```text
 //!   malloc(n):  │ n (8) │ start (8) │ n bytes …            the pointer is a multiple of 16
 //!               ▲ start               ▲ what the caller gets
 //! ```
 //!
-//! `memcpy` and its family are the kernel's, as is `strlen`; `_Unwind_*` are the unwinder's.
+//! `memcpy` and its family are the kernel's, as is `strlen`; the rest of `<string.h>` is in `strings`.
 
 use alloc::alloc::{alloc, dealloc};
 use core::alloc::Layout;
-use core::ffi::{c_char, c_int, c_void};
+use core::ffi::c_void;
 use core::ptr::null_mut;
 
+use unspool::unwind::{Actions, Exception, Reason};
 use unspool_kernel::{ExitCode, eprintln, machine};
 
 /// The alignment of every object that has none of its own (`alignof(max_align_t)`).
@@ -119,21 +120,33 @@ extern "C" fn abort() -> ! {
     machine().exit(ExitCode::PANIC)
 }
 
-/// C17 §7.24.4.2: `strcmp`.
+/// The personality routine of functions in C (Itanium EH §1.6). Their tables have cleanups and nothing
+/// else, with which Rust's routine deals; but a call that no table lists is none that must not unwind.
 ///
 /// # Safety
 ///
-/// Both are strings that end with a NUL.
+/// Called by the unwinder, with the frame of a function whose tables name this routine.
 #[unsafe(no_mangle)]
-unsafe extern "C" fn strcmp(left: *const c_char, right: *const c_char) -> c_int {
-    // SAFETY: at most up to the NUL, by the caller's promise.
-    let byte = |string: *const c_char, at| c_int::from(unsafe { *string.cast::<u8>().add(at) });
-    let mut at = 0;
-    loop {
-        let (one, other) = (byte(left, at), byte(right, at));
-        if one != other || one == 0 {
-            return one - other;
-        }
-        at += 1;
+unsafe extern "C" fn __gcc_personality_v0(
+    version: i32,
+    actions: Actions,
+    class: u64,
+    exception: *mut Exception,
+    context: *mut c_void,
+) -> Reason {
+    // SAFETY: the caller's promise; the tables have the same form.
+    match unsafe { rust_eh_personality(version, actions, class, exception, context) } {
+        Reason::FATAL_PHASE1_ERROR | Reason::FATAL_PHASE2_ERROR => Reason::CONTINUE_UNWIND,
+        reason => reason,
     }
+}
+
+unsafe extern "C" {
+    fn rust_eh_personality(
+        version: i32,
+        actions: Actions,
+        class: u64,
+        exception: *mut Exception,
+        context: *mut c_void,
+    ) -> Reason;
 }

@@ -15,6 +15,7 @@ extern crate alloc;
 
 mod c_runtime;
 mod offer;
+mod strings;
 
 use alloc::boxed::Box;
 use alloc::ffi::CString;
