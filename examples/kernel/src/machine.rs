@@ -82,6 +82,14 @@ impl Pages {
         }
     }
 
+    /// The same pages, at most `most` at a time.
+    pub(crate) fn parts(self, most: usize) -> impl Iterator<Item = Self> {
+        (0..self.count).step_by(most).map(move |first| Self {
+            start: self.start + (first * PAGE) as u64,
+            count: most.min(self.count - first),
+        })
+    }
+
     /// The address of the first byte.
     pub const fn start(self) -> u64 {
         self.start
@@ -209,17 +217,15 @@ pub trait Machine: Sync {
     /// Starts the ticks of this CPU, and the other CPUs, each in the scheduler's idle loop.
     fn start_cpus(&self);
 
-    /// Puts this CPU, which is idle, to sleep until `word` may no longer be 0.
+    /// Puts this CPU to sleep until `word` may no longer be 0. It answers others meanwhile. In a
+    /// handler, returns at once.
     fn wait(&self, word: &AtomicU32);
 
-    /// Ends the sleep of an idle CPU, whose `word` is no longer 0.
+    /// Ends the sleep of a CPU, whose `word` is no longer 0.
     fn wake(&self, cpu: usize, word: &AtomicU32);
 
     /// Makes this CPU forget what it has cached of the page tables.
     fn forget_pages(&self);
-
-    /// Lets whoever shares this CPU's processor run: the caller waits for another CPU.
-    fn relax(&self);
 
     /// Makes another CPU answer what it was asked, whatever it does.
     fn interrupt(&self, cpu: usize);

@@ -32,17 +32,18 @@ use x86_64::registers::model_specific::FsBase;
 
 use self::frames::FramePool;
 use self::madt::Apics;
-use self::paging::{AddressSpace, Skeleton};
+use self::paging::{AddressSpace, BATCH, Skeleton};
 use self::plan::Plan;
 use self::pvh::BootInfo;
 use super::extended_state;
 use super::image::Image;
 use crate::boot::{self, Input};
-use crate::cpu::{Cpu, MAX_CPUS};
+use crate::cpu::{self, Cpu, MAX_CPUS, Request};
 use crate::error::Error;
 use crate::heap;
 use crate::lock::{Guard, Lock};
 use crate::machine::{Access, ExitCode, Machine, MapError, Pages, Stream};
+use crate::scheduler;
 
 /// QEMU's isa-debugcon device: whoever started the machine reads the exit code there.
 const DEBUG_CONSOLE: u16 = 0xe9;
@@ -137,6 +138,15 @@ fn mask_interrupts() {
     }
 }
 
+/// Has all CPUs forget what they cached of the tables.
+///
+/// With the scheduler's lock, so that others rest as soon as they want to switch: where CPUs take
+/// turns on fewer processors, those who have answered leave them to those who have not.
+fn forget_everywhere() {
+    tlb::flush_all();
+    scheduler::with_all(|_| cpu::ask_others(Request::Flush));
+}
+
 fn space() -> Guard<'static, AddressSpace> {
     SPACE.get().expect("the address space is made before windows are used").lock()
 }
@@ -168,12 +178,21 @@ impl Machine for Bare {
 
     unsafe fn protect(&self, pages: Pages, access: Access) -> Result<(), MapError> {
         // SAFETY: the caller's promise is the same.
-        unsafe { space().protect(pages, access) }
+        let (changed, result) = unsafe { space().protect(pages, access) };
+        if changed {
+            forget_everywhere();
+        }
+        result
     }
 
     unsafe fn unmap(&self, pages: Pages) {
-        // SAFETY: the caller's promise is the same.
-        unsafe { space().unmap(pages) }
+        for part in pages.parts(BATCH) {
+            let mut frames = [None; BATCH];
+            // SAFETY: the caller's promise is the same.
+            unsafe { space().unmap(part, &mut frames) };
+            forget_everywhere();
+            space().give_back(&frames);
+        }
     }
 
     unsafe fn set_thread_pointer(&self, pointer: u64) {
@@ -190,6 +209,9 @@ impl Machine for Bare {
     }
 
     fn wait(&self, word: &AtomicU32) {
+        if !flag::are_enabled() {
+            return core::hint::spin_loop();
+        }
         loop {
             flag::disable();
             if word.load(Ordering::SeqCst) != 0 {
@@ -206,10 +228,6 @@ impl Machine for Bare {
 
     fn forget_pages(&self) {
         tlb::flush_all();
-    }
-
-    fn relax(&self) {
-        core::hint::spin_loop();
     }
 
     fn interrupt(&self, cpu: usize) {

@@ -203,10 +203,6 @@ impl Machine for Process {
         // The system keeps the threads' views of memory the same.
     }
 
-    fn relax(&self) {
-        syscall::sched_yield();
-    }
-
     fn interrupt(&self, cpu: usize) {
         threads::interrupt(cpu);
     }

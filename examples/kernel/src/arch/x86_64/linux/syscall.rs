@@ -32,7 +32,6 @@ pub(super) const RT_SIGRETURN: usize = 15;
 const SIGALTSTACK: usize = 131;
 const ARCH_PRCTL: usize = 158;
 const EXIT_GROUP: usize = 231;
-const SCHED_YIELD: usize = 24;
 const GETPID: usize = 39;
 const CLONE: usize = 56;
 const GETTID: usize = 186;
@@ -252,12 +251,6 @@ pub(super) fn futex_wait(word: &AtomicU32, expected: u32) -> Result<(), Errno> {
     let arguments = [word.as_ptr().expose_provenance(), FUTEX_WAIT, expected as usize, 0, 0, 0];
     // SAFETY: the word is an aligned one.
     unsafe { syscall(FUTEX, arguments) }.map(drop)
-}
-
-/// Lets other threads run first.
-pub(super) fn sched_yield() {
-    // SAFETY: has no precondition, and cannot fail.
-    let _ = unsafe { syscall(SCHED_YIELD, [0; 6]) };
 }
 
 /// Wakes one thread that sleeps on `word`.
