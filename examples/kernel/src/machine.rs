@@ -111,6 +111,21 @@ impl Pages {
     }
 }
 
+/// Addresses that are mapped in the same way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mapping {
+    /// The first address.
+    pub start: u64,
+    /// Bytes.
+    pub size: u64,
+    /// Where the memory is that is shown there, if this kernel decides that.
+    pub memory: Option<u64>,
+    /// Whether code can write there.
+    pub writable: bool,
+    /// Whether it can be executed.
+    pub executable: bool,
+}
+
 /// Why pages could not be mapped or protected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MapError {
@@ -206,6 +221,14 @@ pub trait Machine: Sync {
     ///
     /// [`map`](Self::map) backed exactly these pages, and nothing uses them any more.
     unsafe fn unmap(&self, pages: Pages);
+
+    /// Shows everything that is mapped, as the page tables (or the system) have it, from low to high
+    /// addresses. What changes meanwhile is shown as it was or as it is.
+    ///
+    /// # Errors
+    ///
+    /// The system does not tell.
+    fn mappings(&self, visit: &mut dyn FnMut(Mapping)) -> Result<(), MapError>;
 
     /// Makes `pointer` the base of `fs` on this CPU.
     ///

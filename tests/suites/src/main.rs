@@ -21,6 +21,7 @@ mod faults;
 mod hooks;
 mod loading;
 mod panics;
+mod permissions;
 mod random;
 mod shortage;
 mod support;
@@ -62,6 +63,7 @@ const SUITES: &[(&str, &[Test])] = &[
     ("loading", loading::TESTS),
     ("unloading", unloading::TESTS),
     ("concurrency", concurrency::TESTS),
+    ("permissions", permissions::TESTS),
     ("shortage", shortage::TESTS),
     ("churn", churn::TESTS),
 ];

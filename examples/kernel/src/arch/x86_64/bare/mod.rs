@@ -17,6 +17,7 @@ mod madt;
 mod paging;
 mod plan;
 mod pvh;
+mod tables;
 mod uart;
 
 use alloc::string::String;
@@ -42,7 +43,7 @@ use crate::cpu::{self, Cpu, MAX_CPUS, Request};
 use crate::error::Error;
 use crate::heap;
 use crate::lock::{Guard, Lock};
-use crate::machine::{Access, ExitCode, Machine, MapError, Pages, Stream};
+use crate::machine::{Access, ExitCode, Machine, MapError, Mapping, Pages, Stream};
 use crate::scheduler;
 
 /// QEMU's isa-debugcon device: whoever started the machine reads the exit code there.
@@ -193,6 +194,11 @@ impl Machine for Bare {
             forget_everywhere();
             space().give_back(&frames);
         }
+    }
+
+    fn mappings(&self, visit: &mut dyn FnMut(Mapping)) -> Result<(), MapError> {
+        tables::visit(visit);
+        Ok(())
     }
 
     unsafe fn set_thread_pointer(&self, pointer: u64) {

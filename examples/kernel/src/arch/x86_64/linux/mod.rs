@@ -9,6 +9,7 @@
 //! The image, its permissions and the thread pointer are as on the bare machine; the kernel's
 //! loader and page tables do what `bare` does there.
 
+mod maps;
 mod signal;
 mod syscall;
 mod threads;
@@ -26,7 +27,7 @@ use crate::boot::{self, Input};
 use crate::cpu::Cpu;
 use crate::error::Error;
 use crate::heap;
-use crate::machine::{Access, ExitCode, Machine, MapError, Pages, Stream};
+use crate::machine::{Access, ExitCode, Machine, MapError, Mapping, Pages, Stream};
 use crate::memory::{OBJECTS, STACKS};
 
 global_asm!(
@@ -184,6 +185,10 @@ impl Machine for Process {
         if let Err(Errno(errno)) = unmapped {
             panic!("pages at {start:#x} cannot be given back, errno {errno}");
         }
+    }
+
+    fn mappings(&self, visit: &mut dyn FnMut(Mapping)) -> Result<(), MapError> {
+        maps::visit(visit).map_err(|(call, Errno(errno))| MapError::System { call, errno })
     }
 
     fn start_cpus(&self) {

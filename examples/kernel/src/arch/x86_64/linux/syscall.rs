@@ -22,8 +22,10 @@ pub(super) struct Errno(pub i32);
 /// The largest error number that a result can be.
 const MAX_ERRNO: usize = 4095;
 
+const READ: usize = 0;
 const WRITE: usize = 1;
 const OPEN: usize = 2;
+const CLOSE: usize = 3;
 const FSTAT: usize = 5;
 const MMAP: usize = 9;
 const MPROTECT: usize = 10;
@@ -180,6 +182,19 @@ pub(super) fn getrandom() -> Option<u64> {
 pub(super) fn open(path: &CStr) -> Result<File, Errno> {
     // SAFETY: the path ends with a NUL; flags 0 are read-only.
     unsafe { syscall(OPEN, [path.as_ptr().expose_provenance(), 0, 0, 0, 0, 0]) }.map(File)
+}
+
+/// Reads what comes next, as much as is there; nothing at the end.
+pub(super) fn read(file: File, buffer: &mut [u8]) -> Result<usize, Errno> {
+    let arguments = [file.0, buffer.as_mut_ptr().expose_provenance(), buffer.len(), 0, 0, 0];
+    // SAFETY: the buffer is a slice.
+    unsafe { syscall(READ, arguments) }
+}
+
+/// Closes a file that was only read.
+pub(super) fn close(file: File) {
+    // SAFETY: nothing is mapped anew under this number meanwhile. Fails for bad numbers only.
+    let _ = unsafe { syscall(CLOSE, [file.0, 0, 0, 0, 0, 0]) };
 }
 
 /// Bytes of an open file.
