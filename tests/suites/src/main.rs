@@ -25,6 +25,7 @@ mod permissions;
 mod random;
 mod shortage;
 mod support;
+mod switching;
 mod thread_locals;
 mod tls;
 mod tls_models;
@@ -63,6 +64,7 @@ const SUITES: &[(&str, &[Test])] = &[
     ("loading", loading::TESTS),
     ("unloading", unloading::TESTS),
     ("concurrency", concurrency::TESTS),
+    ("switching", switching::TESTS),
     ("permissions", permissions::TESTS),
     ("shortage", shortage::TESTS),
     ("churn", churn::TESTS),
