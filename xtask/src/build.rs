@@ -12,6 +12,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -59,28 +60,40 @@ pub struct Image {
 /// # Errors
 /// The build fails; the compiler's messages are part of the error.
 pub fn build(workspace: &Workspace, program: &Program<'_>) -> Result<Image> {
+    build_with(workspace, program, |plugin| {
+        let mut modules = vec![plugin];
+        // One that refuses to boot loads nothing.
+        if program.package == SUITES && program.script.is_none() {
+            modules.extend(objects::compile(workspace, program.may_install)?);
+        }
+        Ok((workspace.output().join(format!("{}.cpio", program.name)), modules))
+    })
+}
+
+/// Builds `program`, to be started with the modules that `choose` puts into a file of its choice; it
+/// is given the plugin.
+///
+/// # Errors
+/// As [`build`]; or `choose` fails.
+pub fn build_with(
+    workspace: &Workspace,
+    program: &Program<'_>,
+    choose: impl FnOnce(Member) -> Result<(PathBuf, Vec<Member>)>,
+) -> Result<Image> {
     let step = Step::start(format!("building {}", program.name));
     let (built, step) = compile(workspace, program, step)?;
     let plain = fs::read(&built.executable)?;
     let embedded = embed::embed(&plain)
         .with_context(|| format!("no symbol table for {}", built.executable.display()))?;
 
-    let mut modules = vec![plugin(&built.plugin)?];
-    // One that refuses to boot loads nothing.
-    if program.package == SUITES && program.script.is_none() {
-        modules.extend(objects::compile(workspace, program.may_install)?);
-    }
-    let archive = cpio::archive(&modules)?;
-
     let output = workspace.output();
     fs::create_dir_all(&output)?;
-    let image = Image {
-        elf: output.join(format!("{}.elf", program.name)),
-        modules: output.join(format!("{}.cpio", program.name)),
-    };
-    write(&image.elf, &embedded.elf)?;
-    fs::set_permissions(&image.elf, fs::Permissions::from_mode(0o755))?;
-    write(&image.modules, &archive)?;
+    let (file, modules) = choose(plugin(&built.plugin)?)?;
+    let archive = cpio::archive(&modules)?;
+
+    let image = Image { elf: output.join(format!("{}.elf", program.name)), modules: file };
+    write(&image.elf, &embedded.elf, 0o755)?;
+    write(&image.modules, &archive, 0o644)?;
     step.end(&format!(
         "{} KiB with {} symbols; modules: {}, {} KiB",
         embedded.elf.len() / 1024,
@@ -91,10 +104,15 @@ pub fn build(workspace: &Workspace, program: &Program<'_>) -> Result<Image> {
     Ok(image)
 }
 
-fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    // A file that a process still executes cannot be written, but it can be replaced.
-    let _ = fs::remove_file(path);
-    fs::write(path, bytes).with_context(|| format!("cannot write {}", path.display()))
+/// Replaces a file at once: a process may be executing it, or about to.
+fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
+    let mut new = path.as_os_str().to_owned();
+    new.push(format!(".{}", process::id()));
+    let new = Path::new(&new);
+    fs::write(new, bytes)
+        .and_then(|()| fs::set_permissions(new, fs::Permissions::from_mode(mode)))
+        .and_then(|()| fs::rename(new, path))
+        .with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// The plugin's object as a module: `unspool_plugin.o`.

@@ -5,7 +5,7 @@
 //!       ──stderr─┴─► pipe ─► reader thread ─► sink (live) + kept output
 //! ```
 //!
-//! Both streams share one pipe, so lines stay in the order they were written.
+//! Both streams share one pipe, so lines stay in the order they were written; or each has its own.
 
 use std::io::{self, Read};
 use std::os::unix::process::ExitStatusExt;
@@ -121,21 +121,57 @@ impl Finished {
 /// # Errors
 /// The program cannot be started.
 pub fn run(mut command: Command, limit: Duration, sink: &mut dyn FnMut(&[u8])) -> Result<Finished> {
-    let name = command.get_program().to_string_lossy().into_owned();
     let (reader, writer) = io::pipe()?;
-    command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);
+    command.stdout(writer.try_clone()?).stderr(writer);
+    let mut output = Vec::new();
+    let end = follow(command, limit, vec![(Stream::Output, reader)], &mut |_, chunk| {
+        sink(chunk);
+        output.extend_from_slice(chunk);
+    })?;
+    Ok(Finished { end, output: String::from_utf8_lossy(&output).into_owned() })
+}
+
+/// Which stream something was written to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    /// stdout, or both if they are not kept apart.
+    Output,
+    /// stderr.
+    Errors,
+}
+
+/// As [`run`], but tells the streams apart, and keeps neither.
+///
+/// # Errors
+/// The program cannot be started.
+pub fn run_apart(
+    mut command: Command,
+    limit: Duration,
+    sink: &mut dyn FnMut(Stream, &[u8]),
+) -> Result<End> {
+    let (output, to_output) = io::pipe()?;
+    let (errors, to_errors) = io::pipe()?;
+    command.stdout(to_output).stderr(to_errors);
+    follow(command, limit, vec![(Stream::Output, output), (Stream::Errors, errors)], sink)
+}
+
+/// Starts `command`, which writes to the other ends of `pipes`, and hands on what it writes.
+fn follow(
+    mut command: Command,
+    limit: Duration,
+    pipes: Vec<(Stream, io::PipeReader)>,
+    sink: &mut dyn FnMut(Stream, &[u8]),
+) -> Result<End> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    command.stdin(Stdio::null());
     let mut child = command.spawn().with_context(|| format!("cannot start `{name}`"))?;
     drop(command);
 
-    let chunks = read_on_a_thread(reader);
+    let chunks = read_on_threads(pipes);
     let deadline = Instant::now() + limit;
-    let mut output = Vec::new();
     let status = loop {
         match chunks.recv_timeout(POLL) {
-            Ok(chunk) => {
-                sink(&chunk);
-                output.extend_from_slice(&chunk);
-            }
+            Ok((stream, chunk)) => sink(stream, &chunk),
             // Nothing more to read: it has ended, or closed its output and goes on.
             Err(RecvTimeoutError::Disconnected) => thread::sleep(Duration::from_millis(1)),
             // Silent. An ended child whose own children keep the pipe open stops here, too.
@@ -158,12 +194,11 @@ pub fn run(mut command: Command, limit: Duration, sink: &mut dyn FnMut(&[u8])) -
     // What was still in the pipe. An orphan may keep writing; it is not ours to wait for.
     let enough = Instant::now() + DRAIN;
     while Instant::now() < enough
-        && let Ok(chunk) = chunks.recv_timeout(POLL)
+        && let Ok((stream, chunk)) = chunks.recv_timeout(POLL)
     {
-        sink(&chunk);
-        output.extend_from_slice(&chunk);
+        sink(stream, &chunk);
     }
-    Ok(Finished { end, output: String::from_utf8_lossy(&output).into_owned() })
+    Ok(end)
 }
 
 /// The first line a program prints, if it starts and succeeds: `id -u`, `rustc --version`.
@@ -173,16 +208,19 @@ pub fn first_line(program: &str, arguments: &[&str]) -> Option<String> {
     output.status.success().then(|| text.lines().next().unwrap_or_default().to_owned())
 }
 
-fn read_on_a_thread(mut reader: io::PipeReader) -> Receiver<Vec<u8>> {
+fn read_on_threads(pipes: Vec<(Stream, io::PipeReader)>) -> Receiver<(Stream, Vec<u8>)> {
     let (sender, receiver) = mpsc::channel();
-    thread::spawn(move || {
-        let mut buffer = [0; 8192];
-        while let Ok(count @ 1..) = reader.read(&mut buffer) {
-            if sender.send(buffer[..count].to_vec()).is_err() {
-                break;
+    for (stream, mut reader) in pipes {
+        let sender = sender.clone();
+        thread::spawn(move || {
+            let mut buffer = [0; 8192];
+            while let Ok(count @ 1..) = reader.read(&mut buffer) {
+                if sender.send((stream, buffer[..count].to_vec())).is_err() {
+                    break;
+                }
             }
-        }
-    });
+        });
+    }
     receiver
 }
 
@@ -224,6 +262,19 @@ mod tests {
         let ended = shell("echo one; echo two >&2; echo three; exit 7", Duration::from_secs(20));
         assert_eq!(ended.output, "one\ntwo\nthree\n");
         assert_eq!(ended.end, End::Code(7));
+    }
+
+    #[test]
+    fn streams_can_be_kept_apart() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "printf 'a\\n\\0b'; echo c >&2; exit 200"]);
+        let (mut output, mut errors) = (Vec::new(), Vec::new());
+        let end = run_apart(command, Duration::from_secs(20), &mut |stream, chunk| match stream {
+            Stream::Output => output.extend_from_slice(chunk),
+            Stream::Errors => errors.extend_from_slice(chunk),
+        });
+        assert_eq!(end.unwrap(), End::Code(200));
+        assert_eq!((&output[..], &errors[..]), (&b"a\n\0b"[..], &b"c\n"[..]));
     }
 
     #[test]

@@ -1,9 +1,9 @@
-//! Builds, runs, tests and checks Unspool: `cargo xtask run | test | bench | check`.
+//! Builds, runs, tests and checks Unspool: `cargo xtask run | load | test | bench | check`.
 //!
 //! ```text
 //! build ──► embed ──► cpio ──► place (QEMU, or a bare Linux process)
-//!   cargo     symbol     module     ▲            ▲
-//!             table      archive    run          test
+//!   cargo     symbol     module     ▲            ▲             ▲
+//!             table      archive    run          load          test
 //! ```
 //!
 //! Everything a kernel needs is made here; a kernel never reads a file system.
@@ -15,6 +15,7 @@ mod command;
 mod cpio;
 mod embed;
 mod libtest;
+mod load;
 mod objects;
 mod packages;
 mod place;
@@ -48,6 +49,8 @@ struct Cli {
 enum Task {
     /// Build the demo kernel and run it in QEMU (installed if need be).
     Run(run::Options),
+    /// Load object files and archives into a running kernel, call a function of theirs, unload them.
+    Load(load::Options),
     /// Run every test: host, bare process, QEMU, demo. Last line: `N passed, N failed`.
     Test(test::Options),
     /// Measure against the peers: one table for each, with ratios.
@@ -59,6 +62,7 @@ enum Task {
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Task::Run(options) => run::run(&options),
+        Task::Load(options) => load::load(&options),
         Task::Test(options) => test::test(&options),
         Task::Bench(options) => bench::bench(&options),
         Task::Check(options) => check::check(&options),

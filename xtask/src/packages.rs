@@ -43,6 +43,7 @@ pub const WITHOUT_STD: &[&str] = &[
     "unspool",
     "unspool-kernel",
     "unspool-demo",
+    "unspool-load",
     "unspool-plugin",
     "unspool-suites",
     "unspool-unwind-so",
@@ -54,6 +55,8 @@ pub const STABLE: &[&str] =
 
 /// The kernel that `cargo xtask run` shows.
 pub const DEMO: &str = "unspool-demo";
+/// The kernel that `cargo xtask load` passes files to.
+pub const LOAD: &str = "unspool-load";
 /// The crate that is not linked but loaded.
 pub const PLUGIN: &str = "unspool-plugin";
 /// The kernel that runs the suites.

@@ -8,8 +8,8 @@ use std::time::Duration;
 use anyhow::Result;
 
 use crate::build::Image;
-use crate::command::{self, End};
-use crate::qemu::{self, Outcome};
+use crate::command::{self, End, Stream};
+use crate::qemu::{self, Errors, ExitFile, Outcome};
 
 /// A place to run a kernel in.
 #[derive(Clone, Debug)]
@@ -50,20 +50,53 @@ impl Place {
         limit: Duration,
         sink: &mut dyn FnMut(&[u8]),
     ) -> Result<Ran> {
-        let command = match self {
+        let exit = ExitFile::new();
+        let command = self.command(image, arguments, Errors::Together, &exit);
+        let finished = command::run(command, limit, sink)?;
+        Ok(Ran { outcome: self.outcome(finished.end, &exit), output: finished.output })
+    }
+
+    /// As [`run`](Self::run), but tells the kernel's two streams apart, and keeps neither.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn run_apart(
+        &self,
+        image: &Image,
+        arguments: &[String],
+        limit: Duration,
+        sink: &mut dyn FnMut(Stream, &[u8]),
+    ) -> Result<Outcome> {
+        let exit = ExitFile::new();
+        let command = self.command(image, arguments, Errors::Apart, &exit);
+        let end = command::run_apart(command, limit, sink)?;
+        Ok(self.outcome(end, &exit))
+    }
+
+    fn command(
+        &self,
+        image: &Image,
+        arguments: &[String],
+        errors: Errors,
+        exit: &ExitFile,
+    ) -> Command {
+        match self {
             Self::Process => {
                 let mut command = Command::new(&image.elf);
                 command.arg(&image.modules).args(arguments);
                 command
             }
-            Self::Qemu { program, cpus } => qemu::command(program, image, *cpus, arguments),
-        };
-        let finished = command::run(command, limit, sink)?;
-        let outcome = match (self, finished.end) {
+            Self::Qemu { program, cpus } => {
+                qemu::command(program, image, *cpus, arguments, errors, exit)
+            }
+        }
+    }
+
+    fn outcome(&self, end: End, exit: &ExitFile) -> Outcome {
+        match (self, end) {
             (Self::Process, End::Code(code)) => Outcome::Exit(code),
             (Self::Process, other) => Outcome::Broken(other),
-            (Self::Qemu { .. }, end) => qemu::outcome(end),
-        };
-        Ok(Ran { outcome, output: finished.output })
+            (Self::Qemu { .. }, end) => qemu::outcome(end, &exit.codes()),
+        }
     }
 }

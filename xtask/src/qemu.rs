@@ -1,15 +1,20 @@
 //! The machine: QEMU's command line, and what its exit status says.
 //!
 //! ```text
-//! program exits with c ──► outb(0xf4, c + 0x10) ──► QEMU exits with ((c + 0x10) << 1) | 1
+//! program exits with c ──► outb(0xe9, c)         ──► a file with the byte c
+//!                      ──► outb(0xf4, c + 0x10)  ──► QEMU exits with ((c + 0x10) << 1) | 1, 8 bits
 //! ```
 //!
-//! A status that no program can have caused is told apart from every exit code.
+//! The byte is the exit code, if the status agrees. A status that no program can have caused is told
+//! apart from every exit code.
 #![forbid(unsafe_code)]
 
+use std::env;
 use std::fmt;
-use std::path::Path;
-use std::process::Command;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{self, Command};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::build::Image;
 use crate::command::End;
@@ -18,8 +23,8 @@ use crate::command::End;
 pub const PROGRAM: &str = "qemu-system-x86_64";
 /// What a program adds to its exit code before it writes it to the exit device.
 const EXIT_BIAS: i32 = 0x10;
-/// Memory of the machine: the kernel, its heap, and what it loads.
-const MEMORY: &str = "512M";
+/// Memory of the machine: the kernel, its heap, and what it loads. QEMU takes what is used of it.
+const MEMORY: &str = "1G";
 
 /// How a kernel's run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,12 +47,57 @@ impl fmt::Display for Outcome {
     }
 }
 
+/// A file for exit codes, which goes when this value does.
+pub struct ExitFile(PathBuf);
+
+impl ExitFile {
+    /// A name that nobody else uses; QEMU makes the file.
+    pub fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        Self(env::temp_dir().join(format!("unspool-{}-{number}.exit", process::id())))
+    }
+
+    /// What programs have written: one code, unless several CPUs ended the program at once.
+    pub fn codes(&self) -> Vec<u8> {
+        fs::read(&self.0).unwrap_or_default()
+    }
+}
+
+impl Drop for ExitFile {
+    fn drop(&mut self) {
+        // Not there if QEMU did not start.
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// Where the second serial port leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Errors {
+    /// There is none; everything goes to the first, which leads to stdout.
+    Together,
+    /// To stderr.
+    Apart,
+}
+
 /// QEMU, started with a kernel.
-pub fn command(qemu: &Path, image: &Image, cpus: u32, arguments: &[String]) -> Command {
+pub fn command(
+    qemu: &Path,
+    image: &Image,
+    cpus: u32,
+    arguments: &[String],
+    errors: Errors,
+    exit: &ExitFile,
+) -> Command {
     let mut qemu = Command::new(qemu);
     qemu.args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]);
     qemu.args(["-accel", "tcg", "-cpu", "max", "-m", MEMORY, "-smp", &cpus.to_string()]);
     qemu.args(["-serial", "stdio", "-monitor", "none"]);
+    if errors == Errors::Apart {
+        qemu.args(["-chardev", "file,id=errors,path=/dev/stderr,append=on"]);
+        qemu.args(["-serial", "chardev:errors"]);
+    }
+    qemu.arg("-debugcon").arg(format!("file:{}", exit.0.display()));
     qemu.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"]);
     qemu.arg("-kernel").arg(&image.elf).arg("-initrd").arg(&image.modules);
     if !arguments.is_empty() {
@@ -56,16 +106,15 @@ pub fn command(qemu: &Path, image: &Image, cpus: u32, arguments: &[String]) -> C
     qemu
 }
 
-/// What QEMU's end says about the program in it.
-pub fn outcome(end: End) -> Outcome {
-    match end {
+/// What QEMU's end says about the program in it, which has written `codes` to be its exit code.
+pub fn outcome(end: End, codes: &[u8]) -> Outcome {
+    let causes = |code: &u8| End::Code((i32::from(*code) + EXIT_BIAS) << 1 & 0xff | 1) == end;
+    match (end, codes.iter().copied().find(causes)) {
         // -no-reboot: the guest asked for a reset.
-        End::Code(0) => Outcome::Reset,
-        End::Code(status) if status & 1 == 1 && status >> 1 >= EXIT_BIAS => {
-            Outcome::Exit((status >> 1) - EXIT_BIAS)
-        }
+        (End::Code(0), _) => Outcome::Reset,
+        (_, Some(code)) => Outcome::Exit(code.into()),
         // 1: QEMU could not start the machine.
-        other => Outcome::Broken(other),
+        (other, None) => Outcome::Broken(other),
     }
 }
 
@@ -77,29 +126,32 @@ mod tests {
 
     #[test]
     fn every_exit_code_comes_back() {
-        for code in 0..=0x6f {
-            let status = ((code + 0x10) << 1) | 1;
-            assert!(status <= 0xff);
-            assert_eq!(outcome(End::Code(status)), Outcome::Exit(code));
+        for code in 0..=0xff_u8 {
+            let status = End::Code(((i32::from(code) + 0x10) << 1 | 1) & 0xff);
+            assert_eq!(outcome(status, &[code]), Outcome::Exit(code.into()));
+            // Two CPUs at once: the one that ended the machine counts.
+            assert_eq!(outcome(status, &[code ^ 1, code]), Outcome::Exit(code.into()));
+            assert_eq!(outcome(status, &[]), Outcome::Broken(status));
         }
     }
 
     #[test]
     fn what_no_program_can_cause_is_no_exit_code() {
-        assert_eq!(outcome(End::Code(0)), Outcome::Reset);
+        assert_eq!(outcome(End::Code(0), &[0]), Outcome::Reset);
         for end in [1, 2, 0x1f, 0x22].map(End::Code) {
-            assert_eq!(outcome(end), Outcome::Broken(end));
+            assert_eq!(outcome(end, &[0]), Outcome::Broken(end));
         }
         let late = End::TimedOut(Duration::from_secs(1));
-        assert_eq!(outcome(late), Outcome::Broken(late));
-        assert_eq!(outcome(End::Signal(11)), Outcome::Broken(End::Signal(11)));
+        assert_eq!(outcome(late, &[0]), Outcome::Broken(late));
+        assert_eq!(outcome(End::Signal(11), &[0]), Outcome::Broken(End::Signal(11)));
     }
 
     #[test]
     fn arguments_become_the_kernels_command_line() {
         let image = Image { elf: "k.elf".into(), modules: "k.cpio".into() };
         let words = ["a".to_owned(), "b".to_owned()];
-        let command = command(Path::new(PROGRAM), &image, 4, &words);
+        let exit = ExitFile::new();
+        let command = command(Path::new(PROGRAM), &image, 4, &words, Errors::Together, &exit);
         let line: Vec<_> = command.get_args().map(|each| each.to_str().unwrap()).collect();
         let pair = |key: &str, value: &str| line.windows(2).any(|two| two == [key, value]);
         assert!(pair("-append", "a b") && pair("-smp", "4") && pair("-initrd", "k.cpio"));

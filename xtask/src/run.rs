@@ -16,9 +16,9 @@ use crate::setup::{self, QEMU};
 use crate::workspace::Workspace;
 
 /// The exit code after a timeout, as coreutils' timeout has it.
-const TIMED_OUT: u8 = 124;
+pub const TIMED_OUT: u8 = 124;
 /// The exit code when the machine (not the program) failed.
-const MACHINE_FAILED: u8 = 125;
+pub const MACHINE_FAILED: u8 = 125;
 
 /// How to run.
 #[derive(Args)]

@@ -4,6 +4,7 @@
 //! host      cargo test, package by package          unspool-tls, …, xtask
 //! process   unspool-suites, unspool-demo            the ELF file as a Linux process
 //! QEMU      the same files                          1 CPU, and 4
+//! load      cargo xtask load FILE…              output, exit codes, errors
 //! deaths    unspool-suites die:NAME               must end with a reason
 //! boot      unspool-suites, linked without a symbol must say so and exit
 //! ```
@@ -12,6 +13,7 @@
 
 mod boot;
 mod deaths;
+mod loads;
 mod plan;
 
 use std::cell::{OnceCell, RefCell};
@@ -107,6 +109,7 @@ impl<'a> Bench<'a> {
         let tally = match suite.kind {
             Kind::Host(tests) => self.host(&suite.name, tests),
             Kind::Suites(spot) => self.suites(&suite.name, spot),
+            Kind::Loads(spot) => self.loads(&suite.name, spot),
             Kind::Deaths(spot) => self.deaths(&suite.name, spot),
             Kind::Demo(spot) => self.demo(&suite.name, spot),
             Kind::Boot(variant, spot) => self.boot(&suite.name, variant, spot),
@@ -150,6 +153,23 @@ impl<'a> Bench<'a> {
             }
         }
         self.keep(name, &output);
+        step.end(&outcome(&tally));
+        Ok(tally)
+    }
+
+    fn loads(&self, name: &str, spot: Spot) -> Result<Tally> {
+        let folder = loads::compile(&self.workspace)?;
+        // Missing, it is not looked for in each case.
+        self.place(spot)?;
+        let mut step = Step::start(name);
+        let mut tally = Tally::default();
+        for case in loads::CASES {
+            match loads::run(case, &folder, spot)? {
+                None => tally.passed += 1,
+                Some(complaint) => tally.fail(complaint),
+            }
+            step.feed(b".\n");
+        }
         step.end(&outcome(&tally));
         Ok(tally)
     }

@@ -14,10 +14,10 @@ use unspool::panic::set_platform;
 use crate::arch::{self, InterruptStack};
 use crate::cpio::{Archive, Module};
 use crate::cpu::MAX_CPUS;
+use crate::eprintln;
 use crate::error::Error;
 use crate::machine::{Access, ExitCode, Machine, machine, set_machine};
 use crate::platform;
-use crate::println;
 use crate::scheduler;
 use crate::task::{self, Task};
 
@@ -43,6 +43,10 @@ static BOOT: Once<Boot> = Once::new();
 
 /// The word of the command line that says how many CPUs to use.
 const CPUS: &str = "cpus=";
+/// The word that says how many bytes every TLS area keeps for modules that are loaded later.
+const SURPLUS: &str = "surplus=";
+/// So many, if it says nothing.
+const DEFAULT_SURPLUS: usize = 32 * 1024;
 
 static CPU_COUNT: Once<usize> = Once::new();
 
@@ -53,8 +57,9 @@ pub(crate) fn cpus() -> Option<usize> {
 
 impl Boot {
     /// The words of the command line: QEMU's `-append`, or a process's arguments from the second
-    /// on; without `cpus=N`, which is for the kernel and says how many CPUs to use (else: all of the
-    /// machine's, or as many threads as the process may use CPUs; at most [`MAX_CPUS`]).
+    /// on; without two that are for the kernel: `cpus=N`, how many CPUs to use (else: all of the
+    /// machine's, or as many threads as the process may use CPUs; at most [`MAX_CPUS`]), and
+    /// `surplus=N`, the bytes that each task's TLS area keeps for modules that are loaded later.
     pub fn args(&self) -> impl Iterator<Item = &'static str> + Clone {
         self.args.iter().copied()
     }
@@ -107,20 +112,24 @@ pub(crate) fn start(input: Input) -> ! {
 
 fn up(input: Input) -> Result<Arc<Task>, Error> {
     take_guard_pages()?;
-    platform::init()?;
+    let mut args = input.args;
+    let surplus = number(&args, SURPLUS).unwrap_or(DEFAULT_SURPLUS);
+    platform::init(surplus)?;
     let archive = match input.archive {
         [] => Archive::EMPTY,
         bytes => Archive::parse(bytes)?,
     };
-    let mut args = input.args;
-    let count: Option<usize> =
-        args.iter().rev().find_map(|word| word.strip_prefix(CPUS)?.parse().ok());
-    if let Some(count) = count {
+    if let Some(count) = number(&args, CPUS) {
         CPU_COUNT.call_once(|| MAX_CPUS.min(count).max(1));
     }
-    args.retain(|word| !word.starts_with(CPUS));
+    args.retain(|word| !word.starts_with(CPUS) && !word.starts_with(SURPLUS));
     BOOT.call_once(|| Boot { args, archive });
     task::main(MAIN_STACK, || program_main(boot()))
+}
+
+/// The number after the last word that begins with `prefix`.
+fn number(words: &[&str], prefix: &str) -> Option<usize> {
+    words.iter().rev().find_map(|word| word.strip_prefix(prefix)?.parse().ok())
 }
 
 /// Makes the pages below the boot stack and the interrupt stacks inaccessible.
@@ -134,6 +143,6 @@ fn take_guard_pages() -> Result<(), Error> {
 
 /// Says why the kernel cannot boot, and ends.
 pub(crate) fn fail(error: &Error) -> ! {
-    println!("unspool-kernel: cannot boot: {error}");
+    eprintln!("unspool-kernel: cannot boot: {error}");
     machine().exit(ExitCode::FAILURE)
 }

@@ -1,26 +1,27 @@
-//! Text out: `print!`, `println!` and a writer that never fails.
+//! Text out: `print!`, `eprint!`, their lines, and a writer that never fails.
 #![forbid(unsafe_code)]
 
 use core::fmt::{self, Write};
 
-use crate::machine::machine;
+use crate::machine::{Stream, machine};
 
-/// The console as a [`core::fmt::Write`]. No lock, no buffer, no heap: it works in any handler.
+/// The [errors](Stream::Errors) as a [`core::fmt::Write`]. No buffer, no heap: it works in any
+/// handler.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Console;
 
 impl Write for Console {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        machine().write(text.as_bytes());
+        machine().write(Stream::Errors, text.as_bytes());
         Ok(())
     }
 }
 
-/// Writes formatted text to the console; what `print!` expands to.
+/// Writes formatted text to a stream; what `print!` and `eprint!` expand to.
 ///
 /// Up to 256 bytes at once: lines of several CPUs do not mix.
-pub fn print(arguments: fmt::Arguments<'_>) {
-    let mut line = Line { bytes: [0; LINE], length: 0 };
+pub fn print(stream: Stream, arguments: fmt::Arguments<'_>) {
+    let mut line = Line { stream, bytes: [0; LINE], length: 0 };
     // The console never fails; a `Display` that does loses the rest of its text only.
     let _ = line.write_fmt(arguments);
     line.flush();
@@ -30,13 +31,14 @@ pub fn print(arguments: fmt::Arguments<'_>) {
 const LINE: usize = 256;
 
 struct Line {
+    stream: Stream,
     bytes: [u8; LINE],
     length: usize,
 }
 
 impl Line {
     fn flush(&mut self) {
-        machine().write(&self.bytes[..self.length]);
+        machine().write(self.stream, &self.bytes[..self.length]);
         self.length = 0;
     }
 }
@@ -47,7 +49,8 @@ impl Write for Line {
             self.flush();
         }
         if text.len() > LINE {
-            return Console.write_str(text);
+            machine().write(self.stream, text.as_bytes());
+            return Ok(());
         }
         self.bytes[self.length..][..text.len()].copy_from_slice(text.as_bytes());
         self.length += text.len();
@@ -55,19 +58,36 @@ impl Write for Line {
     }
 }
 
-/// Prints to the console, as `std` has it.
+/// Prints what the program produces, as `std` has it.
 #[macro_export]
 macro_rules! print {
     ($($argument:tt)*) => {
-        $crate::console::print(::core::format_args!($($argument)*))
+        $crate::console::print($crate::machine::Stream::Output, ::core::format_args!($($argument)*))
     };
 }
 
-/// Prints to the console with a newline, as `std` has it.
+/// As [`print!`], with a newline.
 #[macro_export]
 macro_rules! println {
     () => { $crate::print!("\n") };
     ($($argument:tt)*) => {
         $crate::print!("{}\n", ::core::format_args!($($argument)*))
+    };
+}
+
+/// Prints what is to be said about the program, as `std` has it.
+#[macro_export]
+macro_rules! eprint {
+    ($($argument:tt)*) => {
+        $crate::console::print($crate::machine::Stream::Errors, ::core::format_args!($($argument)*))
+    };
+}
+
+/// As [`eprint!`], with a newline.
+#[macro_export]
+macro_rules! eprintln {
+    () => { $crate::eprint!("\n") };
+    ($($argument:tt)*) => {
+        $crate::eprint!("{}\n", ::core::format_args!($($argument)*))
     };
 }

@@ -37,6 +37,8 @@ pub(crate) struct Cpu {
     index: AtomicU32,
     /// Not 0: there is something to do for an idle CPU.
     pub wake: AtomicU32,
+    /// Not 0: a lock that this CPU slept for has been freed.
+    pub kicked: AtomicU32,
     /// What other CPUs want of this one; see [`Request`].
     requests: AtomicU32,
     /// 1 while the idle loop sleeps: nobody needs to ask it anything.
@@ -57,6 +59,7 @@ static CPUS: [Cpu; MAX_CPUS] = [const {
         due: AtomicU32::new(0),
         index: AtomicU32::new(0),
         wake: AtomicU32::new(0),
+        kicked: AtomicU32::new(0),
         requests: AtomicU32::new(0),
         asleep: AtomicU32::new(0),
         stale: AtomicU32::new(0),
@@ -204,24 +207,23 @@ pub(crate) enum Request {
 /// One question at a time, until all have answered.
 static ASKING: Lock<()> = Lock::new(());
 static ANSWERS_MISSING: AtomicU32 = AtomicU32::new(0);
+/// Not 0 once none is missing.
+static ALL_ANSWERED: AtomicU32 = AtomicU32::new(0);
+/// The CPU that asks.
+static ASKER: AtomicU32 = AtomicU32::new(0);
 
 /// Looks that somebody who waits takes before others get the processor that it runs on.
 const LOOKS: u32 = 100;
-
-/// What to do between two looks at something that another CPU will change.
-pub(crate) fn relax(looks: &mut u32) {
-    *looks += 1;
-    if looks.is_multiple_of(LOOKS) {
-        machine().relax();
-    } else {
-        core::hint::spin_loop();
-    }
-}
 
 /// Has all other CPUs that are awake do `request` and waits until they have; those that sleep do it
 /// when they wake. Interrupts must be on, unless this is the only CPU.
 pub(crate) fn ask_others(request: Request) {
     let _asking = ASKING.lock();
+    // From here on the caller stays on its CPU.
+    ASKER.store(current() as u32, Ordering::Relaxed);
+    ALL_ANSWERED.store(0, Ordering::Relaxed);
+    // One answer too many, so that there are not enough before all have been asked.
+    ANSWERS_MISSING.store(1, Ordering::SeqCst);
     let others = online() & !(1 << current());
     for index in (0..MAX_CPUS).filter(|index| others & 1 << index != 0) {
         let cpu = &CPUS[index];
@@ -231,10 +233,15 @@ pub(crate) fn ask_others(request: Request) {
             machine().interrupt(index);
         }
     }
-    let mut looks = 0;
-    while ANSWERS_MISSING.load(Ordering::SeqCst) != 0 {
-        relax(&mut looks);
+    answered();
+    for _ in 0..LOOKS {
+        if ALL_ANSWERED.load(Ordering::SeqCst) != 0 {
+            return;
+        }
+        core::hint::spin_loop();
     }
+    // Whoever is to answer may need the processor that this CPU runs on.
+    machine().wait(&ALL_ANSWERED);
 }
 
 /// Does what others want of this CPU; in the handler of what interrupted it.
@@ -243,7 +250,18 @@ pub(crate) fn answer(mut answer: impl FnMut(Request)) {
     for request in [Request::Flush, Request::Walk] {
         if requests & request as u32 != 0 {
             answer(request);
-            ANSWERS_MISSING.fetch_sub(1, Ordering::SeqCst);
+            answered();
+        }
+    }
+}
+
+/// Notes an answer; the last one goes on with the asker.
+fn answered() {
+    let asker = ASKER.load(Ordering::Relaxed) as usize;
+    if ANSWERS_MISSING.fetch_sub(1, Ordering::SeqCst) == 1 {
+        ALL_ANSWERED.store(1, Ordering::SeqCst);
+        if asker != current() {
+            machine().wake(asker, &ALL_ANSWERED);
         }
     }
 }

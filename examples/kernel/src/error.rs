@@ -48,6 +48,11 @@ pub enum Error {
     Area(AreaError),
     /// Memory cannot be mapped.
     Map(MapError),
+    /// The heap has no room.
+    OutOfMemory {
+        /// Bytes asked for, give or take a header.
+        size: usize,
+    },
     /// The file with the modules cannot be read.
     Archive {
         /// Its path.
@@ -83,11 +88,19 @@ impl fmt::Display for Error {
             Self::Tls(error) => error.fmt(f),
             Self::Area(error) => error.fmt(f),
             Self::Map(error) => error.fmt(f),
+            Self::OutOfMemory { size } => write!(f, "no {size} bytes are left on the heap"),
             Self::Archive { path, call, errno } => {
                 write!(f, "modules in {path}: {call} failed with errno {errno}")
             }
             Self::Modules(error) => write!(f, "modules: {error}"),
         }
+    }
+}
+
+impl Error {
+    /// No room for a `T`.
+    pub(crate) const fn out_of_memory_for<T>() -> Self {
+        Self::OutOfMemory { size: size_of::<T>() }
     }
 }
 

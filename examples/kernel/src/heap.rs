@@ -1,16 +1,79 @@
 //! The global allocator: one region, first fit, behind a spin lock.
+//!
+//! A task can have its own allocations [fail](fail), to see what becomes of it then.
 
 use core::alloc::{GlobalAlloc, Layout};
+use core::marker::PhantomData;
 use core::ptr::NonNull;
+use core::sync::atomic::{AtomicUsize, Ordering};
 
 use linked_list_allocator::Heap;
 
+use crate::arch::per_cpu;
 use crate::lock::Lock;
 
 /// Bytes of the heap.
 pub(crate) const SIZE: usize = 64 << 20;
 
 static HEAP: Lock<Heap> = Lock::new(Heap::empty());
+
+/// The task whose allocations fail although there is memory; only compared. 0: nobody's.
+static SHORT: AtomicUsize = AtomicUsize::new(0);
+/// So many of them succeed first, so many then fail, so many have failed. Only that task uses these.
+static AFTER: AtomicUsize = AtomicUsize::new(0);
+static COUNT: AtomicUsize = AtomicUsize::new(0);
+static FAILED: AtomicUsize = AtomicUsize::new(0);
+
+/// Lets allocations of the running task fail, `count` of them after `after` that succeed, until the
+/// result is dropped. For tests of what happens without memory; one at a time.
+///
+/// # Panics
+///
+/// If somebody does so already.
+pub fn fail(after: usize, count: usize) -> Failing {
+    let task = per_cpu::running().addr();
+    let began = SHORT.compare_exchange(0, task, Ordering::Acquire, Ordering::Relaxed);
+    assert!(began.is_ok(), "one shortage at a time");
+    for (place, value) in [(&AFTER, after), (&COUNT, count), (&FAILED, 0)] {
+        place.store(value, Ordering::Relaxed);
+    }
+    Failing(PhantomData)
+}
+
+/// While it exists, some allocations [fail].
+#[derive(Debug)]
+#[must_use]
+pub struct Failing(PhantomData<*mut ()>);
+
+impl Failing {
+    /// How many allocations have failed.
+    pub fn failed(&self) -> usize {
+        FAILED.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Failing {
+    fn drop(&mut self) {
+        SHORT.store(0, Ordering::Release);
+    }
+}
+
+/// Whether an allocation of the running task is to fail.
+fn is_short() -> bool {
+    let task = SHORT.load(Ordering::Relaxed);
+    if task == 0 || task != per_cpu::running().addr() {
+        return false;
+    }
+    let after = AFTER.load(Ordering::Relaxed);
+    if after > 0 {
+        AFTER.store(after - 1, Ordering::Relaxed);
+        return false;
+    }
+    let failed = FAILED.load(Ordering::Relaxed);
+    let fails = failed < COUNT.load(Ordering::Relaxed);
+    FAILED.store(failed + usize::from(fails), Ordering::Relaxed);
+    fails
+}
 
 struct KernelHeap;
 
@@ -42,6 +105,9 @@ pub fn used() -> usize {
 // the lock keeps changes apart.
 unsafe impl GlobalAlloc for KernelHeap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if is_short() {
+            return core::ptr::null_mut();
+        }
         HEAP.lock().allocate_first_fit(layout).map_or(core::ptr::null_mut(), NonNull::as_ptr)
     }
 

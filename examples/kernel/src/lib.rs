@@ -48,6 +48,8 @@
 //!   program ends. Nothing loops, nothing hangs: a deadlock is reported as well.
 //! - A task's destructors have run when somebody can know that it ended.
 #![no_std]
+// Tasks are made of memory that may be missing: `try_new`.
+#![feature(allocator_api)]
 
 extern crate alloc;
 

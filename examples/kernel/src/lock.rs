@@ -20,14 +20,20 @@ use core::ops::{Deref, DerefMut};
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use crate::arch::per_cpu;
-use crate::cpu::{self, NoPreemption};
+use crate::cpu::{self, MAX_CPUS, NoPreemption};
+use crate::machine::machine;
 
 /// A spin lock that switches preemption off while it is held.
 pub(crate) struct Lock<T> {
     inner: spin::Mutex<T>,
     /// The CPU that holds it, plus 1.
     holder: AtomicU32,
+    /// The CPUs that sleep until it is free, as bits.
+    sleepers: AtomicU32,
 }
+
+/// Looks that somebody who waits takes before it sleeps.
+const LOOKS: u32 = 100;
 
 /// A held [`Lock`].
 pub(crate) struct Guard<'l, T> {
@@ -38,7 +44,11 @@ pub(crate) struct Guard<'l, T> {
 
 impl<T> Lock<T> {
     pub(crate) const fn new(value: T) -> Self {
-        Self { inner: spin::Mutex::new(value), holder: AtomicU32::new(0) }
+        Self {
+            inner: spin::Mutex::new(value),
+            holder: AtomicU32::new(0),
+            sleepers: AtomicU32::new(0),
+        }
     }
 
     /// Takes the lock.
@@ -48,8 +58,34 @@ impl<T> Lock<T> {
         loop {
             match self.inner.try_lock() {
                 Some(value) => return self.held(value, preemption),
-                None => cpu::relax(&mut looks),
+                None => self.wait(&mut looks),
             }
+        }
+    }
+
+    /// Waits for a moment in which the lock may be free: looks again soon, or sleeps until it is freed,
+    /// because its holder may need the processor that this CPU runs on.
+    fn wait(&self, looks: &mut u32) {
+        *looks += 1;
+        if *looks < LOOKS {
+            return core::hint::spin_loop();
+        }
+        let cpu = cpu::this();
+        cpu.kicked.store(0, Ordering::SeqCst);
+        self.sleepers.fetch_or(1 << cpu.index(), Ordering::SeqCst);
+        // Whoever frees it from here on sees the sleeper.
+        if self.inner.is_locked() {
+            machine().wait(&cpu.kicked);
+        }
+    }
+
+    /// Wakes those who sleep until the lock is free, which it just became.
+    fn wake(&self) {
+        let sleepers = self.sleepers.swap(0, Ordering::SeqCst);
+        for index in (0..MAX_CPUS).filter(|index| sleepers & 1 << index != 0) {
+            let cpu = cpu::get(index);
+            cpu.kicked.store(1, Ordering::SeqCst);
+            machine().wake(index, &cpu.kicked);
         }
     }
 
@@ -79,6 +115,7 @@ impl<T> Lock<T> {
         self.holder.store(0, Ordering::Relaxed);
         // SAFETY: the caller's promise: it is locked, and the guard is gone.
         unsafe { self.inner.force_unlock() };
+        self.wake();
     }
 }
 
@@ -111,6 +148,7 @@ impl<T> Drop for Guard<'_, T> {
         self.lock.holder.store(0, Ordering::Relaxed);
         // SAFETY: dropped here and nowhere else.
         unsafe { ManuallyDrop::drop(&mut self.value) };
+        self.lock.wake();
         // SAFETY: as above; after the lock is free, because others may run now.
         unsafe { ManuallyDrop::drop(&mut self.preemption) };
     }

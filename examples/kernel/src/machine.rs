@@ -17,8 +17,6 @@ use spin::Once;
 pub const PAGE: usize = 4096;
 
 /// What a program tells whoever started it; 0 is success.
-///
-/// QEMU's debug exit has room for 0 to [`ExitCode::MAX`], so that is what exists everywhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExitCode(u8);
 
@@ -29,18 +27,26 @@ impl ExitCode {
     pub const FAILURE: Self = Self(1);
     /// A panic or a fault that nobody could handle, as `std` has it.
     pub const PANIC: Self = Self(101);
-    /// The largest code.
-    pub const MAX: u8 = 111;
 
-    /// The exit code with this number, if there is one.
-    pub const fn new(code: u8) -> Option<Self> {
-        if code <= Self::MAX { Some(Self(code)) } else { None }
+    /// The exit code with this number.
+    pub const fn new(code: u8) -> Self {
+        Self(code)
     }
 
     /// The number.
     pub const fn get(self) -> u8 {
         self.0
     }
+}
+
+/// Where text goes, as with `std`: what a program produces, and what is said about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    /// What `print!` writes. The first serial port; standard output.
+    Output,
+    /// Panics, faults, remarks of the kernel, what `eprint!` writes. The second serial port if the
+    /// machine has one, else the first; standard error.
+    Errors,
 }
 
 /// What the code of a program may do with a page.
@@ -76,6 +82,14 @@ impl Pages {
         }
     }
 
+    /// The same pages, at most `most` at a time.
+    pub(crate) fn parts(self, most: usize) -> impl Iterator<Item = Self> {
+        (0..self.count).step_by(most).map(move |first| Self {
+            start: self.start + (first * PAGE) as u64,
+            count: most.min(self.count - first),
+        })
+    }
+
     /// The address of the first byte.
     pub const fn start(self) -> u64 {
         self.start
@@ -97,6 +111,21 @@ impl Pages {
     }
 }
 
+/// Addresses that are mapped in the same way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mapping {
+    /// The first address.
+    pub start: u64,
+    /// Bytes.
+    pub size: u64,
+    /// Where the memory is that is shown there, if this kernel decides that.
+    pub memory: Option<u64>,
+    /// Whether code can write there.
+    pub writable: bool,
+    /// Whether it can be executed.
+    pub executable: bool,
+}
+
 /// Why pages could not be mapped or protected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MapError {
@@ -107,6 +136,8 @@ pub enum MapError {
         /// The largest gap.
         largest: usize,
     },
+    /// The heap has no room for a record of what is mapped.
+    OutOfRecords,
     /// Not enough physical memory is left (pages).
     OutOfFrames {
         /// What was asked for.
@@ -136,6 +167,7 @@ impl fmt::Display for MapError {
             Self::WindowFull { needed, largest } => {
                 write!(f, "no gap of {needed:#x} bytes in the window, the largest has {largest:#x}")
             }
+            Self::OutOfRecords => f.write_str("no memory left to note what is mapped"),
             Self::OutOfFrames { needed, free } => {
                 write!(f, "{needed} pages of memory needed, {free} left")
             }
@@ -150,8 +182,9 @@ impl core::error::Error for MapError {}
 
 /// The machine (or process) below the kernel.
 pub trait Machine: Sync {
-    /// Writes to the console, at once; no heap, no panic, usable from any handler.
-    fn write(&self, text: &[u8]);
+    /// Writes to the console, at once, every byte as it is; no heap, no panic, usable from any
+    /// handler.
+    fn write(&self, stream: Stream, text: &[u8]);
 
     /// Ends the machine (or process).
     fn exit(&self, code: ExitCode) -> !;
@@ -189,6 +222,14 @@ pub trait Machine: Sync {
     /// [`map`](Self::map) backed exactly these pages, and nothing uses them any more.
     unsafe fn unmap(&self, pages: Pages);
 
+    /// Shows everything that is mapped, as the page tables (or the system) have it, from low to high
+    /// addresses. What changes meanwhile is shown as it was or as it is.
+    ///
+    /// # Errors
+    ///
+    /// The system does not tell.
+    fn mappings(&self, visit: &mut dyn FnMut(Mapping)) -> Result<(), MapError>;
+
     /// Makes `pointer` the base of `fs` on this CPU.
     ///
     /// # Safety
@@ -199,17 +240,15 @@ pub trait Machine: Sync {
     /// Starts the ticks of this CPU, and the other CPUs, each in the scheduler's idle loop.
     fn start_cpus(&self);
 
-    /// Puts this CPU, which is idle, to sleep until `word` may no longer be 0.
+    /// Puts this CPU to sleep until `word` may no longer be 0. It answers others meanwhile. In a
+    /// handler, returns at once.
     fn wait(&self, word: &AtomicU32);
 
-    /// Ends the sleep of an idle CPU, whose `word` is no longer 0.
+    /// Ends the sleep of a CPU, whose `word` is no longer 0.
     fn wake(&self, cpu: usize, word: &AtomicU32);
 
     /// Makes this CPU forget what it has cached of the page tables.
     fn forget_pages(&self);
-
-    /// Lets whoever shares this CPU's processor run: the caller waits for another CPU.
-    fn relax(&self);
 
     /// Makes another CPU answer what it was asked, whatever it does.
     fn interrupt(&self, cpu: usize);

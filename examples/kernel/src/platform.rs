@@ -18,22 +18,19 @@ use unspool::unwind::StackBounds;
 
 use crate::arch::{self, InterruptStack};
 use crate::cpu;
+use crate::eprintln;
 use crate::error::Error;
-use crate::machine::{ExitCode, Pages, machine};
+use crate::machine::{ExitCode, Pages, Stream, machine};
 use crate::memory::ObjectMemory;
-use crate::println;
 use crate::scheduler;
 use crate::task::Task;
-
-/// Bytes that every TLS area keeps for the modules that are loaded later.
-const TLS_SURPLUS: usize = 32 * 1024;
 
 /// The kernel, as the panic runtime sees it.
 pub(crate) struct Kernel;
 
 impl Platform for Kernel {
     fn write(&self, text: &str) {
-        machine().write(text.as_bytes());
+        machine().write(Stream::Errors, text.as_bytes());
     }
 
     fn halt(&self) -> ! {
@@ -161,8 +158,9 @@ pub fn symbols() -> Option<&'static SymbolTable<'static>> {
     TABLE.get()
 }
 
-/// Makes what tasks and panics need. Needs the heap.
-pub(crate) fn init() -> Result<(), Error> {
+/// Makes what tasks and panics need. Every TLS area keeps `surplus` bytes for the modules that are
+/// loaded later. Needs the heap.
+pub(crate) fn init(surplus: usize) -> Result<(), Error> {
     let text = arch::Image::from_linker()?.text;
     TEXT.call_once(|| text);
     // SAFETY: the linker script of this kernel delimits its sections; the image stays as it is.
@@ -171,14 +169,14 @@ pub(crate) fn init() -> Result<(), Error> {
     let registration = unsafe { unspool::unwind::register(module) }?;
     // The program is never unloaded.
     core::mem::forget(registration);
-    let registry = Registry::new(Template::from_linker()?, TLS_SURPLUS)?;
+    let registry = Registry::new(Template::from_linker()?, surplus)?;
     let registry = REGISTRY.call_once(|| registry);
     match SymbolTable::parse(arch::symbol_bytes()) {
         Ok(table) => drop(TABLE.call_once(|| table)),
         // The build put none in, or the linker script has no place for one.
         Err(TableError::Absent | TableError::Truncated { available: 0, .. }) => {}
         // Names are a comfort: go on without.
-        Err(error) => println!("unspool-kernel: {error}"),
+        Err(error) => eprintln!("unspool-kernel: {error}"),
     }
     LOADER.call_once(|| Loader::new(&ObjectMemory, &Program, registry));
     Ok(())

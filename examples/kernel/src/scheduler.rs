@@ -18,10 +18,12 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use crate::arch::{self, per_cpu};
+use crate::boot;
 use crate::cpu::{self, Cpu, MAX_CPUS, NoPreemption};
+use crate::eprintln;
+use crate::error::Error;
 use crate::lock::Lock;
 use crate::machine::{ExitCode, machine};
-use crate::println;
 use crate::task::Task;
 
 /// All tasks that have not ended.
@@ -119,14 +121,16 @@ pub(crate) fn with_all<R>(look: impl FnOnce(&Scheduler) -> R) -> R {
 }
 
 /// Adds a task that is ready.
-pub(crate) fn add(task: Arc<Task>) {
+///
+/// # Errors
+///
+/// No memory for the lists to have room for it; it has not been added then.
+pub(crate) fn add(task: Arc<Task>) -> Result<(), Error> {
     let mut scheduler = SCHEDULER.lock();
+    scheduler.make_room()?;
     scheduler.tasks += 1;
-    let room = scheduler.tasks.max(ROOM);
-    let (ready, waiting) = (scheduler.ready.len(), scheduler.waiting.len());
-    scheduler.ready.reserve(room - ready);
-    scheduler.waiting.reserve(room - waiting);
     scheduler.make_ready(task);
+    Ok(())
 }
 
 /// Lets the others run first; does nothing while preemption is off, nor in an idle loop.
@@ -173,6 +177,15 @@ pub(crate) fn end() -> ! {
 }
 
 impl Scheduler {
+    /// Sees to it that one more task finds a place in any list.
+    fn make_room(&mut self) -> Result<(), Error> {
+        let room = (self.tasks + 1).max(ROOM);
+        let exhausted = |size| move |_| Error::OutOfMemory { size: room * size };
+        let (ready, waiting) = (room - self.ready.len(), room - self.waiting.len());
+        self.ready.try_reserve(ready).map_err(exhausted(size_of::<Arc<Task>>()))?;
+        self.waiting.try_reserve(waiting).map_err(exhausted(size_of::<Waiting>()))
+    }
+
     fn make_ready(&mut self, task: Arc<Task>) {
         self.ready.push_back(task);
         READY.store(self.ready.len(), Ordering::Relaxed);
@@ -303,8 +316,10 @@ pub(crate) fn start(main: Arc<Task>) -> ! {
     cpu::this().set_idle_stack(&arch::boot_stack());
     cpu::this().enter();
     machine().start_cpus();
-    add(main);
-    idle()
+    match add(main) {
+        Ok(()) => idle(),
+        Err(error) => boot::fail(&error),
+    }
 }
 
 /// Runs tasks on this CPU, which takes part, forever.
@@ -336,15 +351,15 @@ pub(crate) fn idle() -> ! {
 
 /// Nobody can run any more: says who waits for what, and ends the program.
 fn deadlock(scheduler: &Scheduler) -> ! {
-    println!("\nfatal: deadlock, no task can run:");
+    eprintln!("\nfatal: deadlock, no task can run:");
     for Waiting { task, cause, .. } in &scheduler.waiting {
         let (name, id) = (task.name(), task.id());
         match cause {
             Cause::End(target) => {
-                println!("  '{name}' ({id}) waits for '{}' ({})", target.name(), target.id());
+                eprintln!("  '{name}' ({id}) waits for '{}' ({})", target.name(), target.id());
             }
-            Cause::Unpark => println!("  '{name}' ({id}) is parked"),
-            Cause::Mutex => println!("  '{name}' ({id}) waits for a mutex"),
+            Cause::Unpark => eprintln!("  '{name}' ({id}) is parked"),
+            Cause::Mutex => eprintln!("  '{name}' ({id}) waits for a mutex"),
         }
     }
     machine().exit(ExitCode::PANIC)

@@ -15,7 +15,6 @@ use core::fmt;
 use core::ops::Range;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
-use alloc::borrow::ToOwned;
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -64,8 +63,10 @@ pub struct Task {
 }
 
 impl Task {
-    fn new(name: String, stack_size: usize, body: Body, start: u64) -> Result<Self, Error> {
+    /// A task that nobody runs yet. Without memory for any part of it, the others are given back.
+    fn new(name: &str, stack_size: usize, body: Body, start: u64) -> Result<Arc<Self>, Error> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
+        let name = copy(name)?;
         let stack = Stack::new(stack_size)?;
         // A zero byte first: a string function that runs over does not get past it.
         let canary = machine().random() & !0xff;
@@ -73,7 +74,7 @@ impl Task {
         let range = stack.range();
         // SAFETY: the stack is new, and its end a multiple of a page.
         let sp = unsafe { arch::prepare(range.end) };
-        Ok(Self {
+        let task = Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             name,
             panics: TaskState::new(),
@@ -87,7 +88,8 @@ impl Task {
             body: Mutex::new(Some(body)),
             area: Mutex::new(Some(area)),
             stack_memory: Mutex::new(Some(stack)),
-        })
+        };
+        Arc::try_new(task).map_err(|_| Error::out_of_memory_for::<Self>())
     }
 
     /// Its number: 1 for the first, then counting up.
@@ -220,17 +222,26 @@ impl<T> fmt::Debug for JoinHandle<T> {
     }
 }
 
+/// A string of its own.
+fn copy(name: &str) -> Result<String, Error> {
+    let mut copy = String::new();
+    let exhausted = Error::OutOfMemory { size: name.len() };
+    copy.try_reserve_exact(name.len()).map_err(|_| exhausted)?;
+    copy.push_str(name);
+    Ok(copy)
+}
+
 /// Says what a new task is like.
-#[derive(Clone, Debug)]
-pub struct Builder {
-    name: String,
+#[derive(Clone, Copy, Debug)]
+pub struct Builder<'n> {
+    name: &'n str,
     stack_size: usize,
 }
 
-impl Builder {
+impl<'n> Builder<'n> {
     /// A task with this name and a stack of [`DEFAULT_STACK`] bytes.
-    pub fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), stack_size: DEFAULT_STACK }
+    pub const fn new(name: &'n str) -> Self {
+        Self { name, stack_size: DEFAULT_STACK }
     }
 
     /// At least so many bytes of stack; a guard page comes on top.
@@ -243,13 +254,15 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// No memory for its stack or its thread-local storage.
+    /// No memory for its stack, its thread-local storage, or anything else of it. Nothing of the task
+    /// is left then; `body` has been dropped.
     pub fn spawn<F, T>(self, body: F) -> Result<JoinHandle<T>, Error>
     where
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        let packet = Arc::new(Mutex::new(None));
+        let packet = Arc::try_new(Mutex::new(None));
+        let packet = packet.map_err(|_| Error::out_of_memory_for::<Mutex<Option<Outcome<T>>>>())?;
         let theirs = Arc::clone(&packet);
         let start = begin_short::<F, T> as *const () as u64;
         let body = move || {
@@ -258,11 +271,15 @@ impl Builder {
             // If nobody wants the result, it is dropped here, while thread-locals still work.
             drop(theirs);
         };
-        let task = Task::new(self.name, self.stack_size, Box::new(body), start)?;
-        let task = Arc::new(task);
-        scheduler::add(Arc::clone(&task));
+        let task = Task::new(self.name, self.stack_size, boxed(body)?, start)?;
+        scheduler::add(Arc::clone(&task))?;
         Ok(JoinHandle { task, packet })
     }
+}
+
+/// A task's code, in a box if there is memory for one.
+fn boxed<F: FnOnce() + Send + 'static>(body: F) -> Result<Body, Error> {
+    Ok(Box::try_new(body).map_err(|_| Error::out_of_memory_for::<F>())?)
 }
 
 /// Makes a task; see [`Builder`] for more.
@@ -289,8 +306,7 @@ pub(crate) fn main(stack_size: usize, main: fn() -> ExitCode) -> Result<Arc<Task
         unsafe { thread::run_destructors() };
         machine().exit(outcome.unwrap_or(ExitCode::PANIC))
     };
-    let task = Task::new("main".to_owned(), stack_size, Box::new(body), 0)?;
-    Ok(Arc::new(task))
+    Task::new("main", stack_size, boxed(body)?, 0)
 }
 
 /// Lets every other ready task run first.

@@ -42,6 +42,7 @@ impl Window {
             gap_start = self.taken.get(index).map_or(gap_end, |taken| taken.end);
         }
         let (index, guard, pages) = found.ok_or(MapError::WindowFull { needed: size, largest })?;
+        self.taken.try_reserve(1).map_err(|_| MapError::OutOfRecords)?;
         self.taken.insert(index, guard..pages.end());
         Ok(pages)
     }

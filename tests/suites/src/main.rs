@@ -21,8 +21,11 @@ mod faults;
 mod hooks;
 mod loading;
 mod panics;
+mod permissions;
 mod random;
+mod shortage;
 mod support;
+mod switching;
 mod thread_locals;
 mod tls;
 mod tls_models;
@@ -61,6 +64,9 @@ const SUITES: &[(&str, &[Test])] = &[
     ("loading", loading::TESTS),
     ("unloading", unloading::TESTS),
     ("concurrency", concurrency::TESTS),
+    ("switching", switching::TESTS),
+    ("permissions", permissions::TESTS),
+    ("shortage", shortage::TESTS),
     ("churn", churn::TESTS),
 ];
 

@@ -36,6 +36,8 @@ pub enum Kind<'a> {
     Demo(Spot),
     /// The programs that must not survive.
     Deaths(Spot),
+    /// `cargo xtask load`.
+    Loads(Spot),
     /// A kernel that must refuse to boot.
     Boot(&'a Variant, Spot),
 }
@@ -66,7 +68,9 @@ pub fn all() -> Vec<Suite<'static>> {
     });
     let deaths = [Spot::Process, Spot::Qemu(1)]
         .map(|spot| Suite { name: format!("deaths: {spot}"), kind: Kind::Deaths(spot) });
-    host.chain(suites).chain(deaths).chain(demo).chain(boot).collect()
+    let loads = [Spot::Process, Spot::Qemu(1), Spot::Qemu(4)]
+        .map(|spot| Suite { name: format!("load: {spot}"), kind: Kind::Loads(spot) });
+    host.chain(suites).chain(loads).chain(deaths).chain(demo).chain(boot).collect()
 }
 
 /// What is left of `suites` with `filter`, and what is left of the filter for the tests in them.

@@ -21,7 +21,7 @@ use crate::arch::x86_64::extended_state;
 use crate::cpu::{self, Cpu, MAX_CPUS};
 use crate::machine::PAGE;
 use crate::memory::Stack;
-use crate::{println, scheduler};
+use crate::{eprintln, scheduler};
 
 /// Where a CPU starts in real mode; what the BIOS leaves free.
 pub(super) const START: u64 = 0x8000;
@@ -148,7 +148,7 @@ pub(super) fn start(apics: &Apics, own: u8, limit: usize) {
     for (index, &id) in (1..limit.min(MAX_CPUS)).zip(others) {
         let stack = match Stack::new(IDLE_STACK) {
             Ok(stack) => stack,
-            Err(error) => return println!("unspool-kernel: no stack for CPU {index}: {error}"),
+            Err(error) => return eprintln!("unspool-kernel: no stack for CPU {index}: {error}"),
         };
         start_one(index, id, &stack.range());
         // Its idle loop never ends.
@@ -174,7 +174,7 @@ fn start_one(index: usize, id: u8, stack: &Range<u64>) {
             apic::wait(PAUSE);
         }
     }
-    println!("unspool-kernel: CPU {index} (APIC {id}) does not start");
+    eprintln!("unspool-kernel: CPU {index} (APIC {id}) does not start");
 }
 
 /// The first Rust code of another CPU: on the stack of its idle loop.

@@ -17,6 +17,7 @@ mod madt;
 mod paging;
 mod plan;
 mod pvh;
+mod tables;
 mod uart;
 
 use alloc::string::String;
@@ -32,21 +33,25 @@ use x86_64::registers::model_specific::FsBase;
 
 use self::frames::FramePool;
 use self::madt::Apics;
-use self::paging::{AddressSpace, Skeleton};
+use self::paging::{AddressSpace, BATCH, Skeleton};
 use self::plan::Plan;
 use self::pvh::BootInfo;
 use super::extended_state;
 use super::image::Image;
 use crate::boot::{self, Input};
-use crate::cpu::{Cpu, MAX_CPUS};
+use crate::cpu::{self, Cpu, MAX_CPUS, Request};
 use crate::error::Error;
 use crate::heap;
 use crate::lock::{Guard, Lock};
-use crate::machine::{Access, ExitCode, Machine, MapError, Pages};
+use crate::machine::{Access, ExitCode, Machine, MapError, Mapping, Pages, Stream};
+use crate::scheduler;
 
-/// QEMU's isa-debug-exit device.
+/// QEMU's isa-debugcon device: whoever started the machine reads the exit code there.
+const DEBUG_CONSOLE: u16 = 0xe9;
+/// QEMU's isa-debug-exit device: ends the machine. QEMU's own exit status has seven bits of what is
+/// written there.
 const DEBUG_EXIT: u16 = 0xf4;
-/// What is added to exit codes, so that none looks like a failure of QEMU itself.
+/// What is added to exit codes, so that no usual one looks like a failure of QEMU itself.
 const EXIT_BIAS: u32 = 0x10;
 /// The data ports of the two interrupt controllers.
 const INTERRUPT_MASKS: [u16; 2] = [0x21, 0xa1];
@@ -134,16 +139,27 @@ fn mask_interrupts() {
     }
 }
 
+/// Has all CPUs forget what they cached of the tables.
+///
+/// With the scheduler's lock, so that others rest as soon as they want to switch: where CPUs take
+/// turns on fewer processors, those who have answered leave them to those who have not.
+fn forget_everywhere() {
+    tlb::flush_all();
+    scheduler::with_all(|_| cpu::ask_others(Request::Flush));
+}
+
 fn space() -> Guard<'static, AddressSpace> {
     SPACE.get().expect("the address space is made before windows are used").lock()
 }
 
 impl Machine for Bare {
-    fn write(&self, text: &[u8]) {
-        uart::write(text);
+    fn write(&self, stream: Stream, text: &[u8]) {
+        uart::write(stream, text);
     }
 
     fn exit(&self, code: ExitCode) -> ! {
+        // SAFETY: the port of QEMU's debug console; nothing else is there.
+        unsafe { Port::<u8>::new(DEBUG_CONSOLE).write(code.get()) };
         // SAFETY: the port of QEMU's exit device; nothing else is there.
         unsafe { Port::<u32>::new(DEBUG_EXIT).write(u32::from(code.get()) + EXIT_BIAS) };
         // There is no such device: stop here.
@@ -163,12 +179,26 @@ impl Machine for Bare {
 
     unsafe fn protect(&self, pages: Pages, access: Access) -> Result<(), MapError> {
         // SAFETY: the caller's promise is the same.
-        unsafe { space().protect(pages, access) }
+        let (changed, result) = unsafe { space().protect(pages, access) };
+        if changed {
+            forget_everywhere();
+        }
+        result
     }
 
     unsafe fn unmap(&self, pages: Pages) {
-        // SAFETY: the caller's promise is the same.
-        unsafe { space().unmap(pages) }
+        for part in pages.parts(BATCH) {
+            let mut frames = [None; BATCH];
+            // SAFETY: the caller's promise is the same.
+            unsafe { space().unmap(part, &mut frames) };
+            forget_everywhere();
+            space().give_back(&frames);
+        }
+    }
+
+    fn mappings(&self, visit: &mut dyn FnMut(Mapping)) -> Result<(), MapError> {
+        tables::visit(visit);
+        Ok(())
     }
 
     unsafe fn set_thread_pointer(&self, pointer: u64) {
@@ -185,6 +215,9 @@ impl Machine for Bare {
     }
 
     fn wait(&self, word: &AtomicU32) {
+        if !flag::are_enabled() {
+            return core::hint::spin_loop();
+        }
         loop {
             flag::disable();
             if word.load(Ordering::SeqCst) != 0 {
@@ -201,10 +234,6 @@ impl Machine for Bare {
 
     fn forget_pages(&self) {
         tlb::flush_all();
-    }
-
-    fn relax(&self) {
-        core::hint::spin_loop();
     }
 
     fn interrupt(&self, cpu: usize) {

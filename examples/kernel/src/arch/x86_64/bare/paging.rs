@@ -10,9 +10,10 @@
 
 use core::ops::Range;
 
-use x86_64::instructions::tlb;
 use x86_64::registers::control::{Cr3, Cr3Flags};
-use x86_64::structures::paging::mapper::{FlagUpdateError, MapToError, UnmapError};
+use x86_64::structures::paging::mapper::{
+    FlagUpdateError, MapToError, Translate, TranslateResult, UnmapError,
+};
 use x86_64::structures::paging::{
     FrameAllocator, Mapper, OffsetPageTable, Page, PageTable, PageTableFlags as Flags, PhysFrame,
     Size2MiB, Size4KiB,
@@ -22,11 +23,10 @@ use x86_64::{PhysAddr, VirtAddr};
 use super::frames::FramePool;
 use super::plan::Plan;
 use crate::arch::x86_64::image::Image;
-use crate::cpu::{self, Request};
 use crate::machine::{Access, MapError, PAGE, Pages};
 
 /// How many pages are taken away before the other CPUs are asked to forget them.
-const BATCH: usize = 64;
+pub(super) const BATCH: usize = 64;
 
 /// Where the initrd is shown.
 const INITRD: u64 = 2 << 30;
@@ -185,15 +185,24 @@ impl AddressSpace {
             .inspect_err(|_| self.pool.give_back(frame))
     }
 
-    /// Changes the access to mapped pages.
+    /// Changes the access to mapped pages. Says whether that changed anything, so that CPUs must
+    /// forget what they cached.
     ///
     /// # Safety
     ///
     /// As [`Machine::protect`](crate::machine::Machine::protect).
-    pub(super) unsafe fn protect(&mut self, pages: Pages, access: Access) -> Result<(), MapError> {
-        let mut result = Ok(());
+    pub(super) unsafe fn protect(
+        &mut self,
+        pages: Pages,
+        access: Access,
+    ) -> (bool, Result<(), MapError>) {
+        let (mut result, mut changed) = (Ok(()), false);
         for index in 0..pages.count() {
             let page = page(pages, index);
+            match self.tables.translate(page.start_address()) {
+                TranslateResult::Mapped { flags: now, .. } if now == flags(access) => continue,
+                _ => changed = true,
+            }
             // SAFETY: the caller owns the pages and vouches for their use.
             match unsafe { self.tables.update_flags(page, flags(access)) } {
                 Ok(later) => later.ignore(),
@@ -203,27 +212,25 @@ impl AddressSpace {
                 }
             }
         }
-        forget_everywhere();
-        result
+        (changed, result)
     }
 
-    /// Takes pages away and gives their frames back, once no CPU can reach them any more.
+    /// Takes pages away, [`BATCH`] at most; says which frames they were. CPUs may still have them
+    /// cached.
     ///
     /// # Safety
     ///
     /// As [`Machine::unmap`](crate::machine::Machine::unmap).
-    pub(super) unsafe fn unmap(&mut self, pages: Pages) {
-        let mut index = 0;
-        while index < pages.count() {
-            let mut frames = [None; BATCH];
-            for (frame, index) in frames.iter_mut().zip(index..pages.count()) {
-                *frame = Some(self.take_away(page(pages, index)));
-            }
-            forget_everywhere();
-            for frame in frames.into_iter().flatten() {
-                self.pool.give_back(frame);
-            }
-            index += BATCH;
+    pub(super) unsafe fn unmap(&mut self, pages: Pages, frames: &mut [Option<PhysFrame>; BATCH]) {
+        for (index, frame) in (0..pages.count()).zip(frames) {
+            *frame = Some(self.take_away(page(pages, index)));
+        }
+    }
+
+    /// Makes frames that [`unmap`](Self::unmap) took away free again, now that no CPU can reach them.
+    pub(super) fn give_back(&mut self, frames: &[Option<PhysFrame>; BATCH]) {
+        for frame in frames.iter().flatten() {
+            self.pool.give_back(*frame);
         }
     }
 
@@ -241,12 +248,6 @@ impl AddressSpace {
             ) => panic!("page {page:?} was not mapped by this kernel: {error:?}"),
         }
     }
-}
-
-/// Has all CPUs forget what they cached of the tables.
-fn forget_everywhere() {
-    tlb::flush_all();
-    cpu::ask_others(Request::Flush);
 }
 
 fn map_one(

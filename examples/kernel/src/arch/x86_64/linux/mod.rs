@@ -9,6 +9,7 @@
 //! The image, its permissions and the thread pointer are as on the bare machine; the kernel's
 //! loader and page tables do what `bare` does there.
 
+mod maps;
 mod signal;
 mod syscall;
 mod threads;
@@ -26,7 +27,7 @@ use crate::boot::{self, Input};
 use crate::cpu::Cpu;
 use crate::error::Error;
 use crate::heap;
-use crate::machine::{Access, ExitCode, Machine, MapError, Pages};
+use crate::machine::{Access, ExitCode, Machine, MapError, Mapping, Pages, Stream};
 use crate::memory::{OBJECTS, STACKS};
 
 global_asm!(
@@ -143,8 +144,8 @@ fn open(path: &CStr) -> Result<&'static [u8], Error> {
 }
 
 impl Machine for Process {
-    fn write(&self, text: &[u8]) {
-        syscall::write(text);
+    fn write(&self, stream: Stream, text: &[u8]) {
+        syscall::write(stream, text);
     }
 
     fn exit(&self, code: ExitCode) -> ! {
@@ -186,6 +187,10 @@ impl Machine for Process {
         }
     }
 
+    fn mappings(&self, visit: &mut dyn FnMut(Mapping)) -> Result<(), MapError> {
+        maps::visit(visit).map_err(|(call, Errno(errno))| MapError::System { call, errno })
+    }
+
     fn start_cpus(&self) {
         threads::start(boot::cpus());
     }
@@ -201,10 +206,6 @@ impl Machine for Process {
 
     fn forget_pages(&self) {
         // The system keeps the threads' views of memory the same.
-    }
-
-    fn relax(&self) {
-        syscall::sched_yield();
     }
 
     fn interrupt(&self, cpu: usize) {

@@ -13,6 +13,8 @@ use core::sync::atomic::AtomicU32;
 
 use static_assertions::const_assert_eq;
 
+use crate::machine::Stream;
+
 /// An error number of the system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Errno(pub i32);
@@ -20,8 +22,10 @@ pub(super) struct Errno(pub i32);
 /// The largest error number that a result can be.
 const MAX_ERRNO: usize = 4095;
 
+const READ: usize = 0;
 const WRITE: usize = 1;
 const OPEN: usize = 2;
+const CLOSE: usize = 3;
 const FSTAT: usize = 5;
 const MMAP: usize = 9;
 const MPROTECT: usize = 10;
@@ -30,7 +34,6 @@ pub(super) const RT_SIGRETURN: usize = 15;
 const SIGALTSTACK: usize = 131;
 const ARCH_PRCTL: usize = 158;
 const EXIT_GROUP: usize = 231;
-const SCHED_YIELD: usize = 24;
 const GETPID: usize = 39;
 const CLONE: usize = 56;
 const GETTID: usize = 186;
@@ -43,7 +46,9 @@ const GETRANDOM: usize = 318;
 
 const ARCH_SET_GS: usize = 0x1001;
 const ARCH_SET_FS: usize = 0x1002;
+/// File descriptors of standard output and standard error.
 const STDOUT: usize = 1;
+const STDERR: usize = 2;
 
 /// What may be done with memory.
 #[derive(Clone, Copy)]
@@ -138,11 +143,15 @@ unsafe fn syscall(number: usize, arguments: [usize; 6]) -> Result<usize, Errno> 
     if (1..=MAX_ERRNO).contains(&errno) { Err(Errno(errno as i32)) } else { Ok(result) }
 }
 
-/// Writes all of `text` to standard output, or as much as it takes.
-pub(super) fn write(mut text: &[u8]) {
+/// Writes all of `text`, or as much as the stream takes.
+pub(super) fn write(stream: Stream, mut text: &[u8]) {
     const EINTR: Errno = Errno(4);
+    let file = match stream {
+        Stream::Output => STDOUT,
+        Stream::Errors => STDERR,
+    };
     while !text.is_empty() {
-        let arguments = [STDOUT, text.as_ptr().expose_provenance(), text.len(), 0, 0, 0];
+        let arguments = [file, text.as_ptr().expose_provenance(), text.len(), 0, 0, 0];
         // SAFETY: the buffer is a slice.
         match unsafe { syscall(WRITE, arguments) } {
             Ok(written) => text = &text[written..],
@@ -173,6 +182,19 @@ pub(super) fn getrandom() -> Option<u64> {
 pub(super) fn open(path: &CStr) -> Result<File, Errno> {
     // SAFETY: the path ends with a NUL; flags 0 are read-only.
     unsafe { syscall(OPEN, [path.as_ptr().expose_provenance(), 0, 0, 0, 0, 0]) }.map(File)
+}
+
+/// Reads what comes next, as much as is there; nothing at the end.
+pub(super) fn read(file: File, buffer: &mut [u8]) -> Result<usize, Errno> {
+    let arguments = [file.0, buffer.as_mut_ptr().expose_provenance(), buffer.len(), 0, 0, 0];
+    // SAFETY: the buffer is a slice.
+    unsafe { syscall(READ, arguments) }
+}
+
+/// Closes a file that was only read.
+pub(super) fn close(file: File) {
+    // SAFETY: nothing is mapped anew under this number meanwhile. Fails for bad numbers only.
+    let _ = unsafe { syscall(CLOSE, [file.0, 0, 0, 0, 0, 0]) };
 }
 
 /// Bytes of an open file.
@@ -244,12 +266,6 @@ pub(super) fn futex_wait(word: &AtomicU32, expected: u32) -> Result<(), Errno> {
     let arguments = [word.as_ptr().expose_provenance(), FUTEX_WAIT, expected as usize, 0, 0, 0];
     // SAFETY: the word is an aligned one.
     unsafe { syscall(FUTEX, arguments) }.map(drop)
-}
-
-/// Lets other threads run first.
-pub(super) fn sched_yield() {
-    // SAFETY: has no precondition, and cannot fail.
-    let _ = unsafe { syscall(SCHED_YIELD, [0; 6]) };
 }
 
 /// Wakes one thread that sleeps on `word`.

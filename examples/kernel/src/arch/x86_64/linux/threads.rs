@@ -14,7 +14,7 @@ use super::signal::{self, CALL};
 use super::syscall::{self, Errno};
 use crate::cpu::{self, Cpu, MAX_CPUS};
 use crate::memory::Stack;
-use crate::{println, scheduler};
+use crate::{eprintln, scheduler};
 
 /// Bytes of the stack of an idle loop: it also frees tasks.
 const IDLE_STACK: usize = 32 * 1024;
@@ -42,14 +42,14 @@ pub(super) fn start(count: Option<usize>) {
     for index in 1..count.unwrap_or_else(syscall::usable_cpus).min(MAX_CPUS) {
         let stack = match Stack::new(IDLE_STACK) {
             Ok(stack) => stack,
-            Err(error) => return println!("unspool-kernel: no stack for CPU {index}: {error}"),
+            Err(error) => return eprintln!("unspool-kernel: no stack for CPU {index}: {error}"),
         };
         let cpu = Cpu::prepare(index);
         cpu.set_idle_stack(&stack.range());
         // SAFETY: the stack is new, and kept forever.
         if let Err(Errno(errno)) = unsafe { syscall::start_thread(stack.range().end, index, enter) }
         {
-            return println!("unspool-kernel: CPU {index} does not start: clone, errno {errno}");
+            return eprintln!("unspool-kernel: CPU {index} does not start: clone, errno {errno}");
         }
         core::mem::forget(stack);
         while !cpu.is_online() {
@@ -73,7 +73,7 @@ extern "C" fn enter(index: usize) -> ! {
 
 fn start_ticks() {
     if let Err(Errno(errno)) = syscall::start_timer(CALL, TICK) {
-        println!("unspool-kernel: no ticks on CPU {}: timer, errno {errno}", cpu::current());
+        eprintln!("unspool-kernel: no ticks on CPU {}: timer, errno {errno}", cpu::current());
     }
 }
 

@@ -1,0 +1,98 @@
+//! What this program offers to code in C: the functions of `include/unspool.h`.
+//!
+//! ```text
+//!   unspool_print ─► standard output        unspool_run_tasks ─► n tasks ─► sum
+//!   unspool_panic ─► a panic, through C frames that have unwind tables
+//! ```
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::any::Any;
+use core::ffi::{CStr, c_char, c_int};
+
+use unspool::panic::resume_unwind;
+use unspool_kernel::machine::{Stream, machine};
+use unspool_kernel::task::{Builder, JoinHandle};
+
+/// Bytes of the stack of a task that [`unspool_run_tasks`] makes. A thousand of them fit.
+const STACK: usize = 128 * 1024;
+
+/// Bytes that are written at once: what several tasks print in one call each does not mix.
+const PIECE: usize = 4096;
+
+/// Writes `length` bytes to standard output as they are.
+///
+/// # Safety
+///
+/// `text` points to so many bytes.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn unspool_print(text: *const c_char, length: usize) {
+    if length == 0 {
+        return;
+    }
+    // SAFETY: the caller's promise.
+    let text = unsafe { core::slice::from_raw_parts(text.cast::<u8>(), length) };
+    for piece in text.chunks(PIECE) {
+        machine().write(Stream::Output, piece);
+    }
+}
+
+/// Panics with this message.
+///
+/// # Safety
+///
+/// `message` is a string that ends with a NUL.
+#[unsafe(no_mangle)]
+unsafe extern "C-unwind" fn unspool_panic(message: *const c_char) -> ! {
+    // SAFETY: the caller's promise.
+    let message = unsafe { CStr::from_ptr(message) };
+    panic!("{}", message.to_string_lossy());
+}
+
+/// Runs `function(0)` … `function(n - 1)` on as many tasks at the same time, and returns the sum of
+/// what they return (modulo 2³²); 0 if `n` is not positive.
+///
+/// # Panics
+///
+/// After all of them have ended: with the panic of the first one that panicked; or if there is no
+/// memory for all of them.
+#[unsafe(no_mangle)]
+extern "C-unwind" fn unspool_run_tasks(
+    n: c_int,
+    function: extern "C-unwind" fn(c_int) -> c_int,
+) -> c_int {
+    let (mut sum, mut failure) = (0 as c_int, None::<Box<dyn Any + Send>>);
+    let (tasks, shortage) = spawn(n.max(0), function);
+    for task in tasks {
+        match task.join() {
+            Ok(value) => sum = sum.wrapping_add(value),
+            Err(payload) => failure = failure.or(Some(payload)),
+        }
+    }
+    if let Some(payload) = failure {
+        resume_unwind(payload);
+    }
+    if let Some((index, error)) = shortage {
+        panic!("unspool_run_tasks: no task {index} of {n}: {error}");
+    }
+    sum
+}
+
+/// The tasks that could be made, and why the next one could not.
+fn spawn(
+    n: c_int,
+    function: extern "C-unwind" fn(c_int) -> c_int,
+) -> (Vec<JoinHandle<c_int>>, Option<(c_int, unspool_kernel::Error)>) {
+    let mut tasks = Vec::new();
+    for index in 0..n {
+        let size = (n as usize) * size_of::<JoinHandle<c_int>>();
+        if tasks.try_reserve(1).is_err() {
+            return (tasks, Some((index, unspool_kernel::Error::OutOfMemory { size })));
+        }
+        match Builder::new("C task").stack_size(STACK).spawn(move || function(index)) {
+            Ok(task) => tasks.push(task),
+            Err(error) => return (tasks, Some((index, error))),
+        }
+    }
+    (tasks, None)
+}

@@ -1,0 +1,61 @@
+//! What becomes of things when memory runs out: an error, and everything is as before.
+//!
+//! ```text
+//!   0, 1, 2, … allocations succeed ─► one fails, or all from there on ─► error, nothing is left
+//!                                                                      └► until none has failed
+//! ```
+
+use core::fmt::Debug;
+
+use unspool_kernel::heap;
+use unspool_kernel::platform::tls_registry;
+use unspool_kernel::task::Builder;
+
+use crate::support::footprint;
+
+crate::tests![a_task_that_cannot_be_made_is_an_error_and_leaves_nothing];
+
+/// Allocations that any of this may need; more is a loop.
+const MANY: usize = 1000;
+
+/// Lets each allocation of `attempt` fail in turn, alone and with all after it. `attempt` gives back
+/// what it made, unless it fails; returns how many allocations it makes.
+fn each_allocation_fails<E: Debug>(attempt: impl Fn() -> Result<(), E>) -> usize {
+    // What grows on first use has grown after this.
+    (0..2).for_each(|_| attempt().unwrap());
+    let mut allocations = 0;
+    for count in [1, usize::MAX] {
+        allocations = 0;
+        loop {
+            let before = footprint();
+            let failing = heap::fail(allocations, count);
+            let outcome = attempt();
+            let failed = failing.failed();
+            drop(failing);
+            assert_eq!(outcome.is_err(), failed > 0, "allocation {allocations}: {outcome:?}");
+            drop(outcome);
+            assert_eq!(footprint(), before, "allocation {allocations}");
+            if failed == 0 {
+                break;
+            }
+            allocations += 1;
+            assert!(allocations < MANY);
+        }
+        attempt().unwrap();
+    }
+    allocations
+}
+
+fn a_task_that_cannot_be_made_is_an_error_and_leaves_nothing() {
+    let numbers = [7u64; 32];
+    let allocations = each_allocation_fails(|| {
+        let builder = Builder::new("a name of its own").stack_size(3 * 4096);
+        let task = builder.spawn(move || numbers.iter().sum::<u64>())?;
+        assert_eq!(task.join().unwrap(), 7 * 32);
+        // An area that was kept would need no memory.
+        tls_registry().trim();
+        Ok::<(), unspool_kernel::Error>(())
+    });
+    // Name, packet, body, area, task.
+    assert!(allocations >= 5, "only {allocations}");
+}

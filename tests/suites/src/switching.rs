@@ -1,0 +1,50 @@
+//! Tasks that give way to each other: whose turn it is, and how long a change takes.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU32, Ordering};
+
+use unspool_kernel::cpu;
+use unspool_kernel::{println, task};
+
+crate::tests![tasks_that_give_way_take_turns];
+
+/// Turns of each task.
+const TURNS: u32 = 10_000;
+
+fn cycles() -> u64 {
+    // SAFETY: every x86-64 CPU has the counter, and nothing here forbids reading it.
+    unsafe { core::arch::x86_64::_rdtsc() }
+}
+
+/// Two tasks for each CPU, so that there is always one to change to. None gets ahead: with one CPU
+/// they take turns, give or take one that a tick changes.
+fn tasks_that_give_way_take_turns() {
+    let count = 2 * cpu::count();
+    let turns: Arc<Vec<AtomicU32>> = Arc::new((0..count).map(|_| AtomicU32::new(0)).collect());
+    let start = cycles();
+    let tasks: Vec<_> = (0..count)
+        .map(|mine| {
+            let turns = Arc::clone(&turns);
+            task::spawn("polite", move || {
+                let mut ahead = 0;
+                for turn in 1..=TURNS {
+                    turns[mine].store(turn, Ordering::Relaxed);
+                    task::yield_now();
+                    let slowest = turns.iter().map(|turns| turns.load(Ordering::Relaxed)).min();
+                    ahead = ahead.max(turn - slowest.unwrap_or(0).min(turn));
+                }
+                ahead
+            })
+        })
+        .collect();
+    let ahead: Vec<u32> = tasks.into_iter().map(|task| task.join().unwrap()).collect();
+    let elapsed = (cycles() - start) * cpu::count() as u64;
+    println!(
+        "note: a change of tasks takes {} cycles ({count} tasks, {} CPUs)",
+        elapsed / (u64::from(TURNS) * count as u64),
+        cpu::count()
+    );
+    assert!(cpu::count() > 1 || ahead.iter().all(|&ahead| ahead <= 2), "{ahead:?}");
+    assert!(turns.iter().all(|turns| turns.load(Ordering::Relaxed) == TURNS));
+}

@@ -1,0 +1,155 @@
+//! `cargo xtask load`, as a user would type it.
+//!
+//! ```text
+//! tests/objects/load/NAME.c ──cc──► NAME.o ──► cargo xtask load … ──► stdout, exit code, stderr
+//! ```
+//!
+//! stdout must be exactly what the code printed. To add a case, add a [`Case`].
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+
+use super::plan::Spot;
+use crate::command::{self, End, Stream};
+use crate::workspace::Workspace;
+
+/// Where the sources are, and the header that they include.
+const FOLDER: &str = "tests/objects/load";
+const HEADER: &str = "examples/load/include/unspool.h";
+/// A compiler takes a fraction of a second.
+const COMPILE_LIMIT: Duration = Duration::from_secs(60);
+/// The kernel may have to be built.
+const LOAD_LIMIT: Duration = Duration::from_secs(15 * 60);
+
+/// A command line, and what must come of it.
+pub struct Case {
+    /// What follows `load`, in words; `@NAME` is what is made of `NAME`.
+    arguments: &'static str,
+    /// All of stdout.
+    output: &'static [u8],
+    /// What stderr must have in it.
+    errors: &'static [&'static str],
+    code: i32,
+}
+
+const fn case(arguments: &'static str, output: &'static [u8], code: i32) -> Case {
+    Case { arguments, output, errors: &[], code }
+}
+
+const fn failure(
+    arguments: &'static str,
+    output: &'static [u8],
+    code: i32,
+    errors: &'static [&'static str],
+) -> Case {
+    Case { arguments, output, errors, code }
+}
+
+/// All bytes, and a line without an end.
+const BYTES: [u8; 277] = {
+    let (mut bytes, line) = ([0; 277], b"no newline at the end");
+    let mut at = 0;
+    while at < bytes.len() {
+        bytes[at] = if at < 256 { at as u8 } else { line[at - 256] };
+        at += 1;
+    }
+    bytes
+};
+
+/// All of them.
+pub const CASES: &[Case] = &[
+    case("@basics.o", &BYTES, 0),
+    case("--entry seven @basics.o", b"", 7),
+    case("--entry two_hundred @basics.o", b"", 200),
+    case("--entry minus_one @basics.o", b"", 255),
+    case("--entry no_tasks @basics.o", b"", 0),
+    case("@arguments.o", b"arguments.o", 42),
+    case("@static_tls.o", b"", 1),
+    failure("--surplus 64 @static_tls.o", b"", 3, &["4096", "64"]),
+    failure("--entry nobody @basics.o", b"", 3, &["basics.o: defines no nobody"]),
+    failure("@../undefined.o", b"", 3, &["nobody_has_this_function", "nobody_has_this_either"]),
+    failure("@basics.c", b"", 3, &["ELF"]),
+    failure("--entry fault @basics.o", b"", 101, &["page fault: read of 0x8", "fault"]),
+    failure("--entry panic @basics.o", b"cleaned up ", 101, &["as asked", "'entry'"]),
+    failure("--entry tasks_panic @basics.o", b"before", 101, &["the second of three", "'C task'"]),
+    failure("--entry too_many @basics.o", b"", 101, &["unspool_run_tasks: no task", "of 1000000"]),
+    failure("@nobody.o", b"", 125, &["nobody.o"]),
+];
+
+/// Compiles what the cases load; returns the folder of it.
+///
+/// # Errors
+/// A source does not compile, or the header not by itself.
+pub fn compile(workspace: &Workspace) -> Result<PathBuf> {
+    let folder = workspace.output().join("objects/load");
+    std::fs::create_dir_all(&folder)?;
+    let source = workspace.root.join(FOLDER);
+    let header = workspace.root.join(HEADER);
+    for (compiler, standard, language) in [("cc", "c99", "c"), ("c++", "c++11", "c++")] {
+        let mut check = Command::new(compiler);
+        check.args(["-fsyntax-only", "-Wall", "-Wextra", "-Wpedantic", "-Werror"]);
+        check.args([&format!("-std={standard}"), "-x", language]).arg(&header);
+        succeed(check)?;
+    }
+    let objects: [(&str, &[&str]); 4] = [
+        ("basics", &[]),
+        ("arguments", &[]),
+        ("static_tls", &["-fPIC", "-ftls-model=initial-exec"]),
+        ("../undefined", &[]),
+    ];
+    for (name, flags) in objects {
+        let mut cc = Command::new("cc");
+        cc.args(["-c", "-O2", "-fexceptions", "-Wall", "-Werror"]).args(flags).arg("-I");
+        cc.arg(header.with_file_name("")).arg(source.join(format!("{name}.c")));
+        cc.arg("-o").arg(folder.join(format!("{name}.o")));
+        succeed(cc)?;
+    }
+    std::fs::copy(source.join("basics.c"), folder.join("basics.c"))?;
+    Ok(folder)
+}
+
+fn succeed(command: Command) -> Result<()> {
+    let name = format!("{command:?}");
+    let finished = command::run(command, COMPILE_LIMIT, &mut |_| {})?;
+    if !finished.end.success() {
+        bail!("{name}: {}\n{}", finished.end, finished.output);
+    }
+    Ok(())
+}
+
+/// What was wrong with a case, if anything was.
+///
+/// # Errors
+/// This program cannot be started again.
+pub fn run(case: &Case, folder: &Path, spot: Spot) -> Result<Option<String>> {
+    let mut load = Command::new(env::current_exe()?);
+    load.arg("load");
+    match spot {
+        Spot::Process => &mut load,
+        Spot::Qemu(cpus) => load.args(["--qemu", "--smp", &cpus.to_string()]),
+    };
+    load.args(case.arguments.split(' ').map(|word| match word.strip_prefix('@') {
+        Some(name) => folder.join(name).into_os_string(),
+        None => word.into(),
+    }));
+    let (mut output, mut errors) = (Vec::new(), Vec::new());
+    let end = command::run_apart(load, LOAD_LIMIT, &mut |stream, bytes| match stream {
+        Stream::Output => output.extend_from_slice(bytes),
+        Stream::Errors => errors.extend_from_slice(bytes),
+    })?;
+    let errors = String::from_utf8_lossy(&errors);
+    let what = if end != End::Code(case.code) {
+        format!("{end}, expected {}", case.code)
+    } else if output != case.output {
+        format!("printed {:?}", String::from_utf8_lossy(&output))
+    } else if let Some(missing) = case.errors.iter().find(|words| !errors.contains(**words)) {
+        format!("did not say `{missing}`")
+    } else {
+        return Ok(None);
+    };
+    Ok(Some(format!("load {}: {what}; stderr:\n{errors}", case.arguments)))
+}
