@@ -40,7 +40,7 @@ impl<T> Storage<T> {
     /// The value, or null once its destruction has begun.
     ///
     /// # Safety
-    /// `self` is a `#[thread_local]` static, so that it outlives the task's destructors, and the
+    /// `self` is a static of the task, so that it outlives the task's destructors, and the
     /// task runs in an `unspool_tls::Area`.
     #[inline]
     pub unsafe fn get(&self) -> *const T {

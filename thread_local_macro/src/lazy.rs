@@ -47,7 +47,7 @@ impl<T> Storage<T> {
     /// `given` is left alone if there is a value already.
     ///
     /// # Safety
-    /// `self` is a `#[thread_local]` static, so that it outlives the task's destructors, and the
+    /// `self` is a static of the task, so that it outlives the task's destructors, and the
     /// task runs in an `unspool_tls::Area` if `T` has drop glue.
     #[inline]
     pub unsafe fn get_or_init(&self, given: Option<&mut Option<T>>, init: fn() -> T) -> *const T {

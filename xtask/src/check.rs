@@ -13,11 +13,11 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use clap::Args;
 
-use crate::command::{self, first_line};
+use crate::command;
 use crate::packages::{STABLE, WITH_STD, WITHOUT_STD};
 use crate::progress::Step;
 use crate::rules;
-use crate::setup::in_path;
+use crate::stable;
 use crate::workspace::Workspace;
 
 /// A check that takes longer hangs.
@@ -149,18 +149,8 @@ fn doc(workspace: &Workspace, step: &mut Step, side: Side) -> Result<()> {
 }
 
 fn stable(workspace: &Workspace, step: &mut Step) -> Result<()> {
-    if in_path("rustup").is_none() {
-        bail!("the stable toolchain comes from rustup, which is missing: see https://rustup.rs");
-    }
-    if first_line("rustup", &["run", "stable", "rustc", "--version"]).is_none() {
-        let mut install = Command::new("rustup");
-        install.args(["toolchain", "install", "stable", "--profile=minimal"]);
-        succeed(install, step)?;
-    }
-    let mut cargo = Command::new("rustup");
-    cargo.args(["run", "stable", "cargo", "check"]).current_dir(&workspace.root);
-    // Apart, so that neither toolchain waits for the other or evicts its files.
-    cargo.arg("--target-dir").arg(workspace.target.join("stable"));
+    let mut cargo = stable::cargo(workspace, step)?;
+    cargo.args(["check", "--no-default-features"]);
     for package in STABLE {
         cargo.args(["-p", package]);
     }

@@ -4,25 +4,46 @@
 //! would define the same language items. So every package is on one side, or on both apart.
 #![forbid(unsafe_code)]
 
+use std::fmt;
+
 /// A package that is tested on the host, on top of `std`.
 pub struct HostTests {
     /// Its name.
     pub package: &'static str,
     /// What `cargo test` needs to be told.
     pub arguments: &'static [&'static str],
+    /// With the stable toolchain.
+    pub stable: bool,
+}
+
+impl HostTests {
+    const fn new(package: &'static str, arguments: &'static [&'static str]) -> Self {
+        Self { package, arguments, stable: false }
+    }
+
+    const fn on_stable(self) -> Self {
+        Self { stable: true, ..self }
+    }
+}
+
+impl fmt::Display for HostTests {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.package, if self.stable { ", stable" } else { "" })
+    }
 }
 
 /// Host tests, in the order they run: foundations first.
 pub const HOST_TESTS: &[HostTests] = &[
-    HostTests { package: "unspool-tls", arguments: &[] },
-    HostTests { package: "unspool-thread-local", arguments: &[] },
-    HostTests { package: "unspool-unwind", arguments: &[] },
-    HostTests { package: "unspool-stack-trace", arguments: &["--features", "build"] },
-    HostTests { package: "unspool-loader", arguments: &[] },
+    HostTests::new("unspool-tls", &[]),
+    HostTests::new("unspool-thread-local", &["--features", "nightly"]),
+    HostTests::new("unspool-thread-local", &[]).on_stable(),
+    HostTests::new("unspool-unwind", &[]),
+    HostTests::new("unspool-stack-trace", &["--features", "build"]),
+    HostTests::new("unspool-loader", &[]),
     // Its own panic handler off: `std` brings one.
-    HostTests { package: "unspool-panic", arguments: &["--no-default-features", "--lib"] },
-    HostTests { package: "unspool-host-tests", arguments: &[] },
-    HostTests { package: "xtask", arguments: &[] },
+    HostTests::new("unspool-panic", &["--no-default-features", "--lib"]),
+    HostTests::new("unspool-host-tests", &[]),
+    HostTests::new("xtask", &[]),
 ];
 
 /// Packages that can be built next to `std`, with `--no-default-features`.
@@ -47,9 +68,16 @@ pub const WITHOUT_STD: &[&str] = &[
     "unspool-suites",
 ];
 
-/// Packages that promise to build on the stable toolchain.
-pub const STABLE: &[&str] =
-    &["unspool-tls", "unspool-unwind", "unspool-stack-trace", "unspool-loader"];
+/// Packages that promise to build on the stable toolchain, with `--no-default-features`.
+pub const STABLE: &[&str] = &[
+    "unspool-tls",
+    "unspool-thread-local",
+    "unspool-unwind",
+    "unspool-stack-trace",
+    "unspool-loader",
+    "unspool-panic",
+    "unspool",
+];
 
 /// The kernel that `cargo xtask run` shows.
 pub const DEMO: &str = "unspool-demo";

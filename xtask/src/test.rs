@@ -33,6 +33,7 @@ use crate::place::{Place, Ran};
 use crate::progress::Step;
 use crate::report::{Report, Tally};
 use crate::setup::{self, QEMU};
+use crate::stable;
 use crate::suite;
 use crate::workspace::Workspace;
 
@@ -117,7 +118,11 @@ impl<'a> Bench<'a> {
 
     fn host(&self, name: &str, tests: &HostTests) -> Result<Tally> {
         let mut step = Step::start(name);
-        let mut cargo = self.workspace.cargo();
+        let mut cargo = if tests.stable {
+            stable::cargo(&self.workspace, &mut step)?
+        } else {
+            self.workspace.cargo()
+        };
         cargo.args(["test", "--no-fail-fast", "-p", tests.package]).args(tests.arguments);
         cargo.arg("--").args(self.filter);
         let finished = command::run(cargo, HOST_LIMIT, &mut |bytes| step.feed(bytes))?;

@@ -53,7 +53,7 @@ pub struct Suite<'a> {
 pub fn all() -> Vec<Suite<'static>> {
     let host = HOST_TESTS
         .iter()
-        .map(|tests| Suite { name: format!("host: {}", tests.package), kind: Kind::Host(tests) });
+        .map(|tests| Suite { name: format!("host: {tests}"), kind: Kind::Host(tests) });
     let suites = [Spot::Process, Spot::Qemu(1), Spot::Qemu(4)]
         .map(|spot| Suite { name: format!("suites: {spot}"), kind: Kind::Suites(spot) });
     let demo = [Spot::Process, Spot::Qemu(1)]
