@@ -56,18 +56,21 @@ impl<T> Storage<T> {
     unsafe fn get_on(&self, register_on: Register) -> *const T {
         match self.state.get() {
             State::Alive => self.value.get().cast(),
-            State::Destroyed => ptr::null(),
             // SAFETY: The caller's promise is what the function asks for.
-            State::Initial => unsafe { self.get_first(register_on) },
+            _ => unsafe { self.get_cold(register_on) },
         }
     }
 
-    /// `get_on` when the destructor is not registered yet.
+    /// `get_on` when the destructor is not registered yet, or not any more.
     ///
     /// # Safety
     /// As for `get_on`.
     #[cold]
-    unsafe fn get_first(&self, register_on: Register) -> *const T {
+    #[inline(never)]
+    unsafe fn get_cold(&self, register_on: Register) -> *const T {
+        if let State::Destroyed = self.state.get() {
+            return ptr::null();
+        }
         // SAFETY: The caller's promise is what the function asks for.
         unsafe { register(register_on, self) };
         self.state.set(State::Alive);

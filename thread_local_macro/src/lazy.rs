@@ -78,6 +78,7 @@ impl<T> Storage<T> {
     /// # Safety
     /// `self` is in place until its destructor has run; `register_on` may be called.
     #[cold]
+    #[inline(never)]
     unsafe fn get_or_init_cold(
         &self,
         given: Option<&mut Option<T>>,

@@ -109,5 +109,7 @@ pub mod __private {
     pub use crate::eager::Storage as EagerStorage;
     pub use crate::key::Find;
     pub use crate::lazy::Storage as LazyStorage;
+    #[cfg(not(feature = "nightly"))]
+    pub use core::hint::assert_unchecked;
     pub use core::mem::needs_drop;
 }

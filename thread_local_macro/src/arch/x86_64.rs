@@ -59,6 +59,8 @@ macro_rules! __thread_local_static {
                 options(pure, nomem, nostack),
             );
         }
+        // SAFETY: No task's memory is at null.
+        unsafe { $crate::__private::assert_unchecked(!__unspool_address.is_null()) };
         __unspool_address
     }};
 }
