@@ -11,7 +11,7 @@ use core::cell::{Cell, UnsafeCell};
 use core::mem::ManuallyDrop;
 use core::ptr;
 
-use crate::register::{CURRENT_TASK, Destroy, Register, register};
+use crate::register::{CURRENT_TASK, Destroy, Register, no_memory, register};
 
 #[derive(Clone, Copy)]
 #[repr(u8)]
@@ -71,9 +71,13 @@ impl<T> Storage<T> {
         if let State::Destroyed = self.state.get() {
             return ptr::null();
         }
-        // SAFETY: The caller's promise is what the function asks for.
-        unsafe { register(register_on, self) };
+        // First, because registering may allocate, and the allocator may use this very key.
         self.state.set(State::Alive);
+        // SAFETY: The caller's promise is what the function asks for.
+        if unsafe { register(register_on, self) }.is_err() {
+            self.state.set(State::Initial);
+            no_memory();
+        }
         self.value.get().cast()
     }
 }
@@ -90,6 +94,8 @@ impl<T> Destroy for Storage<T> {
 mod tests {
     use std::cell::OnceCell;
     use std::rc::Rc;
+
+    use unspool_tls::{Destructor, OutOfMemory};
 
     use super::*;
     use crate::register::testing::{Noisy, accept, end_task, events, panic_of, refuse, registered};
@@ -139,6 +145,26 @@ mod tests {
         });
         assert_eq!(words, "cannot register a thread-local destructor: out of memory");
         assert!(get(&storage, accept).is_some());
+        end_task();
+        assert_eq!(events(), ["value"]);
+    }
+
+    #[test]
+    fn an_allocator_that_uses_the_key_while_its_destructor_is_registered_finds_the_value() {
+        std::thread_local! {
+            static STORAGE: OnceCell<Rc<Storage<Noisy>>> = const { OnceCell::new() };
+        }
+        /// A list that takes memory from an allocator that uses the key.
+        unsafe fn allocate(object: *mut u8, destroy: Destructor) -> Result<(), OutOfMemory> {
+            let storage = STORAGE.with(|storage| storage.get().unwrap().clone());
+            assert_eq!(get(&storage, allocate).unwrap().0, "value");
+            // SAFETY: The contract is the same.
+            unsafe { accept(object, destroy) }
+        }
+        let storage = Rc::new(Storage::new(Noisy("value")));
+        assert!(STORAGE.with(|shared| shared.set(storage.clone()).is_ok()));
+        get(&storage, allocate);
+        assert_eq!(registered(), 1);
         end_task();
         assert_eq!(events(), ["value"]);
     }

@@ -9,13 +9,14 @@
 //!                                         an initialiser that initialised its own key: replace
 //! ```
 //!
-//! The state says `Alive` only when the value is there and its destructor is on the list.
+//! The state says `Alive` only when the value is there and its destructor is on the list, or on the
+//! way there.
 
 use core::cell::{Cell, UnsafeCell};
 use core::mem::{MaybeUninit, needs_drop};
 use core::ptr;
 
-use crate::register::{CURRENT_TASK, Destroy, Register, register};
+use crate::register::{CURRENT_TASK, Destroy, Register, no_memory, register};
 
 #[derive(Clone, Copy)]
 #[repr(u8)]
@@ -91,14 +92,20 @@ impl<T> Storage<T> {
         let value = given.and_then(Option::take).unwrap_or_else(init);
         match self.state.get() {
             State::Initial => {
-                if needs_drop::<T>() {
-                    // SAFETY: The caller's promise is what the function asks for.
-                    unsafe { register(register_on, self) };
-                }
                 // SAFETY: Without a value there are no references into the storage, and only its
                 // own task can reach it.
                 unsafe { (*self.value.get()).write(value) };
+                // First, because registering may allocate, and the allocator may use this key.
                 self.state.set(State::Alive);
+                // SAFETY: The caller's promise is what the function asks for.
+                if needs_drop::<T>() && unsafe { register(register_on, self) }.is_err() {
+                    self.state.set(State::Initial);
+                    // SAFETY: Written above, and not reachable any more. Whoever used it has
+                    // returned, as `LocalKey` lends values to closures only.
+                    let value = unsafe { self.value.get().cast::<T>().read() };
+                    drop(value);
+                    no_memory();
+                }
             }
             State::Alive => {
                 // SAFETY: `init` made a value itself and has returned. References to that one
@@ -129,6 +136,8 @@ impl<T> Destroy for Storage<T> {
 #[cfg(test)]
 mod tests {
     use std::boxed::Box;
+
+    use unspool_tls::{Destructor, OutOfMemory};
 
     use super::*;
     use crate::register::testing::{
@@ -196,6 +205,26 @@ mod tests {
         assert!(get(&storage, noisy, accept).is_some());
         end_task();
         assert_eq!(events(), ["init", "drop"]);
+    }
+
+    #[test]
+    fn an_allocator_that_uses_the_key_while_its_destructor_is_registered_finds_the_value() {
+        std::thread_local! {
+            static STORAGE: Cell<Option<&'static Storage<Noisy>>> = const { Cell::new(None) };
+        }
+        /// A list that takes memory from an allocator that uses the key.
+        unsafe fn allocate(object: *mut u8, destroy: Destructor) -> Result<(), OutOfMemory> {
+            let storage = STORAGE.get().unwrap();
+            assert_eq!(get(storage, noisy, allocate).unwrap().0, "drop");
+            // SAFETY: The contract is the same.
+            unsafe { accept(object, destroy) }
+        }
+        let storage: &Storage<Noisy> = Box::leak(Box::default());
+        STORAGE.set(Some(storage));
+        get(storage, noisy, allocate);
+        assert_eq!((registered(), events()), (1, std::vec!["init"]));
+        end_task();
+        assert_eq!(events(), ["drop"]);
     }
 
     #[test]
