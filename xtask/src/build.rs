@@ -21,9 +21,10 @@ use crate::command;
 use crate::cpio::{self, Member};
 use crate::embed;
 use crate::objects;
-use crate::packages::{PLUGIN, SUITES};
+use crate::packages::{PLUGIN, STABLE_KERNEL, STABLE_KERNEL_PROFILE, SUITES};
 use crate::progress::Step;
 use crate::rlib;
+use crate::stable;
 use crate::workspace::Workspace;
 
 /// A build that takes longer hangs.
@@ -65,7 +66,7 @@ pub fn build(workspace: &Workspace, program: &Program<'_>) -> Result<Image> {
     let embedded = embed::embed(&plain)
         .with_context(|| format!("no symbol table for {}", built.executable.display()))?;
 
-    let mut modules = vec![plugin(&built.plugin)?];
+    let mut modules = built.plugin.iter().map(|path| plugin(path)).collect::<Result<Vec<_>>>()?;
     // One that refuses to boot loads nothing.
     if program.package == SUITES && program.script.is_none() {
         modules.extend(objects::compile(workspace, program.may_install)?);
@@ -111,15 +112,21 @@ fn crate_name(package: &str) -> String {
 /// What cargo made.
 struct Built {
     executable: PathBuf,
-    plugin: PathBuf,
+    /// Only for kernels of the same toolchain.
+    plugin: Option<PathBuf>,
 }
 
 fn compile(workspace: &Workspace, program: &Program<'_>, mut step: Step) -> Result<(Built, Step)> {
-    let mut cargo = workspace.cargo();
-    cargo.args(["build", "--message-format=json-render-diagnostics"]);
-    cargo.args(["-p", program.package, "-p", PLUGIN]);
-    if program.release {
-        cargo.arg("--release");
+    let stable = program.package == STABLE_KERNEL;
+    let mut cargo = if stable { stable::cargo(workspace, &mut step)? } else { workspace.cargo() };
+    cargo.args(["build", "--message-format=json-render-diagnostics", "-p", program.package]);
+    if stable {
+        cargo.args(["--profile", STABLE_KERNEL_PROFILE]);
+    } else {
+        cargo.args(["-p", PLUGIN]);
+        if program.release {
+            cargo.arg("--release");
+        }
     }
     match program.script {
         Some(script) => cargo.env(SCRIPT_VARIABLE, script),
@@ -133,9 +140,11 @@ fn compile(workspace: &Workspace, program: &Program<'_>, mut step: Step) -> Resu
     let built = Built {
         executable: artifact(&finished.output, program.package, "")
             .with_context(|| format!("cargo built no executable {}", program.package))?,
-        plugin: artifact(&finished.output, &crate_name(PLUGIN), ".rlib")
-            .with_context(|| format!("cargo built no rlib of {PLUGIN}"))?,
+        plugin: artifact(&finished.output, &crate_name(PLUGIN), ".rlib"),
     };
+    if built.plugin.is_none() && !stable {
+        bail!("cargo built no rlib of {PLUGIN}");
+    }
     Ok((built, step))
 }
 

@@ -79,6 +79,11 @@ pub const STABLE: &[&str] = &[
     "unspool",
 ];
 
+/// The kernel that is built with the stable toolchain, and with panics that abort: by itself, because
+/// others in its build would have other features, and in a profile of its own.
+pub const STABLE_KERNEL: &str = "unspool-stable-kernel";
+/// That profile.
+pub const STABLE_KERNEL_PROFILE: &str = "abort";
 /// The kernel that `cargo xtask run` shows.
 pub const DEMO: &str = "unspool-demo";
 /// The crate that is not linked but loaded.

@@ -28,7 +28,7 @@ use self::plan::{Kind, Spot, Suite};
 use crate::build::{self, Image, Program};
 use crate::command;
 use crate::libtest;
-use crate::packages::{DEMO, HostTests, SUITES};
+use crate::packages::{DEMO, HostTests, STABLE_KERNEL, SUITES};
 use crate::place::{Place, Ran};
 use crate::progress::Step;
 use crate::report::{Report, Tally};
@@ -110,6 +110,7 @@ impl<'a> Bench<'a> {
             Kind::Suites(spot) => self.suites(&suite.name, spot),
             Kind::Deaths(spot) => self.deaths(&suite.name, spot),
             Kind::Demo(spot) => self.demo(&suite.name, spot),
+            Kind::Stable(spot) => self.stable(&suite.name, spot),
             Kind::Boot(variant, spot) => self.boot(&suite.name, variant, spot),
         };
         let tally = tally.unwrap_or_else(|error| Tally::failure(format!("{error:#}")));
@@ -162,6 +163,27 @@ impl<'a> Bench<'a> {
     fn demo(&self, name: &str, spot: Spot) -> Result<Tally> {
         let image = self.image(DEMO, || build::build(&self.workspace, &self.release(DEMO)))?;
         self.run(name, &image, spot, &[], DEMO_LIMIT, suite::demo)
+    }
+
+    /// Its journey, and how it dies.
+    fn stable(&self, name: &str, spot: Spot) -> Result<Tally> {
+        let program = self.release(STABLE_KERNEL);
+        let image = self.image(STABLE_KERNEL, || build::build(&self.workspace, &program))?;
+        let mut tally = self.run(name, &image, spot, &[], DEMO_LIMIT, suite::demo)?;
+        let words = [deaths::ON_STABLE.name.to_owned()];
+        let death = |ran: &Ran| match deaths::judge(&deaths::ON_STABLE, ran) {
+            None => Tally { passed: 1, ..Tally::default() },
+            Some(complaint) => Tally::failure(complaint),
+        };
+        tally.add(self.run(
+            &format!("{name}, a panic"),
+            &image,
+            spot,
+            &words,
+            BOOT_LIMIT,
+            death,
+        )?);
+        Ok(tally)
     }
 
     fn boot(&self, name: &str, variant: &'a boot::Variant, spot: Spot) -> Result<Tally> {

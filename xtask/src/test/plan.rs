@@ -34,6 +34,8 @@ pub enum Kind<'a> {
     Suites(Spot),
     /// The demo, up to its last line.
     Demo(Spot),
+    /// The kernel on stable Rust: to its last line, and to a panic.
+    Stable(Spot),
     /// The programs that must not survive.
     Deaths(Spot),
     /// A kernel that must refuse to boot.
@@ -58,6 +60,8 @@ pub fn all() -> Vec<Suite<'static>> {
         .map(|spot| Suite { name: format!("suites: {spot}"), kind: Kind::Suites(spot) });
     let demo = [Spot::Process, Spot::Qemu(1)]
         .map(|spot| Suite { name: format!("demo: {spot}"), kind: Kind::Demo(spot) });
+    let stable = [Spot::Process, Spot::Qemu(1)]
+        .map(|spot| Suite { name: format!("stable kernel: {spot}"), kind: Kind::Stable(spot) });
     let boot = boot::VARIANTS.iter().flat_map(|variant| {
         [Spot::Process, Spot::Qemu(1)].map(|spot| Suite {
             name: format!("boot {}: {spot}", variant.name),
@@ -66,7 +70,7 @@ pub fn all() -> Vec<Suite<'static>> {
     });
     let deaths = [Spot::Process, Spot::Qemu(1)]
         .map(|spot| Suite { name: format!("deaths: {spot}"), kind: Kind::Deaths(spot) });
-    host.chain(suites).chain(deaths).chain(demo).chain(boot).collect()
+    host.chain(suites).chain(deaths).chain(demo).chain(stable).chain(boot).collect()
 }
 
 /// What is left of `suites` with `filter`, and what is left of the filter for the tests in them.
