@@ -42,6 +42,9 @@ pub const HOST_TESTS: &[HostTests] = &[
     HostTests::new("unspool-loader", &[]),
     // Its own panic handler off: `std` brings one.
     HostTests::new("unspool-panic", &["--no-default-features", "--lib"]),
+    // The examples of its documentation.
+    HostTests::new("unspool", &["--no-default-features", "--doc"]),
+    HostTests::new("unspool", &["--no-default-features", "--doc"]).on_stable(),
     HostTests::new("unspool-host-tests", &[]),
     HostTests::new("xtask", &[]),
 ];
