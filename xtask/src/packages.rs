@@ -69,6 +69,7 @@ pub const WITHOUT_STD: &[&str] = &[
     "unspool-demo",
     "unspool-plugin",
     "unspool-suites",
+    "unspool-std-users",
 ];
 
 /// Packages that promise to build on the stable toolchain, with `--no-default-features`.
@@ -93,3 +94,5 @@ pub const DEMO: &str = "unspool-demo";
 pub const PLUGIN: &str = "unspool-plugin";
 /// The kernel that runs the suites.
 pub const SUITES: &str = "unspool-suites";
+/// The kernel that drives others' crates.
+pub const STD_USERS: &str = "unspool-std-users";

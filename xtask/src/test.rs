@@ -28,7 +28,7 @@ use self::plan::{Kind, Spot, Suite};
 use crate::build::{self, Image, Program};
 use crate::command;
 use crate::libtest;
-use crate::packages::{DEMO, HostTests, STABLE_KERNEL, SUITES};
+use crate::packages::{DEMO, HostTests, STABLE_KERNEL, STD_USERS, SUITES};
 use crate::place::{Place, Ran};
 use crate::progress::Step;
 use crate::report::{Report, Tally};
@@ -107,7 +107,8 @@ impl<'a> Bench<'a> {
         let started = Instant::now();
         let tally = match suite.kind {
             Kind::Host(tests) => self.host(&suite.name, tests),
-            Kind::Suites(spot) => self.suites(&suite.name, spot),
+            Kind::Suites(spot) => self.suites(&suite.name, SUITES, spot),
+            Kind::StdUsers(spot) => self.suites(&suite.name, STD_USERS, spot),
             Kind::Deaths(spot) => self.deaths(&suite.name, spot),
             Kind::Demo(spot) => self.demo(&suite.name, spot),
             Kind::Stable(spot) => self.stable(&suite.name, spot),
@@ -133,8 +134,9 @@ impl<'a> Bench<'a> {
         Ok(tally)
     }
 
-    fn suites(&self, name: &str, spot: Spot) -> Result<Tally> {
-        let image = self.image(SUITES, || build::build(&self.workspace, &self.release(SUITES)))?;
+    fn suites(&self, name: &str, package: &'a str, spot: Spot) -> Result<Tally> {
+        let program = self.release(package);
+        let image = self.image(package, || build::build(&self.workspace, &program))?;
         let words: Vec<_> = self.filter.map(str::to_owned).into_iter().collect();
         self.run(name, &image, spot, &words, SUITES_LIMIT, |ran| {
             suite::suites(ran, self.filter.is_some())

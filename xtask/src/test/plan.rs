@@ -32,6 +32,8 @@ pub enum Kind<'a> {
     Host(&'a HostTests),
     /// The kernel of the suites.
     Suites(Spot),
+    /// The kernel that drives others' crates.
+    StdUsers(Spot),
     /// The demo, up to its last line.
     Demo(Spot),
     /// The kernel on stable Rust: to its last line, and to a panic.
@@ -58,6 +60,8 @@ pub fn all() -> Vec<Suite<'static>> {
         .map(|tests| Suite { name: format!("host: {tests}"), kind: Kind::Host(tests) });
     let suites = [Spot::Process, Spot::Qemu(1), Spot::Qemu(4)]
         .map(|spot| Suite { name: format!("suites: {spot}"), kind: Kind::Suites(spot) });
+    let users = [Spot::Process, Spot::Qemu(4)]
+        .map(|spot| Suite { name: format!("std users: {spot}"), kind: Kind::StdUsers(spot) });
     let demo = [Spot::Process, Spot::Qemu(1)]
         .map(|spot| Suite { name: format!("demo: {spot}"), kind: Kind::Demo(spot) });
     let stable = [Spot::Process, Spot::Qemu(1)]
@@ -70,7 +74,7 @@ pub fn all() -> Vec<Suite<'static>> {
     });
     let deaths = [Spot::Process, Spot::Qemu(1)]
         .map(|spot| Suite { name: format!("deaths: {spot}"), kind: Kind::Deaths(spot) });
-    host.chain(suites).chain(deaths).chain(demo).chain(stable).chain(boot).collect()
+    host.chain(suites).chain(users).chain(deaths).chain(demo).chain(stable).chain(boot).collect()
 }
 
 /// What is left of `suites` with `filter`, and what is left of the filter for the tests in them.
@@ -88,7 +92,9 @@ pub fn select<'a, 'f>(
         suites.retain(named);
         (suites, None)
     } else {
-        suites.retain(|suite| matches!(suite.kind, Kind::Host(_) | Kind::Suites(_)));
+        suites.retain(|suite| {
+            matches!(suite.kind, Kind::Host(_) | Kind::Suites(_) | Kind::StdUsers(_))
+        });
         (suites, Some(filter))
     }
 }
@@ -114,7 +120,7 @@ mod tests {
     fn anything_else_means_tests() {
         let (suites, filter) = names("late_block");
         assert_eq!(filter, Some("late_block"));
-        assert_eq!(suites.len(), HOST_TESTS.len() + 3);
+        assert_eq!(suites.len(), HOST_TESTS.len() + 5);
     }
 
     #[test]
