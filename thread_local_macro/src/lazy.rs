@@ -135,7 +135,7 @@ impl<T> Destroy for Storage<T> {
 
 #[cfg(test)]
 mod tests {
-    use std::boxed::Box;
+    use std::rc::Rc;
 
     use unspool_tls::{Destructor, OutOfMemory};
 
@@ -209,19 +209,16 @@ mod tests {
 
     #[test]
     fn an_allocator_that_uses_the_key_while_its_destructor_is_registered_finds_the_value() {
-        std::thread_local! {
-            static STORAGE: Cell<Option<&'static Storage<Noisy>>> = const { Cell::new(None) };
-        }
+        std::thread_local!(static STORAGE: Rc<Storage<Noisy>> = Rc::default());
         /// A list that takes memory from an allocator that uses the key.
         unsafe fn allocate(object: *mut u8, destroy: Destructor) -> Result<(), OutOfMemory> {
-            let storage = STORAGE.get().unwrap();
-            assert_eq!(get(storage, noisy, allocate).unwrap().0, "drop");
+            let storage = STORAGE.with(Rc::clone);
+            assert_eq!(get(&storage, noisy, allocate).unwrap().0, "drop");
             // SAFETY: The contract is the same.
             unsafe { accept(object, destroy) }
         }
-        let storage: &Storage<Noisy> = Box::leak(Box::default());
-        STORAGE.set(Some(storage));
-        get(storage, noisy, allocate);
+        let storage = STORAGE.with(Rc::clone);
+        get(&storage, noisy, allocate);
         assert_eq!((registered(), events()), (1, std::vec!["init"]));
         end_task();
         assert_eq!(events(), ["drop"]);
@@ -245,16 +242,13 @@ mod tests {
 
     #[test]
     fn the_outer_value_of_a_recursive_initialisation_wins_and_the_inner_is_dropped() {
-        std::thread_local! {
-            static STORAGE: Cell<Option<&'static Storage<Noisy>>> = const { Cell::new(None) };
-        }
-        let storage: &Storage<Noisy> = Box::leak(Box::default());
-        STORAGE.set(Some(storage));
+        std::thread_local!(static STORAGE: Rc<Storage<Noisy>> = Rc::default());
+        let storage = STORAGE.with(Rc::clone);
         let outer = || {
-            get(STORAGE.get().unwrap(), || Noisy("inner"), accept);
+            get(&STORAGE.with(Rc::clone), || Noisy("inner"), accept);
             Noisy("outer")
         };
-        assert_eq!(get(storage, outer, accept).unwrap().0, "outer");
+        assert_eq!(get(&storage, outer, accept).unwrap().0, "outer");
         assert_eq!((registered(), events()), (1, std::vec!["inner"]));
         end_task();
         assert_eq!(events(), ["outer"]);
@@ -262,18 +256,16 @@ mod tests {
 
     #[test]
     fn a_destructor_may_bring_another_value_to_life_which_is_destroyed_in_the_same_run() {
-        struct Waker(&'static Storage<Noisy>);
+        struct Waker(Rc<Storage<Noisy>>);
         impl Drop for Waker {
             fn drop(&mut self) {
                 note("waker");
-                get(self.0, || Noisy("late"), accept);
+                get(&self.0, || Noisy("late"), accept);
             }
         }
-        std::thread_local! {
-            static LATE: &'static Storage<Noisy> = Box::leak(Box::default());
-        }
+        std::thread_local!(static LATE: Rc<Storage<Noisy>> = Rc::default());
         let storage = Storage::new();
-        get(&storage, || Waker(LATE.with(|late| *late)), accept);
+        get(&storage, || Waker(LATE.with(Rc::clone)), accept);
         end_task();
         assert_eq!(events(), ["waker", "late"]);
     }

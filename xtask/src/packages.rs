@@ -49,6 +49,19 @@ pub const HOST_TESTS: &[HostTests] = &[
     HostTests::new("xtask", &[]),
 ];
 
+/// Host tests that run under valgrind, too, and what is left out of them.
+pub const MEMCHECKED: &[(HostTests, &[&str])] = &[
+    // Loom's models take long. Valgrind emulates only some of the registers that resolvers keep.
+    (HostTests::new("unspool-tls", &["--lib", "--test", "failing"]), &["models", "descriptor"]),
+    (HostTests::new("unspool-thread-local", &["--tests", "--features", "nightly"]), &[]),
+    (HostTests::new("unspool-thread-local", &["--tests"]).on_stable(), &[]),
+    (HostTests::new("unspool-unwind", &["--lib"]), &[]),
+    (HostTests::new("unspool-stack-trace", &["--lib", "--features", "build"]), &[]),
+    // Not those that run loaded code with an area in place of the thread's own memory.
+    (HostTests::new("unspool-loader", &["--lib", "--test", "rollback"]), &[]),
+    (HostTests::new("unspool-panic", &["--lib", "--no-default-features"]), &[]),
+];
+
 /// Packages that can be built next to `std`, with `--no-default-features`.
 pub const WITH_STD: &[&str] = &[
     "unspool-tls",

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! host      cargo test, package by package          unspool-tls, …, xtask
+//! memcheck  the same under valgrind, as far as it can  unspool-tls, …
 //! process   unspool-suites, unspool-demo            the ELF file as a Linux process
 //! QEMU      the same files                          1 CPU, and 4
 //! deaths    unspool-suites die:NAME               must end with a reason
@@ -18,7 +19,7 @@ use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
@@ -32,7 +33,7 @@ use crate::packages::{DEMO, HostTests, STABLE_KERNEL, STD_USERS, SUITES};
 use crate::place::{Place, Ran};
 use crate::progress::Step;
 use crate::report::{Report, Tally};
-use crate::setup::{self, QEMU};
+use crate::setup::{self, QEMU, VALGRIND};
 use crate::stable;
 use crate::suite;
 use crate::workspace::Workspace;
@@ -106,7 +107,8 @@ impl<'a> Bench<'a> {
     fn add(&self, suite: &Suite<'a>, report: &mut Report) {
         let started = Instant::now();
         let tally = match suite.kind {
-            Kind::Host(tests) => self.host(&suite.name, tests),
+            Kind::Host(tests) => self.host(&suite.name, tests, |_| ()),
+            Kind::Memcheck(tests, skipped) => self.memcheck(&suite.name, tests, skipped),
             Kind::Suites(spot) => self.suites(&suite.name, SUITES, spot),
             Kind::StdUsers(spot) => self.suites(&suite.name, STD_USERS, spot),
             Kind::Deaths(spot) => self.deaths(&suite.name, spot),
@@ -118,7 +120,13 @@ impl<'a> Bench<'a> {
         report.add(&suite.name, tally, started.elapsed());
     }
 
-    fn host(&self, name: &str, tests: &HostTests) -> Result<Tally> {
+    /// `prepare` has the last word on the command.
+    fn host(
+        &self,
+        name: &str,
+        tests: &HostTests,
+        prepare: impl FnOnce(&mut Command),
+    ) -> Result<Tally> {
         let mut step = Step::start(name);
         let mut cargo = if tests.stable {
             stable::cargo(&self.workspace, &mut step)?
@@ -127,11 +135,29 @@ impl<'a> Bench<'a> {
         };
         cargo.args(["test", "--no-fail-fast", "-p", tests.package]).args(tests.arguments);
         cargo.arg("--").args(self.filter);
+        prepare(&mut cargo);
         let finished = command::run(cargo, HOST_LIMIT, &mut |bytes| step.feed(bytes))?;
         self.keep(name, &finished.output);
         let tally = libtest::tally(&finished);
         step.end(&outcome(&tally));
         Ok(tally)
+    }
+
+    /// An access out of bounds, to freed or to uninitialised memory, or a leak, fails the test
+    /// program that it happens in.
+    fn memcheck(&self, name: &str, tests: &HostTests, skipped: &[&str]) -> Result<Tally> {
+        let valgrind = setup::find_or_install(&VALGRIND, !self.no_install)?;
+        self.host(name, tests, |cargo| {
+            let leaks =
+                "--leak-check=full --show-leak-kinds=definite --errors-for-leak-kinds=definite";
+            // Loaded code replaces other code at the same address.
+            let runner = format!(
+                "{} --quiet --error-exitcode=97 --smc-check=all-non-file {leaks}",
+                valgrind.display()
+            );
+            cargo.env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER", runner);
+            cargo.args(skipped.iter().flat_map(|name| ["--skip", name]));
+        })
     }
 
     fn suites(&self, name: &str, package: &'a str, spot: Spot) -> Result<Tally> {

@@ -4,7 +4,7 @@
 use std::fmt;
 
 use super::boot::{self, Variant};
-use crate::packages::{HOST_TESTS, HostTests};
+use crate::packages::{HOST_TESTS, HostTests, MEMCHECKED};
 
 /// Where a kernel is to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +30,8 @@ impl fmt::Display for Spot {
 pub enum Kind<'a> {
     /// `cargo test` of a package.
     Host(&'a HostTests),
+    /// `cargo test` of a package under valgrind, without the tests of these names.
+    Memcheck(&'a HostTests, &'a [&'a str]),
     /// The kernel of the suites.
     Suites(Spot),
     /// The kernel that drives others' crates.
@@ -58,6 +60,10 @@ pub fn all() -> Vec<Suite<'static>> {
     let host = HOST_TESTS
         .iter()
         .map(|tests| Suite { name: format!("host: {tests}"), kind: Kind::Host(tests) });
+    let memcheck = MEMCHECKED.iter().map(|(tests, skipped)| Suite {
+        name: format!("memcheck: {tests}"),
+        kind: Kind::Memcheck(tests, skipped),
+    });
     let suites = [Spot::Process, Spot::Qemu(1), Spot::Qemu(4)]
         .map(|spot| Suite { name: format!("suites: {spot}"), kind: Kind::Suites(spot) });
     let users = [Spot::Process, Spot::Qemu(4)]
@@ -74,7 +80,14 @@ pub fn all() -> Vec<Suite<'static>> {
     });
     let deaths = [Spot::Process, Spot::Qemu(1)]
         .map(|spot| Suite { name: format!("deaths: {spot}"), kind: Kind::Deaths(spot) });
-    host.chain(suites).chain(users).chain(deaths).chain(demo).chain(stable).chain(boot).collect()
+    host.chain(memcheck)
+        .chain(suites)
+        .chain(users)
+        .chain(deaths)
+        .chain(demo)
+        .chain(stable)
+        .chain(boot)
+        .collect()
 }
 
 /// What is left of `suites` with `filter`, and what is left of the filter for the tests in them.
@@ -110,7 +123,8 @@ mod tests {
 
     #[test]
     fn part_of_a_suites_name_means_the_suite() {
-        assert_eq!(names("unspool-tls"), (vec!["host: unspool-tls".to_owned()], None));
+        assert_eq!(names("host: unspool-tls"), (vec!["host: unspool-tls".to_owned()], None));
+        assert_eq!(names("unspool-tls").0.len(), 2);
         let (qemu, filter) = names("qemu");
         assert!(qemu.len() >= 4 && filter.is_none());
         assert!(qemu.iter().all(|name| name.contains("QEMU")));
