@@ -11,7 +11,7 @@ use core::cell::{Cell, UnsafeCell};
 use core::mem::ManuallyDrop;
 use core::ptr;
 
-use crate::register::{CURRENT_TASK, Destroy, Register, register};
+use crate::register::{CURRENT_TASK, Destroy, Register, no_memory, register};
 
 #[derive(Clone, Copy)]
 #[repr(u8)]
@@ -40,7 +40,7 @@ impl<T> Storage<T> {
     /// The value, or null once its destruction has begun.
     ///
     /// # Safety
-    /// `self` is a `#[thread_local]` static, so that it outlives the task's destructors, and the
+    /// `self` is a static of the task, so that it outlives the task's destructors, and the
     /// task runs in an `unspool_tls::Area`.
     #[inline]
     pub unsafe fn get(&self) -> *const T {
@@ -56,21 +56,28 @@ impl<T> Storage<T> {
     unsafe fn get_on(&self, register_on: Register) -> *const T {
         match self.state.get() {
             State::Alive => self.value.get().cast(),
-            State::Destroyed => ptr::null(),
             // SAFETY: The caller's promise is what the function asks for.
-            State::Initial => unsafe { self.get_first(register_on) },
+            _ => unsafe { self.get_cold(register_on) },
         }
     }
 
-    /// `get_on` when the destructor is not registered yet.
+    /// `get_on` when the destructor is not registered yet, or not any more.
     ///
     /// # Safety
     /// As for `get_on`.
     #[cold]
-    unsafe fn get_first(&self, register_on: Register) -> *const T {
-        // SAFETY: The caller's promise is what the function asks for.
-        unsafe { register(register_on, self) };
+    #[inline(never)]
+    unsafe fn get_cold(&self, register_on: Register) -> *const T {
+        if let State::Destroyed = self.state.get() {
+            return ptr::null();
+        }
+        // First, because registering may allocate, and the allocator may use this very key.
         self.state.set(State::Alive);
+        // SAFETY: The caller's promise is what the function asks for.
+        if unsafe { register(register_on, self) }.is_err() {
+            self.state.set(State::Initial);
+            no_memory();
+        }
         self.value.get().cast()
     }
 }
@@ -87,6 +94,8 @@ impl<T> Destroy for Storage<T> {
 mod tests {
     use std::cell::OnceCell;
     use std::rc::Rc;
+
+    use unspool_tls::{Destructor, OutOfMemory};
 
     use super::*;
     use crate::register::testing::{Noisy, accept, end_task, events, panic_of, refuse, registered};
@@ -136,6 +145,26 @@ mod tests {
         });
         assert_eq!(words, "cannot register a thread-local destructor: out of memory");
         assert!(get(&storage, accept).is_some());
+        end_task();
+        assert_eq!(events(), ["value"]);
+    }
+
+    #[test]
+    fn an_allocator_that_uses_the_key_while_its_destructor_is_registered_finds_the_value() {
+        std::thread_local! {
+            static STORAGE: OnceCell<Rc<Storage<Noisy>>> = const { OnceCell::new() };
+        }
+        /// A list that takes memory from an allocator that uses the key.
+        unsafe fn allocate(object: *mut u8, destroy: Destructor) -> Result<(), OutOfMemory> {
+            let storage = STORAGE.with(|storage| storage.get().unwrap().clone());
+            assert_eq!(get(&storage, allocate).unwrap().0, "value");
+            // SAFETY: The contract is the same.
+            unsafe { accept(object, destroy) }
+        }
+        let storage = Rc::new(Storage::new(Noisy("value")));
+        assert!(STORAGE.with(|shared| shared.set(storage.clone()).is_ok()));
+        get(&storage, allocate);
+        assert_eq!(registered(), 1);
         end_task();
         assert_eq!(events(), ["value"]);
     }

@@ -9,13 +9,14 @@
 //!                                         an initialiser that initialised its own key: replace
 //! ```
 //!
-//! The state says `Alive` only when the value is there and its destructor is on the list.
+//! The state says `Alive` only when the value is there and its destructor is on the list, or on the
+//! way there.
 
 use core::cell::{Cell, UnsafeCell};
 use core::mem::{MaybeUninit, needs_drop};
 use core::ptr;
 
-use crate::register::{CURRENT_TASK, Destroy, Register, register};
+use crate::register::{CURRENT_TASK, Destroy, Register, no_memory, register};
 
 #[derive(Clone, Copy)]
 #[repr(u8)]
@@ -47,7 +48,7 @@ impl<T> Storage<T> {
     /// `given` is left alone if there is a value already.
     ///
     /// # Safety
-    /// `self` is a `#[thread_local]` static, so that it outlives the task's destructors, and the
+    /// `self` is a static of the task, so that it outlives the task's destructors, and the
     /// task runs in an `unspool_tls::Area` if `T` has drop glue.
     #[inline]
     pub unsafe fn get_or_init(&self, given: Option<&mut Option<T>>, init: fn() -> T) -> *const T {
@@ -78,6 +79,7 @@ impl<T> Storage<T> {
     /// # Safety
     /// `self` is in place until its destructor has run; `register_on` may be called.
     #[cold]
+    #[inline(never)]
     unsafe fn get_or_init_cold(
         &self,
         given: Option<&mut Option<T>>,
@@ -90,14 +92,20 @@ impl<T> Storage<T> {
         let value = given.and_then(Option::take).unwrap_or_else(init);
         match self.state.get() {
             State::Initial => {
-                if needs_drop::<T>() {
-                    // SAFETY: The caller's promise is what the function asks for.
-                    unsafe { register(register_on, self) };
-                }
                 // SAFETY: Without a value there are no references into the storage, and only its
                 // own task can reach it.
                 unsafe { (*self.value.get()).write(value) };
+                // First, because registering may allocate, and the allocator may use this key.
                 self.state.set(State::Alive);
+                // SAFETY: The caller's promise is what the function asks for.
+                if needs_drop::<T>() && unsafe { register(register_on, self) }.is_err() {
+                    self.state.set(State::Initial);
+                    // SAFETY: Written above, and not reachable any more. Whoever used it has
+                    // returned, as `LocalKey` lends values to closures only.
+                    let value = unsafe { self.value.get().cast::<T>().read() };
+                    drop(value);
+                    no_memory();
+                }
             }
             State::Alive => {
                 // SAFETY: `init` made a value itself and has returned. References to that one
@@ -127,7 +135,9 @@ impl<T> Destroy for Storage<T> {
 
 #[cfg(test)]
 mod tests {
-    use std::boxed::Box;
+    use std::rc::Rc;
+
+    use unspool_tls::{Destructor, OutOfMemory};
 
     use super::*;
     use crate::register::testing::{
@@ -198,6 +208,23 @@ mod tests {
     }
 
     #[test]
+    fn an_allocator_that_uses_the_key_while_its_destructor_is_registered_finds_the_value() {
+        std::thread_local!(static STORAGE: Rc<Storage<Noisy>> = Rc::default());
+        /// A list that takes memory from an allocator that uses the key.
+        unsafe fn allocate(object: *mut u8, destroy: Destructor) -> Result<(), OutOfMemory> {
+            let storage = STORAGE.with(Rc::clone);
+            assert_eq!(get(&storage, noisy, allocate).unwrap().0, "drop");
+            // SAFETY: The contract is the same.
+            unsafe { accept(object, destroy) }
+        }
+        let storage = STORAGE.with(Rc::clone);
+        get(&storage, noisy, allocate);
+        assert_eq!((registered(), events()), (1, std::vec!["init"]));
+        end_task();
+        assert_eq!(events(), ["drop"]);
+    }
+
+    #[test]
     fn a_given_value_is_used_only_if_there_is_none_yet() {
         let storage = Storage::new();
         let mut given = Some(Noisy("given"));
@@ -215,16 +242,13 @@ mod tests {
 
     #[test]
     fn the_outer_value_of_a_recursive_initialisation_wins_and_the_inner_is_dropped() {
-        std::thread_local! {
-            static STORAGE: Cell<Option<&'static Storage<Noisy>>> = const { Cell::new(None) };
-        }
-        let storage: &Storage<Noisy> = Box::leak(Box::default());
-        STORAGE.set(Some(storage));
+        std::thread_local!(static STORAGE: Rc<Storage<Noisy>> = Rc::default());
+        let storage = STORAGE.with(Rc::clone);
         let outer = || {
-            get(STORAGE.get().unwrap(), || Noisy("inner"), accept);
+            get(&STORAGE.with(Rc::clone), || Noisy("inner"), accept);
             Noisy("outer")
         };
-        assert_eq!(get(storage, outer, accept).unwrap().0, "outer");
+        assert_eq!(get(&storage, outer, accept).unwrap().0, "outer");
         assert_eq!((registered(), events()), (1, std::vec!["inner"]));
         end_task();
         assert_eq!(events(), ["outer"]);
@@ -232,18 +256,16 @@ mod tests {
 
     #[test]
     fn a_destructor_may_bring_another_value_to_life_which_is_destroyed_in_the_same_run() {
-        struct Waker(&'static Storage<Noisy>);
+        struct Waker(Rc<Storage<Noisy>>);
         impl Drop for Waker {
             fn drop(&mut self) {
                 note("waker");
-                get(self.0, || Noisy("late"), accept);
+                get(&self.0, || Noisy("late"), accept);
             }
         }
-        std::thread_local! {
-            static LATE: &'static Storage<Noisy> = Box::leak(Box::default());
-        }
+        std::thread_local!(static LATE: Rc<Storage<Noisy>> = Rc::default());
         let storage = Storage::new();
-        get(&storage, || Waker(LATE.with(|late| *late)), accept);
+        get(&storage, || Waker(LATE.with(Rc::clone)), accept);
         end_task();
         assert_eq!(events(), ["waker", "late"]);
     }

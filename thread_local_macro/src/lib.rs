@@ -42,12 +42,11 @@
 //!
 //! # What the program provides
 //!
-//! The crate that uses the macro enables `#![feature(thread_local)]`. Each task runs in an
-//! [`unspool_tls::Area`], and runs its destructors before it ends. Interrupt handlers share the
-//! interrupted task's values and must not touch keys whose access may initialise or register.
+//! Each task runs in an [`unspool_tls::Area`], and runs its destructors before it ends. Interrupt
+//! handlers share the interrupted task's values and must not touch keys whose access may
+//! initialise or register.
 //!
 //! ```
-//! #![feature(thread_local)]
 //! use core::cell::{Cell, RefCell};
 //! use unspool_thread_local::thread_local;
 //!
@@ -63,11 +62,37 @@
 //! assert_eq!(NAMES.with_borrow(|names| names[0]), "init");
 //! std::thread::spawn(|| assert_eq!(CALLS.get(), 0)).join().unwrap();
 //! ```
+//!
+//! # Stable and nightly
+//!
+//! The crate builds on stable Rust. With the feature `nightly` the statics behind the keys are the
+//! compiler's own (`#[thread_local]`); crates that use the macro need no feature attribute for it,
+//! and need not know. Without, they are ordinary statics in a TLS section, found by two
+//! instructions of assembly. What is promised is the same, also for generic code, for macros that
+//! declare many keys on one line, across crates and with link-time optimization; where the second
+//! way falls short is this:
+//!
+//! - The address takes two instructions of its own (`fs:0` plus the offset), which the compiler
+//!   cannot fold into the access: three instructions for a `const` value without drop glue, where
+//!   `nightly` has one.
+//! - A value that is initially all zeroes takes space in `.tdata`, not in `.tbss`.
+//! - The access is by initial exec. A linker makes local exec of it in a program; an object that is
+//!   loaded at run time needs static TLS space ([`unspool_tls::Registry::reserve`]), where code of
+//!   the compiler's can do without.
+//! - It needs x86-64 and ELF, and relies on what LLVM does with a static in a section called
+//!   `.tdata.*`: a compiler that does not, or that parts a function of a module from its statics,
+//!   ends in an error of the linker.
+//! - Debuggers do not know that the variable is thread-local. Miri does not run assembly.
 #![no_std]
+#![cfg_attr(feature = "nightly", feature(allow_internal_unstable))]
+// `allow_internal_unstable` is how std's own macro does it.
+#![cfg_attr(feature = "nightly", allow(internal_features))]
 
 #[cfg(test)]
 extern crate std;
 
+#[cfg(not(feature = "nightly"))]
+mod arch;
 mod eager;
 mod key;
 mod lazy;
@@ -79,8 +104,12 @@ pub use key::{AccessError, LocalKey};
 /// What the expansion of [`thread_local!`] names. Not for use by hand, and not stable.
 #[doc(hidden)]
 pub mod __private {
+    #[cfg(not(feature = "nightly"))]
+    pub use crate::arch::Slot;
     pub use crate::eager::Storage as EagerStorage;
     pub use crate::key::Find;
     pub use crate::lazy::Storage as LazyStorage;
+    #[cfg(not(feature = "nightly"))]
+    pub use core::hint::assert_unchecked;
     pub use core::mem::needs_drop;
 }

@@ -9,7 +9,8 @@
 //!
 //! A declaration list is parsed in one go, so its length does not count against the recursion
 //! limit. What the expansion names is spelled from `$crate`, and its own items have names that no
-//! user's expression refers to by accident.
+//! user's expression refers to by accident. The statics are the compiler's with the feature
+//! `nightly`, and those of `arch` without.
 
 /// Declares values that every task has its own of, as `std::thread_local!` does.
 ///
@@ -17,10 +18,7 @@
 /// expression, run on a task's first access, or a `const` block, evaluated by the compiler. The
 /// last semicolon is optional. A name becomes a `const` of type [`LocalKey`](crate::LocalKey).
 ///
-/// The crate that uses it needs `#![feature(thread_local)]`.
-///
 /// ```
-/// #![feature(thread_local)]
 /// use core::cell::Cell;
 ///
 /// unspool_thread_local::thread_local! {
@@ -55,15 +53,14 @@ macro_rules! __thread_local_key {
         const __UNSPOOL_INITIAL: $T = $eager;
         const __UNSPOOL_FIND: $crate::__private::Find<$T> = |_| {
             if $crate::__private::needs_drop::<$T>() {
-                #[thread_local]
-                static __UNSPOOL_STORAGE: $crate::__private::EagerStorage<$T> =
-                    $crate::__private::EagerStorage::new(__UNSPOOL_INITIAL);
-                // SAFETY: A `#[thread_local]` static, used through its key only.
-                unsafe { __UNSPOOL_STORAGE.get() }
+                let __unspool_storage = $crate::__thread_local_static!(
+                    $crate::__private::EagerStorage<$T>,
+                    $crate::__private::EagerStorage::new(__UNSPOOL_INITIAL)
+                );
+                // SAFETY: A task's own static, used through its key only.
+                unsafe { (*__unspool_storage).get() }
             } else {
-                #[thread_local]
-                static __UNSPOOL_STORAGE: $T = __UNSPOOL_INITIAL;
-                &raw const __UNSPOOL_STORAGE
+                $crate::__thread_local_static!($T, __UNSPOOL_INITIAL)
             }
         };
         // SAFETY: Both statics are the task's own and in place until its destructors have run;
@@ -72,15 +69,30 @@ macro_rules! __thread_local_key {
     }};
     ($T:ty, $lazy:expr) => {{
         const __UNSPOOL_FIND: $crate::__private::Find<$T> = |__unspool_given| {
-            #[thread_local]
-            static __UNSPOOL_STORAGE: $crate::__private::LazyStorage<$T> =
-                $crate::__private::LazyStorage::new();
             let __unspool_init = || $lazy;
-            // SAFETY: A `#[thread_local]` static, used through its key only.
-            unsafe { __UNSPOOL_STORAGE.get_or_init(__unspool_given, __unspool_init) }
+            let __unspool_storage = $crate::__thread_local_static!(
+                $crate::__private::LazyStorage<$T>,
+                $crate::__private::LazyStorage::new()
+            );
+            // SAFETY: A task's own static, used through its key only.
+            unsafe { (*__unspool_storage).get_or_init(__unspool_given, __unspool_init) }
         };
         // SAFETY: The static is the task's own and in place until its destructors have run; the
         // storage returns null once the value is destroyed.
         unsafe { $crate::LocalKey::new(__UNSPOOL_FIND) }
+    }};
+}
+
+/// Where the running task's copy of a static of this type and initial value is.
+#[cfg(feature = "nightly")]
+#[doc(hidden)]
+#[macro_export]
+// What is unstable is this macro's, not that of the crate that uses it.
+#[allow_internal_unstable(thread_local)]
+macro_rules! __thread_local_static {
+    ($T:ty, $initial:expr) => {{
+        #[thread_local]
+        static __UNSPOOL_STATIC: $T = $initial;
+        &raw const __UNSPOOL_STATIC
     }};
 }

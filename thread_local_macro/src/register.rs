@@ -4,7 +4,8 @@
 //!  first access ─► register ─► unspool_tls's list ─► destroy ─► state := Destroyed, drop value
 //! ```
 //!
-//! A value is visible only if its destructor is on the list.
+//! A value is visible only if its destructor is on the list, or on the way there: an allocator may
+//! use the key for which the list needs memory.
 
 use unspool_tls::{Destructor, OutOfMemory, register_destructor};
 
@@ -26,24 +27,26 @@ pub(crate) trait Destroy {
 
 /// Registers `storage` for destruction.
 ///
-/// # Panics
-/// There is no memory to record it. A storage calls this before its value becomes visible, so
-/// the panic leaves it as if the access had not been made.
+/// # Errors
+/// There is no memory to record it. The storage then is to be as if the access had not been made,
+/// and says [`no_memory`].
 ///
 /// # Safety
 /// 1. `register` may be called here.
 /// 2. `storage` stays where it is, and can be destroyed, until its destructor has run.
-pub(crate) unsafe fn register<S: Destroy>(register: Register, storage: &S) {
+pub(crate) unsafe fn register<S: Destroy>(
+    register: Register,
+    storage: &S,
+) -> Result<(), OutOfMemory> {
     let object = core::ptr::from_ref(storage).cast_mut().cast();
     // SAFETY: The caller may call it (1), and `destroy::<S>` may be called with this storage (2).
-    if unsafe { register(object, destroy::<S>) }.is_err() {
-        no_memory();
-    }
+    unsafe { register(object, destroy::<S>) }
 }
 
+/// Panics: a destructor cannot be recorded.
 #[cold]
 #[inline(never)]
-fn no_memory() -> ! {
+pub(crate) fn no_memory() -> ! {
     panic!("cannot register a thread-local destructor: out of memory")
 }
 
@@ -144,7 +147,7 @@ mod tests {
     fn a_panic_leaves_the_destructor_and_the_other_destructors_stay_registered() {
         for _ in 0..2 {
             // SAFETY: The list is the test's, and a constant without bytes stays in place.
-            unsafe { register(accept, &Panics) };
+            unsafe { register(accept, &Panics) }.unwrap();
         }
         assert_eq!(panic_of(end_task), "from the destructor");
         assert_eq!(registered(), 1);

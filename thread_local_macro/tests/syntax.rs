@@ -1,7 +1,6 @@
 //! Everything `std::thread_local!` accepts, and how keys behave on values without drop glue.
 //!
 //! The host's thread control block is not ours, so nothing here registers a destructor.
-#![feature(thread_local)]
 #![forbid(unsafe_code)]
 #![deny(missing_docs, warnings)]
 

@@ -132,7 +132,7 @@ impl DestructorList {
 
     /// Makes the segment of an entry.
     #[cold]
-    fn grow(&self, index: usize) -> Result<&Slot, OutOfMemory> {
+    fn grow(&self, index: usize) -> Result<(), OutOfMemory> {
         let (segment, _) = place(index);
         let more = segment.checked_sub(1).and_then(|more| self.more.get(more));
         let more = more.ok_or(OutOfMemory)?;
@@ -142,17 +142,26 @@ impl DestructorList {
         if start.is_null() {
             return Err(OutOfMemory);
         }
-        // Zeroes are empty slots.
-        more.store(start.cast(), Ordering::Release);
-        self.slot(index).ok_or(OutOfMemory)
+        // An allocator with thread-local values registers, too, and may have made the segment.
+        if more.load(Ordering::Relaxed).is_null() {
+            // Zeroes are empty slots.
+            more.store(start.cast(), Ordering::Release);
+        } else {
+            // SAFETY: From just above, with this layout, and used by nobody.
+            unsafe { alloc::alloc::dealloc(start, layout) };
+        }
+        Ok(())
     }
 
     /// Puts an entry on top. To be called by the list's task.
     pub(crate) fn register(&self, entry: &Entry) -> Result<(), OutOfMemory> {
-        let len = self.len.load(Ordering::Relaxed);
-        let slot = match self.slot(len) {
-            Some(slot) => slot,
-            None => self.grow(len)?,
+        let (len, slot) = loop {
+            let len = self.len.load(Ordering::Relaxed);
+            match self.slot(len) {
+                Some(slot) => break (len, slot),
+                // The list may be longer afterwards.
+                None => self.grow(len)?,
+            }
         };
         slot.store(entry);
         self.len.store(len + 1, Ordering::Release);

@@ -22,9 +22,10 @@ use crate::command;
 use crate::cpio::{self, Member};
 use crate::embed;
 use crate::objects;
-use crate::packages::{PLUGIN, SUITES};
+use crate::packages::{PLUGIN, STABLE_KERNEL, STABLE_KERNEL_PROFILE, SUITES};
 use crate::progress::Step;
 use crate::rlib;
+use crate::stable;
 use crate::workspace::Workspace;
 
 /// A build that takes longer hangs.
@@ -61,7 +62,7 @@ pub struct Image {
 /// The build fails; the compiler's messages are part of the error.
 pub fn build(workspace: &Workspace, program: &Program<'_>) -> Result<Image> {
     build_with(workspace, program, |plugin| {
-        let mut modules = vec![plugin];
+        let mut modules = Vec::from_iter(plugin);
         // One that refuses to boot loads nothing.
         if program.package == SUITES && program.script.is_none() {
             modules.extend(objects::compile(workspace, program.may_install)?);
@@ -71,14 +72,14 @@ pub fn build(workspace: &Workspace, program: &Program<'_>) -> Result<Image> {
 }
 
 /// Builds `program`, to be started with the modules that `choose` puts into a file of its choice; it
-/// is given the plugin.
+/// is given the plugin, if the program has one.
 ///
 /// # Errors
 /// As [`build`]; or `choose` fails.
 pub fn build_with(
     workspace: &Workspace,
     program: &Program<'_>,
-    choose: impl FnOnce(Member) -> Result<(PathBuf, Vec<Member>)>,
+    choose: impl FnOnce(Option<Member>) -> Result<(PathBuf, Vec<Member>)>,
 ) -> Result<Image> {
     let step = Step::start(format!("building {}", program.name));
     let (built, step) = compile(workspace, program, step)?;
@@ -88,7 +89,7 @@ pub fn build_with(
 
     let output = workspace.output();
     fs::create_dir_all(&output)?;
-    let (file, modules) = choose(plugin(&built.plugin)?)?;
+    let (file, modules) = choose(built.plugin.as_deref().map(plugin).transpose()?)?;
     let archive = cpio::archive(&modules)?;
 
     let image = Image { elf: output.join(format!("{}.elf", program.name)), modules: file };
@@ -129,15 +130,21 @@ fn crate_name(package: &str) -> String {
 /// What cargo made.
 struct Built {
     executable: PathBuf,
-    plugin: PathBuf,
+    /// Only for kernels of the same toolchain.
+    plugin: Option<PathBuf>,
 }
 
 fn compile(workspace: &Workspace, program: &Program<'_>, mut step: Step) -> Result<(Built, Step)> {
-    let mut cargo = workspace.cargo();
-    cargo.args(["build", "--message-format=json-render-diagnostics"]);
-    cargo.args(["-p", program.package, "-p", PLUGIN]);
-    if program.release {
-        cargo.arg("--release");
+    let stable = program.package == STABLE_KERNEL;
+    let mut cargo = if stable { stable::cargo(workspace, &mut step)? } else { workspace.cargo() };
+    cargo.args(["build", "--message-format=json-render-diagnostics", "-p", program.package]);
+    if stable {
+        cargo.args(["--profile", STABLE_KERNEL_PROFILE]);
+    } else {
+        cargo.args(["-p", PLUGIN]);
+        if program.release {
+            cargo.arg("--release");
+        }
     }
     match program.script {
         Some(script) => cargo.env(SCRIPT_VARIABLE, script),
@@ -151,9 +158,11 @@ fn compile(workspace: &Workspace, program: &Program<'_>, mut step: Step) -> Resu
     let built = Built {
         executable: artifact(&finished.output, program.package, "")
             .with_context(|| format!("cargo built no executable {}", program.package))?,
-        plugin: artifact(&finished.output, &crate_name(PLUGIN), ".rlib")
-            .with_context(|| format!("cargo built no rlib of {PLUGIN}"))?,
+        plugin: artifact(&finished.output, &crate_name(PLUGIN), ".rlib"),
     };
+    if built.plugin.is_none() && !stable {
+        bail!("cargo built no rlib of {PLUGIN}");
+    }
     Ok((built, step))
 }
 

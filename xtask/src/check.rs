@@ -13,11 +13,11 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use clap::Args;
 
-use crate::command::{self, first_line};
-use crate::packages::{STABLE, WITH_STD, WITHOUT_STD};
+use crate::command;
+use crate::packages::{STABLE, STABLE_KERNEL, STABLE_KERNEL_PROFILE, WITH_STD, WITHOUT_STD};
 use crate::progress::Step;
 use crate::rules;
-use crate::setup::in_path;
+use crate::stable;
 use crate::workspace::Workspace;
 
 /// A check that takes longer hangs.
@@ -46,6 +46,10 @@ const CHECKS: &[Check] = &[
     Check {
         name: "clippy, without std",
         run: |workspace, step| clippy(workspace, step, Side::WithoutStd),
+    },
+    Check {
+        name: "clippy, panics abort",
+        run: |workspace, step| clippy(workspace, step, Side::StableKernel),
     },
     Check { name: "doc, with std", run: |workspace, step| doc(workspace, step, Side::WithStd) },
     Check {
@@ -91,6 +95,8 @@ pub fn check(options: &Options) -> Result<ExitCode> {
 enum Side {
     WithStd,
     WithoutStd,
+    /// The kernel that is built by itself. Checked by nightly's clippy: stable's may not be there.
+    StableKernel,
 }
 
 impl Side {
@@ -98,12 +104,15 @@ impl Side {
         let packages = match self {
             Self::WithStd => WITH_STD,
             Self::WithoutStd => WITHOUT_STD,
+            Self::StableKernel => &[STABLE_KERNEL],
         };
         for package in packages {
             cargo.args(["-p", package]);
         }
-        if matches!(self, Self::WithStd) {
-            cargo.arg("--no-default-features");
+        match self {
+            Self::WithStd => _ = cargo.arg("--no-default-features"),
+            Self::WithoutStd => {}
+            Self::StableKernel => _ = cargo.args(["--profile", STABLE_KERNEL_PROFILE]),
         }
     }
 }
@@ -149,21 +158,14 @@ fn doc(workspace: &Workspace, step: &mut Step, side: Side) -> Result<()> {
 }
 
 fn stable(workspace: &Workspace, step: &mut Step) -> Result<()> {
-    if in_path("rustup").is_none() {
-        bail!("the stable toolchain comes from rustup, which is missing: see https://rustup.rs");
-    }
-    if first_line("rustup", &["run", "stable", "rustc", "--version"]).is_none() {
-        let mut install = Command::new("rustup");
-        install.args(["toolchain", "install", "stable", "--profile=minimal"]);
-        succeed(install, step)?;
-    }
-    let mut cargo = Command::new("rustup");
-    cargo.args(["run", "stable", "cargo", "check"]).current_dir(&workspace.root);
-    // Apart, so that neither toolchain waits for the other or evicts its files.
-    cargo.arg("--target-dir").arg(workspace.target.join("stable"));
+    let mut cargo = stable::cargo(workspace, step)?;
+    cargo.args(["check", "--no-default-features"]);
     for package in STABLE {
         cargo.args(["-p", package]);
     }
+    succeed(cargo, step)?;
+    let mut cargo = stable::cargo(workspace, step)?;
+    cargo.args(["build", "-p", STABLE_KERNEL, "--profile", STABLE_KERNEL_PROFILE]);
     succeed(cargo, step)
 }
 

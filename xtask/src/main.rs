@@ -28,6 +28,7 @@ mod run;
 #[cfg(test)]
 mod scratch;
 mod setup;
+mod stable;
 mod suite;
 mod test;
 mod workspace;

@@ -4,25 +4,62 @@
 //! would define the same language items. So every package is on one side, or on both apart.
 #![forbid(unsafe_code)]
 
+use std::fmt;
+
 /// A package that is tested on the host, on top of `std`.
 pub struct HostTests {
     /// Its name.
     pub package: &'static str,
     /// What `cargo test` needs to be told.
     pub arguments: &'static [&'static str],
+    /// With the stable toolchain.
+    pub stable: bool,
+}
+
+impl HostTests {
+    const fn new(package: &'static str, arguments: &'static [&'static str]) -> Self {
+        Self { package, arguments, stable: false }
+    }
+
+    const fn on_stable(self) -> Self {
+        Self { stable: true, ..self }
+    }
+}
+
+impl fmt::Display for HostTests {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.package, if self.stable { ", stable" } else { "" })
+    }
 }
 
 /// Host tests, in the order they run: foundations first.
 pub const HOST_TESTS: &[HostTests] = &[
-    HostTests { package: "unspool-tls", arguments: &[] },
-    HostTests { package: "unspool-thread-local", arguments: &[] },
-    HostTests { package: "unspool-unwind", arguments: &[] },
-    HostTests { package: "unspool-stack-trace", arguments: &["--features", "build"] },
-    HostTests { package: "unspool-loader", arguments: &[] },
+    HostTests::new("unspool-tls", &[]),
+    HostTests::new("unspool-thread-local", &["--features", "nightly"]),
+    HostTests::new("unspool-thread-local", &[]).on_stable(),
+    HostTests::new("unspool-unwind", &[]),
+    HostTests::new("unspool-stack-trace", &["--features", "build"]),
+    HostTests::new("unspool-loader", &[]),
     // Its own panic handler off: `std` brings one.
-    HostTests { package: "unspool-panic", arguments: &["--no-default-features", "--lib"] },
-    HostTests { package: "unspool-host-tests", arguments: &[] },
-    HostTests { package: "xtask", arguments: &[] },
+    HostTests::new("unspool-panic", &["--no-default-features", "--lib"]),
+    // The examples of its documentation.
+    HostTests::new("unspool", &["--no-default-features", "--doc"]),
+    HostTests::new("unspool", &["--no-default-features", "--doc"]).on_stable(),
+    HostTests::new("unspool-host-tests", &[]),
+    HostTests::new("xtask", &[]),
+];
+
+/// Host tests that run under valgrind, too, and what is left out of them.
+pub const MEMCHECKED: &[(HostTests, &[&str])] = &[
+    // Loom's models take long. Valgrind emulates only some of the registers that resolvers keep.
+    (HostTests::new("unspool-tls", &["--lib", "--test", "failing"]), &["models", "descriptor"]),
+    (HostTests::new("unspool-thread-local", &["--tests", "--features", "nightly"]), &[]),
+    (HostTests::new("unspool-thread-local", &["--tests"]).on_stable(), &[]),
+    (HostTests::new("unspool-unwind", &["--lib"]), &[]),
+    (HostTests::new("unspool-stack-trace", &["--lib", "--features", "build"]), &[]),
+    // Not those that run loaded code with an area in place of the thread's own memory.
+    (HostTests::new("unspool-loader", &["--lib", "--test", "rollback"]), &[]),
+    (HostTests::new("unspool-panic", &["--lib", "--no-default-features"]), &[]),
 ];
 
 /// Packages that can be built next to `std`, with `--no-default-features`.
@@ -47,12 +84,25 @@ pub const WITHOUT_STD: &[&str] = &[
     "unspool-plugin",
     "unspool-suites",
     "unspool-unwind-so",
+    "unspool-std-users",
 ];
 
-/// Packages that promise to build on the stable toolchain.
-pub const STABLE: &[&str] =
-    &["unspool-tls", "unspool-unwind", "unspool-stack-trace", "unspool-loader"];
+/// Packages that promise to build on the stable toolchain, with `--no-default-features`.
+pub const STABLE: &[&str] = &[
+    "unspool-tls",
+    "unspool-thread-local",
+    "unspool-unwind",
+    "unspool-stack-trace",
+    "unspool-loader",
+    "unspool-panic",
+    "unspool",
+];
 
+/// The kernel that is built with the stable toolchain, and with panics that abort: by itself, because
+/// others in its build would have other features, and in a profile of its own.
+pub const STABLE_KERNEL: &str = "unspool-stable-kernel";
+/// That profile.
+pub const STABLE_KERNEL_PROFILE: &str = "abort";
 /// The kernel that `cargo xtask run` shows.
 pub const DEMO: &str = "unspool-demo";
 /// The kernel that `cargo xtask load` passes files to.
@@ -61,3 +111,5 @@ pub const LOAD: &str = "unspool-load";
 pub const PLUGIN: &str = "unspool-plugin";
 /// The kernel that runs the suites.
 pub const SUITES: &str = "unspool-suites";
+/// The kernel that drives others' crates.
+pub const STD_USERS: &str = "unspool-std-users";

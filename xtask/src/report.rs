@@ -33,6 +33,13 @@ impl Tally {
         self.failed += 1;
         self.complaints.push(complaint.into());
     }
+
+    /// What another run came to, too.
+    pub fn add(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.complaints.extend(other.complaints);
+    }
 }
 
 struct Row {

@@ -42,6 +42,13 @@ pub const CLANG: Tool = Tool {
     elsewhere: "Fedora: dnf install clang; Arch: pacman -S clang; Nix: nix-shell -p clang",
 };
 
+/// What looks at every access to memory that host tests make.
+pub const VALGRIND: Tool = Tool {
+    program: "valgrind",
+    package: "valgrind",
+    elsewhere: "Fedora: dnf install valgrind; Arch: pacman -S valgrind; Nix: nix-shell -p valgrind",
+};
+
 /// A download on a slow line.
 const LIMIT: Duration = Duration::from_secs(15 * 60);
 /// How many lines of a failed installation are shown.

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! host      cargo test, package by package          unspool-tls, …, xtask
+//! memcheck  the same under valgrind, as far as it can  unspool-tls, …
 //! process   unspool-suites, unspool-demo            the ELF file as a Linux process
 //! QEMU      the same files                          1 CPU, and 4
 //! load      cargo xtask load FILE…              output, exit codes, errors
@@ -20,7 +21,7 @@ use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
@@ -30,11 +31,12 @@ use self::plan::{Kind, Spot, Suite};
 use crate::build::{self, Image, Program};
 use crate::command;
 use crate::libtest;
-use crate::packages::{DEMO, HostTests, SUITES};
+use crate::packages::{DEMO, HostTests, STABLE_KERNEL, STD_USERS, SUITES};
 use crate::place::{Place, Ran};
 use crate::progress::Step;
 use crate::report::{Report, Tally};
-use crate::setup::{self, QEMU};
+use crate::setup::{self, QEMU, VALGRIND};
+use crate::stable;
 use crate::suite;
 use crate::workspace::Workspace;
 
@@ -107,22 +109,36 @@ impl<'a> Bench<'a> {
     fn add(&self, suite: &Suite<'a>, report: &mut Report) {
         let started = Instant::now();
         let tally = match suite.kind {
-            Kind::Host(tests) => self.host(&suite.name, tests),
-            Kind::Suites(spot) => self.suites(&suite.name, spot),
+            Kind::Host(tests) => self.host(&suite.name, tests, |_| ()),
+            Kind::Memcheck(tests, skipped) => self.memcheck(&suite.name, tests, skipped),
             Kind::Loads(spot) => self.loads(&suite.name, spot),
+            Kind::Suites(spot) => self.suites(&suite.name, SUITES, spot),
+            Kind::StdUsers(spot) => self.suites(&suite.name, STD_USERS, spot),
             Kind::Deaths(spot) => self.deaths(&suite.name, spot),
             Kind::Demo(spot) => self.demo(&suite.name, spot),
+            Kind::Stable(spot) => self.stable(&suite.name, spot),
             Kind::Boot(variant, spot) => self.boot(&suite.name, variant, spot),
         };
         let tally = tally.unwrap_or_else(|error| Tally::failure(format!("{error:#}")));
         report.add(&suite.name, tally, started.elapsed());
     }
 
-    fn host(&self, name: &str, tests: &HostTests) -> Result<Tally> {
+    /// `prepare` has the last word on the command.
+    fn host(
+        &self,
+        name: &str,
+        tests: &HostTests,
+        prepare: impl FnOnce(&mut Command),
+    ) -> Result<Tally> {
         let mut step = Step::start(name);
-        let mut cargo = self.workspace.cargo();
+        let mut cargo = if tests.stable {
+            stable::cargo(&self.workspace, &mut step)?
+        } else {
+            self.workspace.cargo()
+        };
         cargo.args(["test", "--no-fail-fast", "-p", tests.package]).args(tests.arguments);
         cargo.arg("--").args(self.filter);
+        prepare(&mut cargo);
         let finished = command::run(cargo, HOST_LIMIT, &mut |bytes| step.feed(bytes))?;
         self.keep(name, &finished.output);
         let tally = libtest::tally(&finished);
@@ -130,8 +146,26 @@ impl<'a> Bench<'a> {
         Ok(tally)
     }
 
-    fn suites(&self, name: &str, spot: Spot) -> Result<Tally> {
-        let image = self.image(SUITES, || build::build(&self.workspace, &self.release(SUITES)))?;
+    /// An access out of bounds, to freed or to uninitialised memory, or a leak, fails the test
+    /// program that it happens in.
+    fn memcheck(&self, name: &str, tests: &HostTests, skipped: &[&str]) -> Result<Tally> {
+        let valgrind = setup::find_or_install(&VALGRIND, !self.no_install)?;
+        self.host(name, tests, |cargo| {
+            let leaks =
+                "--leak-check=full --show-leak-kinds=definite --errors-for-leak-kinds=definite";
+            // Loaded code replaces other code at the same address.
+            let runner = format!(
+                "{} --quiet --error-exitcode=97 --smc-check=all-non-file {leaks}",
+                valgrind.display()
+            );
+            cargo.env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER", runner);
+            cargo.args(skipped.iter().flat_map(|name| ["--skip", name]));
+        })
+    }
+
+    fn suites(&self, name: &str, package: &'a str, spot: Spot) -> Result<Tally> {
+        let program = self.release(package);
+        let image = self.image(package, || build::build(&self.workspace, &program))?;
         let words: Vec<_> = self.filter.map(str::to_owned).into_iter().collect();
         self.run(name, &image, spot, &words, SUITES_LIMIT, |ran| {
             suite::suites(ran, self.filter.is_some())
@@ -177,6 +211,27 @@ impl<'a> Bench<'a> {
     fn demo(&self, name: &str, spot: Spot) -> Result<Tally> {
         let image = self.image(DEMO, || build::build(&self.workspace, &self.release(DEMO)))?;
         self.run(name, &image, spot, &[], DEMO_LIMIT, suite::demo)
+    }
+
+    /// Its journey, and how it dies.
+    fn stable(&self, name: &str, spot: Spot) -> Result<Tally> {
+        let program = self.release(STABLE_KERNEL);
+        let image = self.image(STABLE_KERNEL, || build::build(&self.workspace, &program))?;
+        let mut tally = self.run(name, &image, spot, &[], DEMO_LIMIT, suite::demo)?;
+        let words = [deaths::ON_STABLE.name.to_owned()];
+        let death = |ran: &Ran| match deaths::judge(&deaths::ON_STABLE, ran) {
+            None => Tally { passed: 1, ..Tally::default() },
+            Some(complaint) => Tally::failure(complaint),
+        };
+        tally.add(self.run(
+            &format!("{name}, a panic"),
+            &image,
+            spot,
+            &words,
+            BOOT_LIMIT,
+            death,
+        )?);
+        Ok(tally)
     }
 
     fn boot(&self, name: &str, variant: &'a boot::Variant, spot: Spot) -> Result<Tally> {

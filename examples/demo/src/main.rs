@@ -9,7 +9,6 @@
 //! same steps.
 #![no_std]
 #![no_main]
-#![feature(thread_local)]
 
 extern crate alloc;
 

@@ -27,6 +27,7 @@ mod shortage;
 mod support;
 mod switching;
 mod thread_locals;
+mod thread_locals_as_std;
 mod tls;
 mod tls_models;
 mod traces;
@@ -56,6 +57,7 @@ const SUITES: &[(&str, &[Test])] = &[
     ("tls", tls::TESTS),
     ("tls_models", tls_models::TESTS),
     ("thread_locals", thread_locals::TESTS),
+    ("thread_locals_as_std", thread_locals_as_std::TESTS),
     ("panics", panics::TESTS),
     ("hooks", hooks::TESTS),
     ("random", random::TESTS),

@@ -4,6 +4,8 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::UnsafeCell;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use spin::Mutex;
+
 use crate::arch::on_an_area;
 
 const SIZE: usize = 8 << 20;
@@ -18,6 +20,8 @@ unsafe impl Sync for Arena {}
 static ARENA: Arena = Arena(UnsafeCell::new([0; SIZE]));
 static TAKEN: AtomicUsize = AtomicUsize::new(0);
 static EMPTY: AtomicBool = AtomicBool::new(false);
+/// What the next allocation on an area does first; see `first`.
+static FIRST: Mutex<Option<fn()>> = Mutex::new(None);
 
 struct Allocator;
 
@@ -41,6 +45,10 @@ unsafe impl GlobalAlloc for Allocator {
             // SAFETY: the contract is the same.
             return unsafe { System.alloc(layout) };
         }
+        let first = FIRST.lock().take();
+        if let Some(first) = first {
+            first();
+        }
         match EMPTY.load(Ordering::Relaxed) {
             true => std::ptr::null_mut(),
             false => take(layout).unwrap_or_default(),
@@ -54,6 +62,12 @@ unsafe impl GlobalAlloc for Allocator {
             unsafe { System.dealloc(start, layout) };
         }
     }
+}
+
+/// Has the next allocation on an area do this first, as an allocator does that has thread-local
+/// values. One test does so at a time.
+pub fn first(act: fn()) {
+    *FIRST.lock() = Some(act);
 }
 
 /// Calls `act` with no memory left for code on areas. One test does so at a time.

@@ -9,7 +9,7 @@ use std::ptr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use allocator::without_memory;
+use allocator::{first, without_memory};
 use arch::{on, through};
 use unspool_tls::{
     __cxa_thread_atexit, __cxa_thread_atexit_impl, __tls_get_addr, AccessError, Area, Destructor,
@@ -167,6 +167,25 @@ fn the_first_destructors_need_no_memory() {
     // SAFETY: on an area.
     on(&area, &mut || unsafe { run_destructors() });
     assert_eq!(LOG.load(Ordering::Relaxed), 111_111_111);
+}
+
+#[test]
+fn an_allocator_may_register_destructors_itself() {
+    let _alone = alone();
+    let registry = registry();
+    let area = registry.new_area(0).unwrap();
+    let register = |name| {
+        // SAFETY: on an area, and the destructor may be called with anything.
+        unsafe { __cxa_thread_atexit_impl(note, number(name), ptr::null_mut()) }
+    };
+    on(&area, &mut || (0..UNALLOCATED_DESTRUCTORS).for_each(|_| _ = register(1)));
+    // SAFETY: as above.
+    first(|| _ = unsafe { register_destructor(number(2), note) });
+    assert_eq!(run(&area, 1, || register(3)), 0);
+    LOG.store(0, Ordering::Relaxed);
+    // SAFETY: on an area.
+    on(&area, &mut || unsafe { run_destructors() });
+    assert_eq!(LOG.load(Ordering::Relaxed), 3_211_111_111);
 }
 
 fn function(destructor: Destructor) -> Range<u64> {

@@ -73,6 +73,18 @@ pub const DEATHS: &[Death] = &[
     Death { name: "stack_overflow", words: &["stack overflow: all 65536 bytes", "deeper"] },
 ];
 
+/// The death of the kernel on stable Rust: a trace, through the frames of the task.
+pub const ON_STABLE: Death = Death {
+    name: "panic",
+    words: &[
+        "thread 'doomed'",
+        "panicked at",
+        "nothing was counted here",
+        "stack backtrace:",
+        "unspool_stable_kernel::doomed",
+    ],
+};
+
 /// What was wrong with a death, if anything was.
 pub fn judge(death: &Death, ran: &Ran) -> Option<String> {
     let mut rest = ran.output.as_str();

@@ -4,7 +4,7 @@
 use std::fmt;
 
 use super::boot::{self, Variant};
-use crate::packages::{HOST_TESTS, HostTests};
+use crate::packages::{HOST_TESTS, HostTests, MEMCHECKED};
 
 /// Where a kernel is to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,10 +30,16 @@ impl fmt::Display for Spot {
 pub enum Kind<'a> {
     /// `cargo test` of a package.
     Host(&'a HostTests),
+    /// `cargo test` of a package under valgrind, without the tests of these names.
+    Memcheck(&'a HostTests, &'a [&'a str]),
     /// The kernel of the suites.
     Suites(Spot),
+    /// The kernel that drives others' crates.
+    StdUsers(Spot),
     /// The demo, up to its last line.
     Demo(Spot),
+    /// The kernel on stable Rust: to its last line, and to a panic.
+    Stable(Spot),
     /// The programs that must not survive.
     Deaths(Spot),
     /// `cargo xtask load`.
@@ -55,11 +61,19 @@ pub struct Suite<'a> {
 pub fn all() -> Vec<Suite<'static>> {
     let host = HOST_TESTS
         .iter()
-        .map(|tests| Suite { name: format!("host: {}", tests.package), kind: Kind::Host(tests) });
+        .map(|tests| Suite { name: format!("host: {tests}"), kind: Kind::Host(tests) });
+    let memcheck = MEMCHECKED.iter().map(|(tests, skipped)| Suite {
+        name: format!("memcheck: {tests}"),
+        kind: Kind::Memcheck(tests, skipped),
+    });
     let suites = [Spot::Process, Spot::Qemu(1), Spot::Qemu(4)]
         .map(|spot| Suite { name: format!("suites: {spot}"), kind: Kind::Suites(spot) });
+    let users = [Spot::Process, Spot::Qemu(4)]
+        .map(|spot| Suite { name: format!("std users: {spot}"), kind: Kind::StdUsers(spot) });
     let demo = [Spot::Process, Spot::Qemu(1)]
         .map(|spot| Suite { name: format!("demo: {spot}"), kind: Kind::Demo(spot) });
+    let stable = [Spot::Process, Spot::Qemu(1)]
+        .map(|spot| Suite { name: format!("stable kernel: {spot}"), kind: Kind::Stable(spot) });
     let boot = boot::VARIANTS.iter().flat_map(|variant| {
         [Spot::Process, Spot::Qemu(1)].map(|spot| Suite {
             name: format!("boot {}: {spot}", variant.name),
@@ -70,7 +84,15 @@ pub fn all() -> Vec<Suite<'static>> {
         .map(|spot| Suite { name: format!("deaths: {spot}"), kind: Kind::Deaths(spot) });
     let loads = [Spot::Process, Spot::Qemu(1), Spot::Qemu(4)]
         .map(|spot| Suite { name: format!("load: {spot}"), kind: Kind::Loads(spot) });
-    host.chain(suites).chain(loads).chain(deaths).chain(demo).chain(boot).collect()
+    host.chain(memcheck)
+        .chain(suites)
+        .chain(users)
+        .chain(loads)
+        .chain(deaths)
+        .chain(demo)
+        .chain(stable)
+        .chain(boot)
+        .collect()
 }
 
 /// What is left of `suites` with `filter`, and what is left of the filter for the tests in them.
@@ -88,7 +110,9 @@ pub fn select<'a, 'f>(
         suites.retain(named);
         (suites, None)
     } else {
-        suites.retain(|suite| matches!(suite.kind, Kind::Host(_) | Kind::Suites(_)));
+        suites.retain(|suite| {
+            matches!(suite.kind, Kind::Host(_) | Kind::Suites(_) | Kind::StdUsers(_))
+        });
         (suites, Some(filter))
     }
 }
@@ -104,7 +128,8 @@ mod tests {
 
     #[test]
     fn part_of_a_suites_name_means_the_suite() {
-        assert_eq!(names("unspool-tls"), (vec!["host: unspool-tls".to_owned()], None));
+        assert_eq!(names("host: unspool-tls"), (vec!["host: unspool-tls".to_owned()], None));
+        assert_eq!(names("unspool-tls").0.len(), 2);
         let (qemu, filter) = names("qemu");
         assert!(qemu.len() >= 4 && filter.is_none());
         assert!(qemu.iter().all(|name| name.contains("QEMU")));
@@ -114,7 +139,7 @@ mod tests {
     fn anything_else_means_tests() {
         let (suites, filter) = names("late_block");
         assert_eq!(filter, Some("late_block"));
-        assert_eq!(suites.len(), HOST_TESTS.len() + 3);
+        assert_eq!(suites.len(), HOST_TESTS.len() + 5);
     }
 
     #[test]
