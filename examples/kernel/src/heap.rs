@@ -1,6 +1,6 @@
 //! The global allocator: one region, first fit, behind a spin lock.
 //!
-//! A task can have its own allocations [fail](fail), to see what becomes of it then.
+//! A task can have its own allocations [fail], to see what becomes of it then.
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::marker::PhantomData;
