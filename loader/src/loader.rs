@@ -18,7 +18,6 @@ use crate::names::{Names, Pool};
 use crate::object::{Loaded, Object};
 use crate::placement::{self, Layout, Place};
 use crate::reloc::{self, Image, Needs};
-use crate::set::{Input, Set};
 use crate::shared::Shared;
 use crate::symbols::{Resolver, Symbols, Value};
 use crate::tls::Space;
@@ -73,19 +72,6 @@ impl<'k> Loader<'k> {
     /// [`LoadError`] says what is wrong. Nothing of the object stays mapped, reserved or registered
     /// then.
     pub fn load(&self, name: &str, file: &[u8]) -> Result<Handle<'_>, LoadError> {
-        self.load_set(&Set::new(name, &[Input::new(name, file)]))
-    }
-
-    /// Loads the files of a set as one object (of one file so far).
-    ///
-    /// # Errors
-    ///
-    /// As [`load`](Self::load).
-    pub fn load_set(&self, set: &Set<'_>) -> Result<Handle<'_>, LoadError> {
-        let &[Input { bytes: file, .. }] = set.inputs else {
-            return Err(LoadError::NoSections);
-        };
-        let name = set.name;
         let elf = Elf::parse(file)?;
         let groups = placement::classify(&elf)?;
         let needs = reloc::scan(&elf, &groups)?;

@@ -99,6 +99,7 @@ impl fmt::Display for Error {
 
 impl Error {
     /// No room for a `T`.
+    #[cfg(feature = "lang-items")]
     pub(crate) const fn out_of_memory_for<T>() -> Self {
         Self::OutOfMemory { size: size_of::<T>() }
     }

@@ -49,7 +49,7 @@
 //! - A task's destructors have run when somebody can know that it ended.
 #![no_std]
 // Tasks are made of memory that may be missing: `try_new`.
-#![feature(allocator_api)]
+#![cfg_attr(feature = "lang-items", feature(allocator_api))]
 
 extern crate alloc;
 
@@ -59,6 +59,7 @@ pub mod console;
 pub mod cpio;
 pub mod cpu;
 mod error;
+mod fallible;
 pub mod fault;
 pub mod heap;
 mod lock;

@@ -28,6 +28,7 @@ use unspool::tls::Area;
 use crate::arch;
 use crate::cpu;
 use crate::error::Error;
+use crate::fallible::{boxed, shared};
 use crate::machine::{ExitCode, machine};
 use crate::memory::Stack;
 use crate::platform::tls_registry;
@@ -89,7 +90,7 @@ impl Task {
             area: Mutex::new(Some(area)),
             stack_memory: Mutex::new(Some(stack)),
         };
-        Arc::try_new(task).map_err(|_| Error::out_of_memory_for::<Self>())
+        shared(task)
     }
 
     /// Its number: 1 for the first, then counting up.
@@ -261,8 +262,7 @@ impl<'n> Builder<'n> {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        let packet = Arc::try_new(Mutex::new(None));
-        let packet = packet.map_err(|_| Error::out_of_memory_for::<Mutex<Option<Outcome<T>>>>())?;
+        let packet = shared(Mutex::new(None))?;
         let theirs = Arc::clone(&packet);
         let start = begin_short::<F, T> as *const () as u64;
         let body = move || {
@@ -275,11 +275,6 @@ impl<'n> Builder<'n> {
         scheduler::add(Arc::clone(&task))?;
         Ok(JoinHandle { task, packet })
     }
-}
-
-/// A task's code, in a box if there is memory for one.
-fn boxed<F: FnOnce() + Send + 'static>(body: F) -> Result<Body, Error> {
-    Ok(Box::try_new(body).map_err(|_| Error::out_of_memory_for::<F>())?)
 }
 
 /// Makes a task; see [`Builder`] for more.
