@@ -203,3 +203,25 @@ fn an_initialiser_that_panics_is_tried_again() {
 fn keys_and_errors_print_as_in_std() {
     assert_eq!(format!("{ONE:?}"), "LocalKey { .. }");
 }
+
+#[test]
+fn a_key_in_a_generic_function_is_one_key() {
+    fn next<T>(_: T) -> u32 {
+        thread_local!(static LAST: Cell<u32> = const { Cell::new(0) });
+        LAST.set(LAST.get() + 1);
+        LAST.get()
+    }
+    assert_eq!((next(1u8), next("two"), next(3.0)), (1, 2, 3));
+}
+
+#[test]
+fn keys_of_one_macro_on_one_line_are_different() {
+    macro_rules! twice {
+        ($initial:expr) => {{
+            thread_local!(static KEY: Cell<u32> = const { Cell::new($initial) });
+            KEY.replace(9)
+        }};
+    }
+    let both = || (twice!(1), twice!(2));
+    assert_eq!((both(), both()), ((1, 2), (9, 9)));
+}

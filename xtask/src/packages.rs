@@ -28,7 +28,9 @@ impl HostTests {
 
 impl fmt::Display for HostTests {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{}", self.package, if self.stable { ", stable" } else { "" })
+        let stable = if self.stable { ", stable" } else { "" };
+        let lto = if self.arguments == FAT_LTO { ", fat LTO" } else { "" };
+        write!(f, "{}{stable}{lto}", self.package)
     }
 }
 
@@ -37,6 +39,7 @@ pub const HOST_TESTS: &[HostTests] = &[
     HostTests::new("unspool-tls", &[]),
     HostTests::new("unspool-thread-local", &["--features", "nightly"]),
     HostTests::new("unspool-thread-local", &[]).on_stable(),
+    HostTests::new("unspool-thread-local", FAT_LTO).on_stable(),
     HostTests::new("unspool-unwind", &[]),
     HostTests::new("unspool-stack-trace", &["--features", "build"]),
     HostTests::new("unspool-loader", &[]),
@@ -48,6 +51,9 @@ pub const HOST_TESTS: &[HostTests] = &[
     HostTests::new("unspool-host-tests", &[]),
     HostTests::new("xtask", &[]),
 ];
+
+/// A build that sees the whole program at once: what is said in assembly must survive it.
+const FAT_LTO: &[&str] = &["--release", "--config", "profile.release.lto=\"fat\"", "--test=syntax"];
 
 /// Host tests that run under valgrind, too, and what is left out of them.
 pub const MEMCHECKED: &[(HostTests, &[&str])] = &[

@@ -2,12 +2,17 @@
 
 use alloc::boxed::Box;
 use alloc::string::ToString;
+use alloc::sync::Arc;
 use core::cell::{Cell, RefCell};
+use core::ptr::with_exposed_provenance;
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use unspool::panic::{catch_unwind, resume_unwind};
 use unspool::thread_local;
-use unspool_kernel::task;
+use unspool_kernel::sync::Mutex;
+use unspool_kernel::{loader, task};
+
+use crate::support::module;
 
 crate::tests![
     a_lazy_value_is_made_once_in_each_task,
@@ -17,6 +22,7 @@ crate::tests![
     an_initializer_that_panics_can_be_retried,
     destructors_run_also_when_a_task_panics,
     a_destructor_may_yield,
+    statics_as_on_stable_work_in_loaded_objects,
 ];
 
 /// Events of the task under test, as decimal digits.
@@ -139,4 +145,35 @@ fn a_destructor_may_yield() {
         static VALUE: Yields = const { Yields };
     }
     assert_eq!(events_of(|| VALUE.with(|_| ())), 12);
+}
+
+fn statics_as_on_stable_work_in_loaded_objects() {
+    for name in ["stable_tls.static.o", "stable_tls.pic.o"] {
+        let handed = Arc::new(Mutex::new(None::<extern "C" fn() -> u64>));
+        let (started, theirs) = (Arc::new(AtomicU32::new(0)), Arc::clone(&handed));
+        let running = Arc::clone(&started);
+        let older = task::spawn("older", move || {
+            running.store(1, Ordering::Release);
+            loop {
+                let next = *theirs.lock();
+                match next {
+                    Some(next) => return (next(), next()),
+                    None => task::yield_now(),
+                }
+            }
+        });
+        while started.load(Ordering::Acquire) == 0 {
+            task::yield_now();
+        }
+        let object = loader().load(name, module(name)).unwrap();
+        let next =
+            with_exposed_provenance::<()>(object.symbol("stable_tls_next").unwrap() as usize);
+        // SAFETY: the function of `tests/objects/stable_tls.rs`, with its type.
+        let next = unsafe { core::mem::transmute::<*const (), extern "C" fn() -> u64>(next) };
+        assert_eq!((next(), next()), (41, 42));
+        let newer = task::spawn("newer", move || next()).join();
+        assert_eq!(newer.ok(), Some(41));
+        *handed.lock() = Some(next);
+        assert_eq!(older.join().ok(), Some((41, 42)));
+    }
 }
