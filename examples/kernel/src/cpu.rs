@@ -234,14 +234,17 @@ pub(crate) fn ask_others(request: Request) {
         }
     }
     answered();
-    for _ in 0..LOOKS {
-        if ALL_ANSWERED.load(Ordering::SeqCst) != 0 {
-            return;
-        }
+    let all_answered = || ALL_ANSWERED.load(Ordering::SeqCst) != 0;
+    let looked = (0..LOOKS).any(|_| {
         core::hint::spin_loop();
+        all_answered()
+    });
+    while !looked && !all_answered() {
+        // Whoever is to answer may need the processor that this CPU runs on.
+        machine().wait(&ALL_ANSWERED);
     }
-    // Whoever is to answer may need the processor that this CPU runs on.
-    machine().wait(&ALL_ANSWERED);
+    // The time was not the caller's: a tick that came meanwhile is no reason to take its CPU away.
+    this().due.store(0, Ordering::Relaxed);
 }
 
 /// Does what others want of this CPU; in the handler of what interrupted it.

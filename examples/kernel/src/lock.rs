@@ -77,12 +77,23 @@ impl<T> Lock<T> {
         if self.inner.is_locked() {
             machine().wait(&cpu.kicked);
         }
+        // It must not be woken in place of one that sleeps.
+        self.sleepers.fetch_and(!(1 << cpu.index()), Ordering::SeqCst);
     }
 
-    /// Wakes those who sleep until the lock is free, which it just became.
+    /// Wakes one of those who sleep until the lock is free, which it just became. That one, or whoever
+    /// takes the lock before it, wakes the next: to wake a CPU takes long, and one can have the lock.
     fn wake(&self) {
-        let sleepers = self.sleepers.swap(0, Ordering::SeqCst);
-        for index in (0..MAX_CPUS).filter(|index| sleepers & 1 << index != 0) {
+        // A read-modify-write: the lock is free before the sleepers are looked at.
+        let sleepers = self.sleepers.fetch_or(0, Ordering::SeqCst);
+        if sleepers == 0 {
+            return;
+        }
+        // The next one, counted from this CPU.
+        let after = cpu::current() + 1;
+        let mut others = (after..after + MAX_CPUS).map(|index| index % MAX_CPUS);
+        let Some(index) = others.find(|index| sleepers & 1 << index != 0) else { return };
+        if self.sleepers.fetch_and(!(1 << index), Ordering::SeqCst) & 1 << index != 0 {
             let cpu = cpu::get(index);
             cpu.kicked.store(1, Ordering::SeqCst);
             machine().wake(index, &cpu.kicked);
