@@ -21,6 +21,7 @@ use object::read::elf::{FileHeader, SectionHeader as _, Sym as _};
 use object::{U32, pod};
 
 use crate::error::{Field, LoadError, Part};
+use crate::fallible::{push, room};
 use crate::reloc::RelocationType;
 use crate::text::Text;
 
@@ -141,7 +142,7 @@ impl<'a> Elf<'a> {
         let header = header(file)?;
         let headers = section_headers(header, file)?;
         let section_names = section_names(header, headers, file)?;
-        let mut sections = Vec::with_capacity(headers.len());
+        let mut sections = room(headers.len())?;
         for (index, header) in (0..).zip(headers) {
             sections.push(section(file, index, header, section_names)?);
         }
@@ -336,7 +337,7 @@ fn symbols<'a>(
     let raw: &[Sym64<LE>] = entries(sections[table as usize].data, table)?;
     let names = string_table(headers, file, header.sh_link(LE), Field::SectionLink(table))?;
     let extended = extended_indices(headers, sections, table)?;
-    let mut symbols = Vec::with_capacity(raw.len());
+    let mut symbols = room(raw.len())?;
     for (index, entry) in (0..).zip(raw) {
         let symbol = Symbol {
             name: text(names, entry.st_name(LE), Field::SymbolName(index))?,
@@ -445,7 +446,7 @@ fn relocations<'a>(
             entries: entries(section.data, index)?,
         };
         check_relocations(&table, symbol_count)?;
-        tables.push(table);
+        push(&mut tables, table)?;
     }
     Ok(tables)
 }

@@ -16,8 +16,10 @@
 //! lie at a fixed distance from TP. The GOT lies in read-only memory once the object is sealed.
 #![forbid(unsafe_code)]
 
-use alloc::vec;
+use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
+
+use crate::fallible::filled;
 
 /// What a slot of the GOT holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -57,26 +59,27 @@ pub(crate) struct Slots {
 
 impl Slots {
     /// None yet, for an object with this many symbols.
-    pub fn new(symbols: usize) -> Self {
-        Self {
+    pub fn new(symbols: usize) -> Result<Self, TryReserveError> {
+        Ok(Self {
             symbols,
             got: [const { Vec::new() }; Slot::COUNT],
             own_block: None,
             got_words: 0,
-            plt: vec![None; symbols],
+            plt: filled(None, symbols)?,
             plt_count: 0,
-        }
+        })
     }
 
     /// Gives `symbol` a slot of this kind, if it has none.
-    pub fn add_got(&mut self, slot: Slot, symbol: usize) {
+    pub fn add_got(&mut self, slot: Slot, symbol: usize) -> Result<(), TryReserveError> {
         let table = &mut self.got[slot as usize];
         if table.is_empty() {
-            *table = vec![None; self.symbols];
+            *table = filled(None, self.symbols)?;
         }
         if take(&mut table[symbol], &mut self.got_words, slot.words()) && slot == Slot::Descriptor {
-            self.add_got(Slot::Pair, symbol);
+            self.add_got(Slot::Pair, symbol)?;
         }
+        Ok(())
     }
 
     /// Makes a pair for the object's own block, if there is none.
@@ -85,9 +88,9 @@ impl Slots {
     }
 
     /// Gives `symbol` a PLT stub and the GOT slot that the stub reads.
-    pub fn add_plt(&mut self, symbol: usize) {
+    pub fn add_plt(&mut self, symbol: usize) -> Result<(), TryReserveError> {
         take(&mut self.plt[symbol], &mut self.plt_count, 1);
-        self.add_got(Slot::Address, symbol);
+        self.add_got(Slot::Address, symbol)
     }
 
     /// The first word of a slot of `symbol`, counted from the start of the GOT.
@@ -131,10 +134,10 @@ mod tests {
 
     #[test]
     fn a_symbol_gets_one_slot_however_often_it_asks() {
-        let mut slots = Slots::new(3);
-        slots.add_got(Slot::Address, 2);
-        slots.add_got(Slot::Address, 2);
-        slots.add_got(Slot::Address, 0);
+        let mut slots = Slots::new(3).unwrap();
+        slots.add_got(Slot::Address, 2).unwrap();
+        slots.add_got(Slot::Address, 2).unwrap();
+        slots.add_got(Slot::Address, 0).unwrap();
         let address = |symbol| slots.got(Slot::Address, symbol);
         assert_eq!((address(0), address(1), address(2)), (Some(1), None, Some(0)));
         assert_eq!(slots.got_words(), 2);
@@ -142,21 +145,21 @@ mod tests {
 
     #[test]
     fn a_stub_brings_the_slot_it_reads() {
-        let mut slots = Slots::new(2);
-        slots.add_plt(1);
+        let mut slots = Slots::new(2).unwrap();
+        slots.add_plt(1).unwrap();
         assert_eq!((slots.plt(1), slots.got(Slot::Address, 1)), (Some(0), Some(0)));
-        slots.add_got(Slot::Address, 1);
+        slots.add_got(Slot::Address, 1).unwrap();
         assert_eq!((slots.plt_count(), slots.got_words()), (1, 1));
     }
 
     #[test]
     fn slots_of_two_words_do_not_overlap_and_descriptors_bring_their_pairs() {
-        let mut slots = Slots::new(2);
-        slots.add_got(Slot::Pair, 0);
+        let mut slots = Slots::new(2).unwrap();
+        slots.add_got(Slot::Pair, 0).unwrap();
         slots.add_own_block();
-        slots.add_got(Slot::Descriptor, 1);
-        slots.add_got(Slot::Descriptor, 0);
-        slots.add_got(Slot::TpOffset, 1);
+        slots.add_got(Slot::Descriptor, 1).unwrap();
+        slots.add_got(Slot::Descriptor, 0).unwrap();
+        slots.add_got(Slot::TpOffset, 1).unwrap();
         slots.add_own_block();
         let got = |slot, symbol| slots.got(slot, symbol).unwrap();
         assert_eq!((got(Slot::Pair, 0), slots.own_block().unwrap()), (0, 2));

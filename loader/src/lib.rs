@@ -128,6 +128,7 @@ mod archive;
 mod atexit;
 mod elf;
 mod error;
+mod fallible;
 mod got;
 mod handle;
 mod list;

@@ -1,9 +1,9 @@
 //! The journey of one object, step by step, and back; every step's product is given back if a later
 //! one fails.
 
-use alloc::vec;
+use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
-use core::cell::RefCell;
+use core::cell::{Cell, RefCell};
 
 use unspool_stack_trace::{Symbol, Symbolize};
 use unspool_tls::Registry;
@@ -11,6 +11,7 @@ use unspool_tls::Registry;
 use crate::atexit::Registrations;
 use crate::elf::Elf;
 use crate::error::{LoadError, UnloadError};
+use crate::fallible::{filled, push};
 use crate::handle::Handle;
 use crate::list::{List, Writer};
 use crate::memory::{Memory, Region};
@@ -83,7 +84,7 @@ impl<'k> Loader<'k> {
         let base = region.address();
         copy(&elf, &layout, region.bytes());
         let space = Space::find(self.tls, &layout.tls, needs.static_space, needs.module)?;
-        let mut tls_image = tls_image(&elf, &layout);
+        let mut tls_image = tls_image(&elf, &layout)?;
 
         let (values, bound_to) = self.resolve(&elf, &needs, &layout, base, &space, &kept.loaded)?;
         Image {
@@ -190,12 +191,15 @@ impl<'k> Loader<'k> {
         loaded: &[Loaded<'_>],
     ) -> Result<(Vec<Value>, Vec<Shared<Object>>), LoadError> {
         let bound_to: RefCell<Vec<Shared<Object>>> = RefCell::default();
+        let out_of_memory = Cell::new(None);
         let earlier = |name: &str| {
             loaded.iter().find_map(|Loaded { object, .. }| {
                 let value = object.value(name)?;
                 let mut bound_to = bound_to.borrow_mut();
                 if !bound_to.iter().any(|other| Shared::ptr_eq(other, object)) {
-                    bound_to.push(Shared::clone(object));
+                    // Reported below: who asks for symbols wants to know them only.
+                    let pushed = push(&mut bound_to, Shared::clone(object));
+                    out_of_memory.set(pushed.err().or(out_of_memory.take()));
                 }
                 Some(value)
             })
@@ -211,6 +215,7 @@ impl<'k> Loader<'k> {
             program: self.program,
         }
         .resolve()?;
+        out_of_memory.into_inner().map_or(Ok(()), Err)?;
         Ok((values, bound_to.into_inner()))
     }
 }
@@ -249,8 +254,8 @@ fn copy(elf: &Elf<'_>, layout: &Layout, region: &mut [u8]) {
 }
 
 /// The initial values of the object's TLS block, not yet relocated.
-fn tls_image(elf: &Elf<'_>, layout: &Layout) -> Vec<u8> {
-    let mut image = vec![0; layout.tls.image];
+fn tls_image(elf: &Elf<'_>, layout: &Layout) -> Result<Vec<u8>, TryReserveError> {
+    let mut image = filled(0, layout.tls.image)?;
     for (section, place) in elf.sections.iter().zip(&layout.places) {
         if let Place::Tls(range) = place
             && let Some(to) = image.get_mut(range.clone())
@@ -258,7 +263,7 @@ fn tls_image(elf: &Elf<'_>, layout: &Layout) -> Vec<u8> {
             copy_section(section.data, to);
         }
     }
-    image
+    Ok(image)
 }
 
 /// Copies a section that has contents: as many as its place, which for `.eh_frame` is without

@@ -21,6 +21,7 @@ use object::elf;
 use unspool_stack_trace::Symbol;
 
 use crate::elf::{Binding, Definition, Elf};
+use crate::fallible::{joined, push};
 use crate::object::Section;
 use crate::placement::{Layout, Place};
 use crate::shared::Shared;
@@ -74,16 +75,15 @@ impl Names {
         base: u64,
         values: &[Value],
     ) -> Result<Self, TryReserveError> {
-        let mut pool = String::from(object);
         let in_table = |table: usize, at: usize, name: &str| table + at..table + at + name.len();
-        let symbol_names = pool.len();
-        pool.push_str(elf.symbol_names);
+        let symbol_names = object.len();
         // LLVM writes one string table for both.
         let shared = core::ptr::eq(elf.symbol_names, elf.section_names);
-        let section_names = if shared { symbol_names } else { pool.len() };
-        if !shared {
-            pool.push_str(elf.section_names);
-        }
+        let (more, section_names) = match shared {
+            true => ("", symbol_names),
+            false => (elf.section_names, symbol_names + elf.symbol_names.len()),
+        };
+        let pool = joined(&[object, elf.symbol_names, more])?;
         let (mut functions, mut globals, mut sections) = (Vec::new(), Vec::new(), Vec::new());
         for (symbol, &value) in elf.symbols.iter().zip(values) {
             // The own definition, even where the symbol means someone else's.
@@ -93,21 +93,25 @@ impl Names {
             let in_section = matches!(symbol.definition, Definition::Section { .. });
             if let (elf::STT_FUNC, true, Value::Address(address)) = (symbol.kind, in_section, own) {
                 let of = Extent { address, size: symbol.size };
-                functions.push(Named { name: name.clone(), of });
+                push(&mut functions, Named { name: name.clone(), of })?;
             }
             if symbol.binding != Binding::Local {
-                globals.push(Named { name, of: value });
+                push(&mut globals, Named { name, of: value })?;
             }
         }
         for (section, place) in elf.sections.iter().zip(&layout.places) {
             let Place::Memory(range) = place else { continue };
             let of = Extent { address: base + range.start as u64, size: range.len() as u64 };
             let name = in_table(section_names, section.name_at, section.name);
-            sections.push(Named { name, of });
+            push(&mut sections, Named { name, of })?;
         }
         // Of several names for one place, the longest extent last: it is the one that is found.
-        functions.sort_by_key(|function| (function.of.address, function.of.size));
-        globals.sort_by(|a, b| pool[a.name.clone()].cmp(&pool[b.name.clone()]));
+        // Names end the keys, so that sorting, which must not allocate, has one result.
+        let key =
+            |function: &Named<Extent>| (function.of.address, function.of.size, function.name.start);
+        functions.sort_unstable_by_key(key);
+        let text = |global: &Named<Value>| &pool[global.name.clone()];
+        globals.sort_unstable_by(|a, b| text(a).cmp(text(b)));
         let pool = Shared::try_new(Pool { text: pool, lent: AtomicBool::new(false) })?;
         Ok(Self { pool, object: 0..object.len(), functions, globals, sections })
     }

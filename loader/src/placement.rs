@@ -12,7 +12,6 @@
 //! executable, and all `.eh_frame` contributions are one chain that ends with a zero word.
 #![forbid(unsafe_code)]
 
-use alloc::vec;
 use alloc::vec::Vec;
 use core::ops::Range;
 
@@ -20,6 +19,7 @@ use object::elf;
 
 use crate::elf::{Elf, Section};
 use crate::error::LoadError;
+use crate::fallible::{filled, room};
 use crate::got::Slots;
 use crate::memory::PAGE;
 use crate::reloc::{GOT_WORD, PLT_STUB};
@@ -105,7 +105,11 @@ impl Layout {
 
 /// The group of each section (`None`: stays out of memory).
 pub(crate) fn classify(elf: &Elf<'_>) -> Result<Vec<Option<Group>>, LoadError> {
-    elf.sections.iter().map(group).collect()
+    let mut groups = room(elf.sections.len())?;
+    for section in &elf.sections {
+        groups.push(group(section)?);
+    }
+    Ok(groups)
 }
 
 fn group(section: &Section<'_>) -> Result<Option<Group>, LoadError> {
@@ -195,7 +199,8 @@ pub(crate) fn place(
     groups: &[Option<Group>],
     slots: &Slots,
 ) -> Result<Layout, LoadError> {
-    let mut placer = Placer { elf, groups, places: vec![Place::Skipped; elf.sections.len()] };
+    let places = filled(Place::Skipped, elf.sections.len())?;
+    let mut placer = Placer { elf, groups, places };
     let mut cursor = Cursor(0);
     let text = cursor.page()?;
     placer.group(Group::Text, &mut cursor)?;

@@ -22,6 +22,7 @@ use unspool_tls::ModuleId;
 use crate::atexit;
 use crate::elf::{Binding, Definition, Elf, Symbol};
 use crate::error::LoadError;
+use crate::fallible::{push, room};
 use crate::placement::{Layout, Place};
 use crate::reloc::{MODULE_BASE, TLS_GET_ADDR, TlsCalls, Wants};
 use crate::text::Text;
@@ -85,7 +86,7 @@ pub(crate) struct Resolver<'r, 'e> {
 impl Resolver<'_, '_> {
     /// The value of every symbol that is needed or offered to others.
     pub fn resolve(&self) -> Result<Vec<Value>, LoadError> {
-        let mut values = Vec::with_capacity(self.elf.symbols.len());
+        let mut values = room(self.elf.symbols.len())?;
         let mut undefined: Vec<Text> = Vec::new();
         for (symbol, &wants) in self.elf.symbols.iter().zip(self.wants) {
             let value = match symbol.definition {
@@ -93,7 +94,7 @@ impl Resolver<'_, '_> {
                 _ => Some(self.defined(symbol, wants)?),
             };
             if value.is_none() {
-                undefined.push(symbol.name.into());
+                push(&mut undefined, symbol.name.into())?;
             }
             values.push(value.unwrap_or(Value::ZERO));
         }
@@ -102,7 +103,9 @@ impl Resolver<'_, '_> {
             let mut callees = self.calls.callees.iter().filter(|&&symbol| self.is_open(symbol));
             match address {
                 Some(address) => callees.for_each(|&symbol| values[symbol] = address),
-                None if callees.next().is_some() => undefined.push(TLS_GET_ADDR.into()),
+                None if callees.next().is_some() => {
+                    push(&mut undefined, TLS_GET_ADDR.into())?;
+                }
                 None => {}
             }
         }

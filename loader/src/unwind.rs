@@ -16,6 +16,7 @@ use core::ptr::NonNull;
 use unspool_unwind::{FdeEntry, FdeIndex, Module, Registration, Section as Bytes};
 
 use crate::error::LoadError;
+use crate::fallible::{push, room};
 use crate::memory::Sealed;
 use crate::placement::Layout;
 
@@ -94,11 +95,19 @@ impl Unwind {
 }
 
 fn sorted_entries(module: &Module<'_>) -> Result<Box<[FdeEntry]>, LoadError> {
-    let mut entries = Vec::new();
-    let read = module.for_each_entry(|entry| entries.push(entry));
+    let (mut entries, mut pushed) = (Vec::new(), Ok(()));
+    let read = module.for_each_entry(|entry| {
+        if pushed.is_ok() {
+            pushed = push(&mut entries, entry);
+        }
+    });
+    pushed?;
     if read.is_err() {
         return Err(LoadError::BadUnwindEntry { after: entries.len() });
     }
     entries.sort_unstable();
-    Ok(entries.into_boxed_slice())
+    // In a vector of exactly their number, which a box takes over as it is.
+    let mut exactly = room(entries.len())?;
+    exactly.append(&mut entries);
+    Ok(exactly.into_boxed_slice())
 }

@@ -13,13 +13,14 @@
 mod problem;
 mod x86_64;
 
-use alloc::vec;
+use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
 
 use unspool_tls::ModuleId;
 
 use crate::elf::{Binding, Definition, Elf, Relocation, RelocationTable};
 use crate::error::LoadError;
+use crate::fallible::{filled, push};
 use crate::got::{Slot, Slots};
 use crate::placement::{Group, Layout, Place};
 use crate::symbols::Value;
@@ -124,8 +125,8 @@ pub(crate) struct TlsCalls {
 pub(crate) fn scan(elf: &Elf<'_>, groups: &[Option<Group>]) -> Result<Needs, LoadError> {
     let count = elf.symbols.len();
     let mut needs = Needs {
-        symbols: vec![Wants::Nothing; count],
-        slots: Slots::new(count),
+        symbols: filled(Wants::Nothing, count)?,
+        slots: Slots::new(count)?,
         calls: TlsCalls::default(),
         static_space: false,
         module: false,
@@ -135,14 +136,20 @@ pub(crate) fn scan(elf: &Elf<'_>, groups: &[Option<Group>]) -> Result<Needs, Loa
             continue;
         }
         for step in Steps::new(elf, table) {
-            needs.add(elf, table, groups[table.target] == Some(Group::Text), &step?);
+            needs.add(elf, table, groups[table.target] == Some(Group::Text), &step?)?;
         }
     }
     Ok(needs)
 }
 
 impl Needs {
-    fn add(&mut self, elf: &Elf<'_>, table: &RelocationTable<'_>, in_code: bool, step: &Step) {
+    fn add(
+        &mut self,
+        elf: &Elf<'_>,
+        table: &RelocationTable<'_>,
+        in_code: bool,
+        step: &Step,
+    ) -> Result<(), TryReserveError> {
         let Step { relocation, kind, call } = step;
         let symbol = relocation.symbol;
         if kind.wants() != Wants::Nothing {
@@ -159,24 +166,25 @@ impl Needs {
             _ if in_code
                 && is_near(elf, symbol)
                 && kind.relaxes_if_near(code, relocation.offset, relocation.addend) => {}
-            (_, Some(slot)) => self.slots.add_got(slot, symbol),
+            (_, Some(slot)) => self.slots.add_got(slot, symbol)?,
             (Kind::LocalDynamic, _) => self.slots.add_own_block(),
-            (Kind::Call32, _) if may_be_elsewhere(elf, symbol) => self.slots.add_plt(symbol),
+            (Kind::Call32, _) if may_be_elsewhere(elf, symbol) => self.slots.add_plt(symbol)?,
             _ => {}
         }
-        let Some((form, call)) = call else { return };
+        let Some((form, call)) = call else { return Ok(()) };
         match form {
-            Call::Direct => self.slots.add_plt(call.symbol),
-            Call::Indirect => self.slots.add_got(Slot::Address, call.symbol),
+            Call::Direct => self.slots.add_plt(call.symbol)?,
+            Call::Indirect => self.slots.add_got(Slot::Address, call.symbol)?,
             Call::Large => {}
         }
         if !self.calls.callees.contains(&call.symbol) {
-            self.calls.callees.push(call.symbol);
+            push(&mut self.calls.callees, call.symbol)?;
         }
         match kind {
             Kind::LocalDynamic => self.calls.own_block = true,
-            _ => self.calls.variables.push(symbol),
+            _ => push(&mut self.calls.variables, symbol)?,
         }
+        Ok(())
     }
 }
 
