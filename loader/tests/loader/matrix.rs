@@ -8,6 +8,8 @@
 //!
 //! The guests' sources are the same for all; the alignment of their variables goes from 1 to 4096.
 
+mod guest;
+
 use crate::compile;
 use crate::memory::HostMemory;
 use crate::program::{Program, registry};
@@ -21,7 +23,6 @@ use unspool_tls::{Area, Registry, Template};
 
 const HUB: &str = include_str!("matrix/hub.c");
 const C: &str = include_str!("matrix/guest.c");
-const RUST: &str = include_str!("matrix/guest.rs");
 
 const CODE_MODELS: [&str; 4] = ["small", "medium", "large", "kernel"];
 const TLS_MODELS: [&str; 4] = ["global-dynamic", "local-dynamic", "initial-exec", "local-exec"];
@@ -112,10 +113,8 @@ impl Combination {
         let define = format!("-DALIGN={align}");
         let extension = match compiler {
             "rustc" => {
-                let source = RUST.replace("ALIGN)", &format!("{align})")).replace(
-                    "use core::cell::Cell;",
-                    &format!("use core::cell::Cell;\nconst ALIGN: usize = {align};"),
-                );
+                let source = guest::RUST.replace("align(ALIGN)", &format!("align({align})"));
+                let source = format!("{source}const ALIGN: usize = {align};");
                 return Some(compile::rust_crate(&source, &flags));
             }
             _ if compiler.ends_with("++") => "cc",

@@ -1,5 +1,7 @@
-// A guest in Rust. ALIGN is put in as a number. Functions return 0, or the number of the check that
-// failed.
+//! A guest in Rust.
+
+/// `ALIGN` is put in as a number. Functions return 0, or the number of the check that failed.
+pub const RUST: &str = r#"
 #![no_std]
 #![feature(thread_local, linkage)]
 use core::cell::Cell;
@@ -135,3 +137,4 @@ pub extern "C" fn check_tls() -> u64 {
 pub extern "C" fn where_shared() -> *const Cell<u64> {
     &raw const shared
 }
+"#;
