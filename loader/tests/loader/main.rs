@@ -16,6 +16,7 @@ mod bad_input;
 mod compile;
 mod destructors;
 mod heap;
+mod matrix;
 mod memory;
 mod models;
 mod patch;

@@ -17,7 +17,7 @@ pub struct HostMemory {
     /// Which call of `protect` fails, counted from 1.
     pub failing_protect: AtomicUsize,
     protects: AtomicUsize,
-    /// Whether mappings lie far from low memory, from the program and from its libraries.
+    /// Whether mappings lie far from each other, the program and low memory: beyond 32 bits.
     pub far: bool,
 }
 
@@ -95,10 +95,10 @@ pub fn low_pages(size: usize) -> Option<NonNull<u8>> {
     pages(std::ptr::null_mut(), size, kind)
 }
 
-/// Fresh readable and writable pages at an address that needs 45 bits.
+/// Fresh readable and writable pages, 8 GiB from others and farther from everything else.
 fn far_pages(size: usize) -> Option<NonNull<u8>> {
     static NEXT: AtomicUsize = AtomicUsize::new(0x1234_5600_0000);
-    let at = std::ptr::without_provenance_mut(NEXT.fetch_add(size, Ordering::Relaxed));
+    let at = std::ptr::without_provenance_mut(NEXT.fetch_add(8 << 30, Ordering::Relaxed));
     let start = pages(at, size, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS)?;
     assert_eq!(start.as_ptr().addr(), at.addr(), "no place far from everything");
     Some(start)

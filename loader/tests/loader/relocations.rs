@@ -18,7 +18,7 @@ fn assemble(source: &str) -> Option<Vec<u8>> {
 }
 
 /// Memory from which nothing else is reached with 32 bits.
-fn far() -> HostMemory {
+pub fn far() -> HostMemory {
     let mut memory = HostMemory::default();
     memory.far = true;
     memory
