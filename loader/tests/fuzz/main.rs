@@ -116,7 +116,9 @@ fn one(files: &[&[u8]], random: &mut Random, counts: &mut Counts) {
     let mut objects = Vec::new();
     for file in files {
         let before = (memory.live(), tls.surplus_free(), tls.modules(), global().len());
-        match load(&loader, file) {
+        // At times there is memory for so many allocations only.
+        let granted = if random.once_in(4) { random.within(0..80) } else { usize::MAX };
+        match heap::with_allocations(granted, || load(&loader, file)) {
             Ok(object) => {
                 counts.loaded += 1;
                 look_at(&loader, &memory, &object, random);

@@ -12,6 +12,8 @@ use std::sync::Mutex;
 
 use unspool_loader::{Access, MapError, Memory, PAGE};
 
+use crate::heap;
+
 /// Pages for objects, and which of the calls to get or protect them is to fail.
 #[derive(Default)]
 pub struct Guarded(Mutex<State>);
@@ -79,7 +81,8 @@ unsafe impl Memory for Guarded {
             return Err(MapError::Exhausted { size });
         }
         let start = low_pages(size).ok_or(MapError::Exhausted { size })?;
-        state.live.insert(start.addr().get(), size);
+        // Its records are not the loader's.
+        heap::exempt(|| state.live.insert(start.addr().get(), size));
         Ok(start)
     }
 

@@ -140,7 +140,7 @@ fn every_allocation_of_a_load_may_fail_and_nothing_is_left() {
                         let missing = matches!(
                             error,
                             LoadError::OutOfMemory
-                                | LoadError::TlsReserve(ReserveError::OutOfMemory { .. })
+                                | LoadError::TlsReserve(ReserveError::OutOfMemory)
                                 | LoadError::TlsPublish(PublishError::OutOfMemory { .. })
                         );
                         assert!(missing, "{error:?} after {granted} allocations");
