@@ -27,7 +27,7 @@ fn file(sections: Vec<Section<'static>>) -> Elf<'static> {
 
 fn lay_out(sections: Vec<Section<'static>>) -> Result<Layout, LoadError> {
     let elf = file(sections);
-    place(&elf, &classify(&elf)?, &Slots::new(0))
+    place(&elf, &classify(&elf)?, &Slots::new(0).unwrap())
 }
 
 const EXEC: u64 = elf::SHF_EXECINSTR.0;
@@ -164,10 +164,10 @@ fn what_cannot_be_placed_says_why() {
 #[test]
 fn stubs_end_the_text_and_slots_end_the_read_only_data() {
     let elf = file(vec![section(".text", EXEC, &[1; 3], 1), section(".rodata", 0, &[1; 3], 1)]);
-    let mut slots = Slots::new(3);
-    slots.add_plt(0);
-    slots.add_plt(1);
-    slots.add_got(Slot::Address, 2);
+    let mut slots = Slots::new(3).unwrap();
+    slots.add_plt(0).unwrap();
+    slots.add_plt(1).unwrap();
+    slots.add_got(Slot::Address, 2).unwrap();
     let layout = place(&elf, &classify(&elf).unwrap(), &slots).unwrap();
     assert_eq!((layout.text.clone(), layout.plt), (0..24, 8));
     assert_eq!((layout.rodata.clone(), layout.got), (PAGE..PAGE + 32, PAGE + 8));
@@ -192,7 +192,7 @@ proptest! {
     #[test]
     fn sections_never_overlap_and_are_aligned(sections in sections()) {
         let elf = file(sections);
-        let layout = place(&elf, &classify(&elf).unwrap(), &Slots::new(0)).unwrap();
+        let layout = place(&elf, &classify(&elf).unwrap(), &Slots::new(0).unwrap()).unwrap();
         let mut memory = Vec::new();
         let mut tls = Vec::new();
         for (section, place) in elf.sections.iter().zip(&layout.places) {
