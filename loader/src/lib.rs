@@ -33,7 +33,8 @@
 //! is writable and nothing executable; then it is sealed, and from then on no page is both. The
 //! GOT and `.data.rel.ro` are written before that and are read-only after. One object holds up to
 //! 1 GiB, so it reaches itself with 32-bit displacements wherever it is; calls out of it go through
-//! PLT stubs where they would not reach.
+//! PLT stubs where they would not reach. Code that goes through the GOT for what turns out to be
+//! near is rewritten to go there directly (psABI B.2).
 //!
 //! # Thread-local variables
 //!
@@ -62,7 +63,9 @@
 //! are 0. An object that uses a symbol of another, or shares a weak definition with it, is bound to
 //! it, and goes before it.
 //!
-//! `__dso_handle` is an address in the object, as C++ runtimes expect.
+//! `__dso_handle` is an address in the object, as C++ runtimes expect. `__cxa_atexit` and `atexit`
+//! are the loader's own where the program has none: what an object registers is called when it is
+//! unloaded, last registered first.
 //!
 //! # Handles
 //!

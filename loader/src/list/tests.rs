@@ -101,7 +101,10 @@ fn readers_see_whole_items_while_others_come_and_go() {
         let readers = [(); 3].map(|()| {
             scope.spawn(|| {
                 let mut seen = BTreeSet::new();
-                while !done.load(Ordering::Relaxed) {
+                // Once at least, however late this thread gets its turn.
+                let mut last = false;
+                while !last {
+                    last = done.load(Ordering::Relaxed);
                     let (mut items, mut first) = (list.iter(), true);
                     while let Some(numbers) = items.next_with(|item| item.1) {
                         assert_eq!(numbers, [numbers[0]; 4]);

@@ -240,9 +240,11 @@ fn put<const N: usize>(section: &mut [u8], offset: u64, value: [u8; N]) -> Resul
     Ok(())
 }
 
-/// The lower `N` bytes of a number between `min` and `max`, which fit into that many.
+/// The lower `N` bytes of a number between `min` and `max`, which fit into that many. With a sign,
+/// numbers go round at 2^64, as addresses do: the highest are the negative ones.
 fn checked<const N: usize>(value: i128, min: i64, max: i64) -> Result<[u8; N], Problem> {
-    if !(i128::from(min)..=i128::from(max)).contains(&value) {
+    let round = if min < 0 { i128::from(value as i64) } else { value };
+    if !(i128::from(min)..=i128::from(max)).contains(&round) {
         return Err(Problem::Overflow { value, min, max });
     }
     let mut bytes = [0; N];

@@ -68,11 +68,16 @@ fn absolute_32_is_unsigned() {
 }
 
 #[test]
-fn absolute_32_signed_takes_both_ends_of_the_address_space_only_as_numbers() {
+fn absolute_32_signed_takes_both_ends_of_the_address_space() {
     assert_eq!(address(Kind::Absolute32Signed, 0x7fff_fff0, 0xf), Ok(0x7fff_ffff));
     overflow(address(Kind::Absolute32Signed, 0x7fff_fff0, 0x10), 0x8000_0000);
     assert_eq!(address(Kind::Absolute32Signed, 0, -0x8000_0000), Ok(0x8000_0000));
     overflow(address(Kind::Absolute32Signed, 0, -0x8000_0001), -0x8000_0001);
+    // The kernel code model.
+    let (top, low) = (0xffff_ffff_8000_0000, 0x8000_0000);
+    assert_eq!(address(Kind::Absolute32Signed, top, 0), Ok(low));
+    overflow(address(Kind::Absolute32Signed, top, -1), i128::from(top) - 1);
+    assert_eq!(address(Kind::Absolute32Signed, u64::MAX, 0), Ok(0xffff_ffff));
 }
 
 #[test]
@@ -120,6 +125,17 @@ fn relative_32_reaches_2_gib_in_both_directions() {
         assert_eq!(address(kind, 0, -0x4000_0000), Ok(0x8000_0000), "{kind:?}");
         overflow(address(kind, 0, -0x4000_0001), -0x8000_0001);
     }
+}
+
+#[test]
+fn distances_go_round_at_the_end_of_the_address_space() {
+    let place = Some(0xffff_ffff_c000_0000);
+    let at = |symbol| Operands { place, ..operands(Value::Address(symbol), 0) };
+    // What an undefined weak symbol means, from code in the kernel model.
+    assert_eq!(relocate(Kind::Relative32, at(0)), Ok(0x4000_0000));
+    assert_eq!(relocate(Kind::Relative32, at(0x3fff_ffff)), Ok(0x7fff_ffff));
+    let distance = 0x4000_0000 - 0xffff_ffff_c000_0000i128;
+    overflow(relocate(Kind::Relative32, at(0x4000_0000)), distance);
 }
 
 #[test]
