@@ -13,7 +13,7 @@
 //! editions that had one; GNU `ar.h`; BSD ar(5).
 #![forbid(unsafe_code)]
 
-use crate::error::{ArchiveProblem, LoadError};
+use crate::error::{ArchiveProblem, Cause};
 
 /// What every archive starts with.
 const MAGIC: &[u8; 8] = b"!<arch>\n";
@@ -84,15 +84,15 @@ struct Entry<'a> {
 }
 
 /// A symbol, and the offset of the member that defines it.
-type Defined<'a> = Result<(&'a str, u64), LoadError>;
+type Defined<'a> = Result<(&'a str, u64), Cause>;
 
-fn error(offset: usize, problem: ArchiveProblem) -> LoadError {
-    LoadError::Archive { offset: offset as u64, problem }
+fn error(offset: usize, problem: ArchiveProblem) -> Cause {
+    Cause::Archive { offset: offset as u64, problem }
 }
 
 impl<'a> Archive<'a> {
     /// Finds the tables of `file`, of which [`is_archive`] must be true.
-    pub fn parse(file: &'a [u8]) -> Result<Self, LoadError> {
+    pub fn parse(file: &'a [u8]) -> Result<Self, Cause> {
         if file.starts_with(THIN_MAGIC) {
             return Err(error(0, ArchiveProblem::Thin));
         }
@@ -126,7 +126,7 @@ impl<'a> Archive<'a> {
     }
 
     /// All members, in their order; after an error, none.
-    pub fn members(&self) -> impl Iterator<Item = Result<Member<'a>, LoadError>> {
+    pub fn members(&self) -> impl Iterator<Item = Result<Member<'a>, Cause>> {
         let archive = *self;
         let mut next = Some(self.first);
         core::iter::from_fn(move || {
@@ -141,8 +141,8 @@ impl<'a> Archive<'a> {
     }
 
     /// The member whose header is at `offset`, as the index of symbols says.
-    pub fn member_at(&self, offset: u64) -> Result<Member<'a>, LoadError> {
-        let nothing = || LoadError::Archive { offset, problem: ArchiveProblem::NoMember };
+    pub fn member_at(&self, offset: u64) -> Result<Member<'a>, Cause> {
+        let nothing = || Cause::Archive { offset, problem: ArchiveProblem::NoMember };
         let at = usize::try_from(offset).map_err(|_| nothing())?;
         match self.entry(at)? {
             Some(entry) if at >= self.first => self.member(&entry),
@@ -151,12 +151,12 @@ impl<'a> Archive<'a> {
     }
 
     /// Symbols that members define, with the offsets of these members, if the archive has an index.
-    pub fn symbols(&self) -> Result<Option<impl Iterator<Item = Defined<'a>>>, LoadError> {
+    pub fn symbols(&self) -> Result<Option<impl Iterator<Item = Defined<'a>>>, Cause> {
         self.index.map(Index::symbols).transpose()
     }
 
     /// The entry whose header is at `offset`, if the archive does not end there.
-    fn entry(&self, offset: usize) -> Result<Option<Entry<'a>>, LoadError> {
+    fn entry(&self, offset: usize) -> Result<Option<Entry<'a>>, Cause> {
         let len = self.file.len() as u64;
         let Some(rest) = self.file.get(offset..).filter(|rest| !rest.is_empty()) else {
             return Ok(None);
@@ -179,7 +179,7 @@ impl<'a> Archive<'a> {
         Ok(Some(Entry { raw_name: header[NAME].trim_ascii_end(), bytes, offset, next }))
     }
 
-    fn member(&self, entry: &Entry<'a>) -> Result<Member<'a>, LoadError> {
+    fn member(&self, entry: &Entry<'a>) -> Result<Member<'a>, Cause> {
         let Entry { raw_name, bytes, offset, .. } = *entry;
         let bad_name = || error(offset, ArchiveProblem::BadName);
         let (name, bytes) = if let Some(len) = raw_name.strip_prefix(b"#1/") {
@@ -202,7 +202,7 @@ impl<'a> Archive<'a> {
 }
 
 impl<'a> Index<'a> {
-    fn symbols(self) -> Result<impl Iterator<Item = Result<(&'a str, u64), LoadError>>, LoadError> {
+    fn symbols(self) -> Result<impl Iterator<Item = Result<(&'a str, u64), Cause>>, Cause> {
         let bad = move || error(self.offset, ArchiveProblem::BadIndex);
         let (entries, names) = self.tables().ok_or_else(bad)?;
         let (width, mut next_name) = (self.form.entry(), 0);

@@ -75,6 +75,34 @@ fn register(function: Function, handle: u64) -> c_int {
     0
 }
 
+/// Calls all functions that the object in `memory` has registered, last registered first, also what
+/// they register themselves. The list is not locked meanwhile.
+///
+/// # Safety
+///
+/// The object is as loaded, and its code may be called here.
+pub(crate) unsafe fn run(memory: &Range<u64>) {
+    while let Some(function) = take_last(memory) {
+        match function {
+            // SAFETY: the object registered it for this call, and is there (contract).
+            Function::WithArgument(function, argument) => unsafe { function(argument) },
+            // SAFETY: as above.
+            Function::WithoutArgument(function) => unsafe { function() },
+        }
+    }
+}
+
+fn take_last(memory: &Range<u64>) -> Option<Function> {
+    let mut entries = ENTRIES.lock();
+    let last = entries.iter().rposition(|entry| memory.contains(&entry.handle))?;
+    let function = entries.remove(last).function;
+    if entries.is_empty() {
+        // So that nothing is held when nothing is registered.
+        *entries = Vec::new();
+    }
+    Some(function)
+}
+
 /// What an object registers, as long as it is loaded; forgotten when this is dropped.
 pub(crate) struct Registrations {
     /// The object's memory.
@@ -86,39 +114,11 @@ impl Registrations {
     pub fn of(memory: Range<u64>) -> Self {
         Self { memory }
     }
-
-    /// Calls all functions, last registered first, also what they register themselves. The list is
-    /// not locked meanwhile.
-    ///
-    /// # Safety
-    ///
-    /// The object is as loaded, and its code may be called here.
-    pub unsafe fn run(&self) {
-        while let Some(function) = self.take_last() {
-            match function {
-                // SAFETY: the object registered it for this call, and is there (contract).
-                Function::WithArgument(function, argument) => unsafe { function(argument) },
-                // SAFETY: as above.
-                Function::WithoutArgument(function) => unsafe { function() },
-            }
-        }
-    }
-
-    fn take_last(&self) -> Option<Function> {
-        let mut entries = ENTRIES.lock();
-        let last = entries.iter().rposition(|entry| self.memory.contains(&entry.handle))?;
-        let function = entries.remove(last).function;
-        if entries.is_empty() {
-            // So that nothing is held when nothing is registered.
-            *entries = Vec::new();
-        }
-        Some(function)
-    }
 }
 
 impl Drop for Registrations {
     fn drop(&mut self) {
-        while self.take_last().is_some() {}
+        while take_last(&self.memory).is_some() {}
     }
 }
 
@@ -161,25 +161,25 @@ mod tests {
 
     #[test]
     fn functions_are_called_once_last_first_for_their_object() {
-        let (a, b) = (Registrations::of(100..110), Registrations::of(110..120));
+        let (a, b) = (100..110, 110..120);
         for n in 100..106 {
             add(call, n, if n % 2 == 0 { 100 } else { 110 });
         }
         // SAFETY: all functions are this test's.
-        unsafe { a.run() };
+        unsafe { run(&a) };
         assert_eq!(calls(100..120), [104, 102, 100]);
         // SAFETY: as above.
-        unsafe { (a.run(), b.run()) };
+        unsafe { (run(&a), run(&b)) };
         assert_eq!(calls(100..120), [105, 103, 101]);
     }
 
     #[test]
     fn what_is_registered_meanwhile_is_called_next() {
-        let object = Registrations::of(200..210);
+        let object = 200..210;
         add(call, 205, 200);
         add(register_another, 200, 209);
         // SAFETY: as above.
-        unsafe { object.run() };
+        unsafe { run(&object) };
         assert_eq!(calls(200..210), [200, 201, 205]);
     }
 
@@ -188,17 +188,17 @@ mod tests {
         add(call, 300, 300);
         drop(Registrations::of(300..310));
         // SAFETY: there is nothing to call.
-        unsafe { Registrations::of(300..310).run() };
+        unsafe { run(&(300..310)) };
         assert_eq!(calls(300..310), []);
     }
 
     #[test]
     fn functions_without_a_handle_belong_where_they_lie() {
         let at = plain as *const () as u64;
-        let object = Registrations::of(at..at + 1);
+        let object = at..at + 1;
         assert_eq!(atexit(plain), 0);
         // SAFETY: as above.
-        unsafe { object.run() };
+        unsafe { run(&object) };
         assert_eq!(calls(99..100), [99]);
     }
 

@@ -3,7 +3,7 @@
 //! ```text
 //!   the file     Truncated, NotElf, Wrong…, BadIndex, BadName, …     before anything is mapped
 //!   a section    Alignment, WritableCode, Constructors, …
-//!   a symbol     Undefined (all of them at once), Common, …
+//!   a symbol     Undefined (all of them at once), Duplicate, …
 //!   a place      Relocation: section + offset + type + symbol + what is wrong
 //!   the system   OutOfMemory, Map, TlsReserve, TlsPublish, …          everything is rolled back
 //! ```
@@ -20,10 +20,51 @@ use crate::memory::MapError;
 use crate::reloc::{Problem, RelocationType};
 use crate::text::Text;
 
-/// Why an object was not loaded. Nothing of it stays mapped, reserved or registered.
+/// Why an object or a set was not loaded. Nothing of it stays mapped, reserved or registered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoadError {
+    object: Text,
+    cause: Cause,
+}
+
+impl LoadError {
+    pub(crate) fn new(object: Text, cause: Cause) -> Self {
+        Self { object, cause }
+    }
+
+    /// Where the trouble is: the name of a file of the set, of a member as `archive(member)`, or of
+    /// the set itself.
+    pub fn object(&self) -> &str {
+        &self.object
+    }
+
+    /// What it is.
+    pub fn cause(&self) -> &Cause {
+        &self.cause
+    }
+
+    /// The same, to keep.
+    pub fn into_cause(self) -> Cause {
+        self.cause
+    }
+}
+
+impl fmt::Display for LoadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.object, self.cause)
+    }
+}
+
+impl core::error::Error for LoadError {
+    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
+        self.cause.source()
+    }
+}
+
+/// What is wrong with an object or a set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum LoadError {
+pub enum Cause {
     /// A part of the file would end after the file does.
     Truncated {
         /// Which part.
@@ -113,9 +154,10 @@ pub enum LoadError {
         /// The section.
         section: Text,
     },
-    /// The object wants constructors or destructors to run; this loader does not run any.
+    /// Pieces of the functions `_init` and `_fini`, of which only C libraries have the beginnings
+    /// and the ends. (Lists of constructors, as in `.init_array`, are no trouble.)
     Constructors {
-        /// The section that lists them.
+        /// The section that has them: `.init` or `.fini`.
         section: Text,
         /// Its size in bytes.
         size: u64,
@@ -157,17 +199,12 @@ pub enum LoadError {
         /// Its section.
         section: Text,
     },
-    /// A tentative definition of C; compile with `-fno-common`.
-    Common {
+    /// Two files of a set define a symbol.
+    Duplicate {
         /// The symbol.
         symbol: Text,
-        /// Its size in bytes.
-        size: u64,
-    },
-    /// A symbol whose address is computed by code (`STT_GNU_IFUNC`).
-    IndirectFunction {
-        /// The symbol.
-        symbol: Text,
+        /// The file with the other definition.
+        first: Text,
     },
     /// Symbols that neither the object, nor an earlier one, nor the program defines: all of them.
     Undefined(Vec<Text>),
@@ -249,6 +286,8 @@ pub enum Field {
     SymbolName(u32),
     /// `st_shndx` of the symbol with this number.
     SymbolSection(u32),
+    /// A member of the section group with this section number.
+    GroupMember(u32),
     /// The symbol in `r_info` of a relocation.
     RelocationSymbol {
         /// The number of the section that holds the relocation.
@@ -303,37 +342,37 @@ impl fmt::Display for UnloadError {
 
 impl core::error::Error for UnloadError {}
 
-impl From<TryReserveError> for LoadError {
+impl From<TryReserveError> for Cause {
     fn from(_: TryReserveError) -> Self {
         Self::OutOfMemory
     }
 }
 
-impl From<MapError> for LoadError {
+impl From<MapError> for Cause {
     fn from(error: MapError) -> Self {
         Self::Map(error)
     }
 }
 
-impl From<ReserveError> for LoadError {
+impl From<ReserveError> for Cause {
     fn from(error: ReserveError) -> Self {
         Self::TlsReserve(error)
     }
 }
 
-impl From<PublishError> for LoadError {
+impl From<PublishError> for Cause {
     fn from(error: PublishError) -> Self {
         Self::TlsPublish(error)
     }
 }
 
-impl From<RegisterError> for LoadError {
+impl From<RegisterError> for Cause {
     fn from(error: RegisterError) -> Self {
         Self::UnwindRegister(error)
     }
 }
 
-impl fmt::Display for LoadError {
+impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Truncated { part, end, len } => {
@@ -382,7 +421,7 @@ impl fmt::Display for LoadError {
             }
             Self::Compressed { section } => write!(f, "{section} is compressed"),
             Self::Constructors { section, size } => {
-                write!(f, "{section} ({size} bytes) wants constructors or destructors to run")
+                write!(f, "{section} ({size} bytes) is a piece of a function")
             }
             Self::TooLarge { needed, max } => {
                 write!(f, "the object needs at least {needed} bytes of memory, limit {max}")
@@ -399,10 +438,9 @@ impl fmt::Display for LoadError {
             Self::SymbolNotInMemory { symbol, section } => {
                 write!(f, "`{symbol}` is needed, but its section {section} is not loaded")
             }
-            Self::Common { symbol, size } => {
-                write!(f, "`{symbol}` ({size} bytes) is a common symbol (-fno-common avoids them)")
+            Self::Duplicate { symbol, first } => {
+                write!(f, "`{symbol}` is also defined by {first}")
             }
-            Self::IndirectFunction { symbol } => write!(f, "`{symbol}` is an indirect function"),
             Self::Undefined(symbols) => fmt_undefined(symbols, f),
             Self::Relocation { section, offset, kind, symbol, problem } => {
                 write!(f, "{section}+{offset:#x}: {kind} against `{symbol}`: {problem}")
@@ -454,6 +492,7 @@ impl fmt::Display for Field {
             Self::SectionInfo(section) => write!(f, "sh_info of section {section}"),
             Self::SymbolName(symbol) => write!(f, "st_name of symbol {symbol}"),
             Self::SymbolSection(symbol) => write!(f, "st_shndx of symbol {symbol}"),
+            Self::GroupMember(section) => write!(f, "a member of the group in section {section}"),
             Self::RelocationSymbol { section, entry } => {
                 write!(f, "the symbol of relocation {entry} in section {section}")
             }
@@ -461,7 +500,7 @@ impl fmt::Display for Field {
     }
 }
 
-impl core::error::Error for LoadError {
+impl core::error::Error for Cause {
     fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
         match self {
             Self::Archive { problem, .. } => Some(problem),

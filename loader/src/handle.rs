@@ -122,6 +122,11 @@ impl Holds {
         }
     }
 
+    /// Whether they are closed.
+    pub fn is_closed(&self) -> bool {
+        self.0.load(Ordering::Relaxed) & Self::CLOSED != 0
+    }
+
     /// Opens them again.
     pub fn open(&self) {
         self.0.fetch_and(!Self::CLOSED, Ordering::Relaxed);

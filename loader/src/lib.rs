@@ -120,20 +120,23 @@
 //! let tls = Registry::new(Template::EMPTY, 4096).unwrap();
 //! let loader = Loader::new(&Kernel, &Kernel, &tls);
 //! let error = loader.load("driver", b"#!/bin/sh").unwrap_err();
-//! assert_eq!(error.to_string(), "not an ELF file: starts with [23, 21, 2f, 62]");
+//! assert_eq!(error.to_string(), "driver: not an ELF file: starts with [23, 21, 2f, 62]");
 //! ```
 #![cfg_attr(not(test), no_std)]
 
 extern crate alloc;
 
-#[cfg(test)]
 mod archive;
+mod archives;
 mod atexit;
+mod eh_frame;
 mod elf;
+mod entry;
 mod error;
-mod fallible;
 mod got;
 mod handle;
+mod initializers;
+mod link;
 mod list;
 mod loader;
 mod memory;
@@ -142,19 +145,25 @@ mod object;
 mod placement;
 mod readers;
 mod reloc;
+#[cfg(test)]
+mod sample;
+mod set;
 mod shared;
 mod symbols;
+mod table;
 mod text;
 mod tls;
+mod unit;
 mod unload;
 mod unwind;
 
-pub use error::{ArchiveProblem, Field, LoadError, Part, UnloadError};
+pub use error::{ArchiveProblem, Cause, Field, LoadError, Part, UnloadError};
 pub use handle::Handle;
 pub use loader::Loader;
 pub use memory::{Access, MapError, Memory, PAGE};
 pub use object::{Object, Section};
 pub use reloc::{Code, Problem, RelocationType};
+pub use set::{Input, Set};
 pub use symbols::Symbols;
 pub use text::Text;
 pub use unload::Stacks;

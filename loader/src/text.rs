@@ -22,17 +22,22 @@ pub struct Text(Option<Box<str>>);
 impl Text {
     /// What stands for a name that there is no memory for.
     const PLACEHOLDER: &'static str = "(no memory for the name)";
+
+    /// These pieces, one after the other.
+    pub(crate) fn concat(pieces: &[&str]) -> Self {
+        let mut copy = String::new();
+        // Exactly as much as is needed, so that making a box of it does not allocate again.
+        let room = copy.try_reserve_exact(pieces.iter().map(|piece| piece.len()).sum());
+        Self(room.is_ok().then(|| {
+            pieces.iter().for_each(|piece| copy.push_str(piece));
+            copy.into_boxed_str()
+        }))
+    }
 }
 
 impl From<&str> for Text {
     fn from(text: &str) -> Self {
-        let mut copy = String::new();
-        // Exactly as much as is needed, so that making a box of it does not allocate again.
-        let room = copy.try_reserve_exact(text.len());
-        Self(room.is_ok().then(|| {
-            copy.push_str(text);
-            copy.into_boxed_str()
-        }))
+        Self::concat(&[text])
     }
 }
 

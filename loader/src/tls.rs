@@ -16,7 +16,7 @@ use unspool_tls::{
     Dynamic, ModuleId, Published, Registry, ReserveError, Reserved, ReservedDynamic, TpOffset,
 };
 
-use crate::error::LoadError;
+use crate::error::Cause;
 use crate::placement::TlsBlock;
 use crate::symbols::Value;
 
@@ -65,7 +65,7 @@ impl<'k> Space<'k> {
         of: &TlsBlock,
         fixed: bool,
         numbered: bool,
-    ) -> Result<Self, LoadError> {
+    ) -> Result<Self, Cause> {
         if of.size == 0 && !numbered {
             return Ok(Self::Nothing(tls));
         }
@@ -96,7 +96,7 @@ impl<'k> Space<'k> {
     }
 
     /// Hands the block to the tasks. `image` are its initial values.
-    pub fn publish(self, image: &[u8]) -> Result<Storage<'k>, LoadError> {
+    pub fn publish(self, image: &[u8]) -> Result<Storage<'k>, Cause> {
         Ok(match self {
             Self::Nothing(tls) => Storage::Nothing(tls),
             Self::Static(reserved) => Storage::Static(reserved.publish(image)?),

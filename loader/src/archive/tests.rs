@@ -15,7 +15,7 @@ fn archive(entries: &[(&str, &[u8])]) -> Vec<u8> {
     file
 }
 
-fn members(file: &[u8]) -> Result<Vec<(&str, &[u8])>, LoadError> {
+fn members(file: &[u8]) -> Result<Vec<(&str, &[u8])>, Cause> {
     let archive = Archive::parse(file)?;
     archive.members().map(|member| member.map(|member| (member.name, member.bytes))).collect()
 }
@@ -23,7 +23,7 @@ fn members(file: &[u8]) -> Result<Vec<(&str, &[u8])>, LoadError> {
 fn symbols(file: &[u8]) -> Vec<(&str, &str)> {
     let archive = Archive::parse(file).unwrap();
     let symbols = archive.symbols().unwrap().unwrap();
-    let named = |symbol: Result<(_, _), LoadError>| {
+    let named = |symbol: Result<(_, _), Cause>| {
         let (name, member) = symbol.unwrap();
         (name, archive.member_at(member).unwrap().name)
     };
@@ -32,7 +32,7 @@ fn symbols(file: &[u8]) -> Vec<(&str, &str)> {
 
 fn problem(file: &[u8]) -> (u64, ArchiveProblem) {
     match members(file) {
-        Err(LoadError::Archive { offset, problem }) => (offset, problem),
+        Err(Cause::Archive { offset, problem }) => (offset, problem),
         other => panic!("{other:?}"),
     }
 }
@@ -114,7 +114,7 @@ fn what_is_wrong_is_told_with_the_offset_of_the_header() {
     let archive = Archive::parse(&good).unwrap();
     for offset in [0, 132, u64::MAX] {
         let error = archive.member_at(offset).unwrap_err();
-        assert!(matches!(error, LoadError::Archive { offset: at, .. } if at == offset));
+        assert!(matches!(error, Cause::Archive { offset: at, .. } if at == offset));
     }
 }
 
@@ -127,7 +127,7 @@ fn an_index_that_names_more_than_it_has_is_refused() {
         ("__.SYMDEF", b"\x08\0\0\0\0\0\0\0"),
         ("__.SYMDEF", b"\x08\0\0\0\0\0\0\0\0\0\0\0\x09\0\0\0"),
     ];
-    let bad = LoadError::Archive { offset: 8, problem: ArchiveProblem::BadIndex };
+    let bad = Cause::Archive { offset: 8, problem: ArchiveProblem::BadIndex };
     for (name, table) in tables {
         let file = archive(&[(name, table), ("a.o/", b"")]);
         let result = Archive::parse(&file).unwrap().symbols().map(|symbols| symbols.is_some());

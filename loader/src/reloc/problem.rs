@@ -3,7 +3,8 @@
 //! ```text
 //!   the type      UnknownType, MissingTlsCall
 //!   the place     OutsideSection, UnexpectedCode, NoAddress
-//!   the symbol    NotThreadLocal, ThreadLocal, NoStaticSpace, OtherModule, NoModule, NoSize
+//!   the symbol    NotThreadLocal, ThreadLocal, NoStaticSpace, OtherModule, NoModule, NoSize,
+//!                 Discarded
 //!   the value     Overflow, Addend, NoSlot
 //! ```
 #![forbid(unsafe_code)]
@@ -64,6 +65,9 @@ pub enum Problem {
     Addend(i64),
     /// There is no GOT slot for the place.
     NoSlot,
+    /// The symbol is a local one of a section that was left out, because another file brought the
+    /// same COMDAT group before.
+    Discarded,
 }
 
 impl fmt::Display for Problem {
@@ -90,6 +94,7 @@ impl fmt::Display for Problem {
                 write!(f, "{} beside the variable itself", Signed(addend.into()))
             }
             Self::NoSlot => f.write_str("no GOT slot for it"),
+            Self::Discarded => f.write_str("in a group of which another file has the copy"),
         }
     }
 }
