@@ -191,11 +191,13 @@ const TLS_FIELDS: &str = r#"
         add %fs:0, %rax
         ret
     text by_model
+        sub $8, %rsp
         .byte 0x66
         lea x@tlsgd(%rip), %rdi
         .value 0x6666
         rex64
         call __tls_get_addr@plt
+        add $8, %rsp
         ret
 "#;
 
