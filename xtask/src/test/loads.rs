@@ -60,6 +60,10 @@ const BYTES: [u8; 277] = {
     bytes
 };
 
+/// What `runtime.c` prints.
+const RUNTIME: &[u8] = b"9 trunc|  -42|42   |-0042|007|4294967295\n\
+ff ff 10 10000000000 6 -1099511627776 c % abc|    ab|\n";
+
 /// All of them.
 pub const CASES: &[Case] = &[
     case("@basics.o", &BYTES, 0),
@@ -69,6 +73,8 @@ pub const CASES: &[Case] = &[
     case("--entry no_tasks @basics.o", b"", 0),
     case("@arguments.o", b"arguments.o", 42),
     case("@static_tls.o", b"", 1),
+    failure("@runtime.o", RUNTIME, 0, &["to stderr"]),
+    failure("--entry aborts @runtime.o", b"", 101, &["abort was called"]),
     failure("--surplus 64 @static_tls.o", b"", 3, &["4096", "64"]),
     failure("--entry nobody @basics.o", b"", 3, &["basics.o: defines no nobody"]),
     failure("@../undefined.o", b"", 3, &["nobody_has_this_function", "nobody_has_this_either"]),
@@ -95,9 +101,11 @@ pub fn compile(workspace: &Workspace) -> Result<PathBuf> {
         check.args([&format!("-std={standard}"), "-x", language]).arg(&header);
         succeed(check)?;
     }
-    let objects: [(&str, &[&str]); 4] = [
+    let objects: [(&str, &[&str]); 5] = [
         ("basics", &[]),
         ("arguments", &[]),
+        // As it stands there: neither folded nor warned about.
+        ("runtime", &["-fno-builtin"]),
         ("static_tls", &["-fPIC", "-ftls-model=initial-exec"]),
         ("../undefined", &[]),
     ];
