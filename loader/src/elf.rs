@@ -7,13 +7,10 @@
 //!                              └──► relocations   for which section
 //! ```
 //!
-//! Promise: an [`Elf`] has only contents that lie in the file, names that are text, section numbers
-//! that exist and symbols that lie inside their sections. References: the System V gABI, chapters
+//! Promise: an [`Elf`] has only contents that lie in the file, names that are text, and symbols that
+//! lie inside sections that exist; tables and groups are checked when they are asked for. References: the System V gABI, chapters
 //! 4 (object files) and 5; any alignment of the bytes in memory will do.
 #![forbid(unsafe_code)]
-
-use alloc::boxed::Box;
-use alloc::vec::Vec;
 
 use object::elf::{self, FileHeader64, Rela64, SectionHeader64, Sym64};
 use object::endian::LittleEndian as LE;
@@ -21,29 +18,37 @@ use object::read::ReadRef;
 use object::read::elf::{FileHeader, SectionHeader as _, Sym as _};
 use object::{U32, pod};
 
-use crate::error::{Field, LoadError, Part};
+use crate::error::{Cause, Field, Part};
 use crate::reloc::RelocationType;
+use crate::text::Text;
 
-/// A checked relocatable object.
+/// Common symbols of the large code model (psABI x86-64 §4.2).
+const SHN_X86_64_LCOMMON: elf::SymbolSection = elf::SymbolSection(0xff02);
+
+/// A checked relocatable object. Nothing is copied out of the file; sections and symbols are read
+/// where they are needed.
+#[derive(Clone, Copy)]
 pub(crate) struct Elf<'a> {
+    file: &'a [u8],
+    headers: &'a [SectionHeader64<LE>],
     /// The string table with the names of the sections.
     pub section_names: &'a str,
     /// The string table with the names of the symbols.
     pub symbol_names: &'a str,
-    /// All sections; a section's place here is its number.
-    pub sections: Vec<Section<'a>>,
-    /// All symbols; a symbol's place here is its number.
-    pub symbols: Vec<Symbol<'a>>,
-    /// The relocation tables.
-    pub relocations: Vec<RelocationTable<'a>>,
+    /// The number of the symbol table's section, 0 if there is none.
+    symbol_table: u32,
+    symbols: &'a [Sym64<LE>],
+    /// Section numbers that do not fit into symbols.
+    extended: &'a [U32<LE>],
+    /// The number of the first symbol that is not local.
+    pub first_global: usize,
 }
 
 /// One section.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Section<'a> {
-    pub name: &'a str,
     /// Where the name starts in its string table.
-    pub name_at: usize,
+    pub name_at: u32,
     pub kind: elf::SectionType,
     pub flags: elf::SectionFlags,
     /// Bytes in memory.
@@ -51,14 +56,15 @@ pub(crate) struct Section<'a> {
     pub align: u64,
     /// Bytes in the file: `size` of them, or none (`SHT_NOBITS`).
     pub data: &'a [u8],
+    link: u32,
+    info: u32,
 }
 
 /// One symbol.
 #[derive(Clone, Copy)]
-pub(crate) struct Symbol<'a> {
-    pub name: &'a str,
+pub(crate) struct Symbol {
     /// Where the name starts in its string table.
-    pub name_at: usize,
+    pub name_at: u32,
     pub binding: Binding,
     /// Whether its definition is for its own component only (gABI, `STV_HIDDEN`).
     pub hidden: bool,
@@ -70,7 +76,7 @@ pub(crate) struct Symbol<'a> {
 /// Who may refer to a symbol, and who wins if several define it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Binding {
-    /// Only its own object.
+    /// Only its own file.
     Local,
     /// Everyone.
     Global,
@@ -85,19 +91,27 @@ pub(crate) enum Definition {
     Undefined,
     /// Nowhere: the value itself.
     Absolute(u64),
-    /// Nowhere yet: a tentative definition of C.
-    Common,
-    /// `offset` bytes into a section of this object.
+    /// Nowhere yet: a tentative definition of C that wants this alignment.
+    Common { align: u64 },
+    /// `offset` bytes into a section of this file.
     Section { index: usize, offset: u64 },
 }
 
 /// The relocations of one section.
+#[derive(Clone, Copy)]
 pub(crate) struct RelocationTable<'a> {
     /// The number of the section that holds them.
-    section: u32,
+    pub section: u32,
     /// The number of the section they apply to.
     pub target: usize,
     entries: &'a [Rela64<LE>],
+}
+
+/// A group of sections (gABI, `SHT_GROUP`) of which one copy is kept, whoever brings it.
+pub(crate) struct Group<'a> {
+    /// The name by which copies are known.
+    pub signature: &'a str,
+    members: &'a [U32<LE>],
 }
 
 /// One relocation.
@@ -106,7 +120,7 @@ pub(crate) struct Relocation {
     /// Bytes from the start of the section it applies to.
     pub offset: u64,
     pub kind: RelocationType,
-    /// The number of its symbol; exists.
+    /// The number of its symbol.
     pub symbol: usize,
     pub addend: i64,
 }
@@ -123,7 +137,7 @@ impl RelocationTable<'_> {
         self.entries.len()
     }
 
-    /// The relocation at `index`, which must be below [`len`](Self::len).
+    /// The relocation at `index`, which must be below [`len`](Self::len). Its symbol may not exist.
     pub fn get(&self, index: usize) -> Relocation {
         let entry = &self.entries[index];
         Relocation {
@@ -133,60 +147,306 @@ impl RelocationTable<'_> {
             addend: entry.r_addend.get(LE),
         }
     }
+
+    /// What to say if the symbol of a relocation does not exist.
+    pub fn no_symbol(&self, index: usize) -> Cause {
+        let field = Field::RelocationSymbol { section: self.section, entry: index as u32 };
+        Cause::BadIndex { field, index: self.get(index).symbol as u32 }
+    }
+}
+
+impl Group<'_> {
+    /// The numbers of the sections in it.
+    pub fn members(&self) -> impl Iterator<Item = usize> {
+        self.members.iter().map(|member| member.get(LE) as usize)
+    }
 }
 
 impl<'a> Elf<'a> {
-    /// Checks `file` and takes it apart.
-    pub fn parse(file: &'a [u8]) -> Result<Self, LoadError> {
+    /// Checks `file`.
+    pub fn parse(file: &'a [u8]) -> Result<Self, Cause> {
         let header = header(file)?;
         let headers = section_headers(header, file)?;
         let section_names = section_names(header, headers, file)?;
-        let mut sections = Vec::with_capacity(headers.len());
+        let mut elf = Self {
+            file,
+            headers,
+            section_names,
+            symbol_names: "",
+            symbol_table: 0,
+            symbols: &[],
+            extended: &[],
+            first_global: 0,
+        };
+        let ends = last_end(section_names);
         for (index, header) in (0..).zip(headers) {
-            sections.push(section(file, index, header, section_names)?);
+            elf.check_section(index, header, ends)?;
         }
-        let SymbolTable { section, names, symbols } = symbols(file, headers, &sections)?;
-        let relocations = relocations(headers, &sections, section, symbols.len())?;
-        Ok(Self { section_names, symbol_names: names, sections, symbols, relocations })
+        elf.find_symbols()?;
+        elf.check_symbols()?;
+        Ok(elf)
+    }
+
+    /// How many sections there are.
+    pub fn section_count(&self) -> usize {
+        self.headers.len()
+    }
+
+    /// All sections; a section's place here is its number.
+    pub fn sections(&self) -> impl Iterator<Item = Section<'a>> + use<'a> {
+        let elf = *self;
+        (0..elf.headers.len()).map(move |index| elf.section(index))
+    }
+
+    /// The section with a number below [`section_count`](Self::section_count).
+    pub fn section(&self, index: usize) -> Section<'a> {
+        let header = &self.headers[index];
+        let kind = header.sh_type(LE);
+        if kind == elf::SHT_NULL {
+            // Inactive (gABI): none of its other fields mean anything.
+            let flags = elf::SectionFlags(0);
+            let data = &[];
+            return Section { name_at: 0, kind, flags, size: 0, align: 0, data, link: 0, info: 0 };
+        }
+        Section {
+            name_at: header.sh_name(LE),
+            kind,
+            flags: header.sh_flags(LE),
+            size: header.sh_size(LE),
+            align: header.sh_addralign(LE),
+            // `parse` has seen that they are in the file.
+            data: contents(self.file, 0, header).unwrap_or_default(),
+            link: header.sh_link(LE),
+            info: header.sh_info(LE),
+        }
+    }
+
+    /// The name of a section.
+    pub fn section_name(&self, section: &Section<'_>) -> &'a str {
+        match section.kind {
+            elf::SHT_NULL => "",
+            _ => name_at(self.section_names, section.name_at),
+        }
+    }
+
+    /// The name of the section with this number.
+    pub fn section_text(&self, index: usize) -> Text {
+        self.section_name(&self.section(index)).into()
+    }
+
+    /// How many symbols there are.
+    pub fn symbol_count(&self) -> usize {
+        self.symbols.len()
+    }
+
+    /// The symbol with a number below [`symbol_count`](Self::symbol_count).
+    pub fn symbol(&self, index: usize) -> Symbol {
+        let entry = &self.symbols[index];
+        Symbol {
+            name_at: entry.st_name(LE),
+            binding: match entry.st_bind() {
+                elf::STB_LOCAL => Binding::Local,
+                // One definition for all who use it: the first (GNU extension).
+                elf::STB_WEAK | elf::STB_GNU_UNIQUE => Binding::Weak,
+                _ => Binding::Global,
+            },
+            hidden: matches!(entry.st_visibility(), elf::STV_HIDDEN | elf::STV_INTERNAL),
+            kind: entry.st_type(),
+            // `parse` has seen that there is one.
+            definition: self.definition(index).unwrap_or(Definition::Undefined),
+            size: entry.st_size(LE),
+        }
+    }
+
+    /// The name of a symbol.
+    pub fn symbol_name(&self, symbol: &Symbol) -> &'a str {
+        name_at(self.symbol_names, symbol.name_at)
     }
 
     /// What to call a symbol in a message: its name, or that of its section.
-    pub fn symbol_name(&self, symbol: usize) -> Box<str> {
-        let symbol = &self.symbols[symbol];
-        match symbol.definition {
-            Definition::Section { index, .. } if symbol.name.is_empty() => {
-                self.sections[index].name.into()
-            }
-            _ => symbol.name.into(),
+    pub fn symbol_text(&self, index: usize) -> Text {
+        let symbol = self.symbol(index);
+        match (self.symbol_name(&symbol), symbol.definition) {
+            ("", Definition::Section { index, .. }) => self.section_text(index),
+            (name, _) => name.into(),
         }
+    }
+
+    /// The relocation tables of all sections.
+    pub fn relocations(
+        &self,
+    ) -> impl Iterator<Item = Result<RelocationTable<'a>, Cause>> + use<'a> {
+        let elf = *self;
+        (0..).zip(elf.headers).filter_map(move |(index, header)| match header.sh_type(LE) {
+            elf::SHT_RELA => Some(elf.relocation_table(index)),
+            elf::SHT_REL | elf::SHT_RELR | elf::SHT_CREL => {
+                let section = elf.section_text(index as usize);
+                Some(Err(Cause::RelocationsWithoutAddend { section }))
+            }
+            _ => None,
+        })
+    }
+
+    fn relocation_table(&self, index: u32) -> Result<RelocationTable<'a>, Cause> {
+        let Section { link, info, data, .. } = self.section(index as usize);
+        if link != self.symbol_table || link == 0 {
+            return Err(Cause::BadIndex { field: Field::SectionLink(index), index: link });
+        }
+        if info == 0 || info as usize >= self.headers.len() {
+            return Err(Cause::BadIndex { field: Field::SectionInfo(index), index: info });
+        }
+        Ok(RelocationTable {
+            section: index,
+            target: info as usize,
+            entries: entries(data, index)?,
+        })
+    }
+
+    /// The COMDAT groups.
+    pub fn groups(&self) -> impl Iterator<Item = Result<Group<'a>, Cause>> + use<'a> {
+        let elf = *self;
+        let groups = (0..).zip(elf.headers).filter(|(_, of)| of.sh_type(LE) == elf::SHT_GROUP);
+        groups.filter_map(move |(index, _)| elf.group(index).transpose())
+    }
+
+    fn group(&self, index: u32) -> Result<Option<Group<'a>>, Cause> {
+        let Section { link, info, data, .. } = self.section(index as usize);
+        let Some((flags, members)) = entries::<U32<LE>>(data, index)?.split_first() else {
+            return Ok(None);
+        };
+        if flags.get(LE) & elf::GRP_COMDAT.0 == 0 {
+            return Ok(None);
+        }
+        if link != self.symbol_table || link == 0 {
+            return Err(Cause::BadIndex { field: Field::SectionLink(index), index: link });
+        }
+        if info as usize >= self.symbols.len() {
+            return Err(Cause::BadIndex { field: Field::SectionInfo(index), index: info });
+        }
+        for member in members {
+            let number = member.get(LE);
+            if number == 0 || number as usize >= self.headers.len() {
+                return Err(Cause::BadIndex { field: Field::GroupMember(index), index: number });
+            }
+        }
+        let symbol = self.symbol(info as usize);
+        let signature = match (self.symbol_name(&symbol), symbol.definition) {
+            ("", Definition::Section { index, .. }) => self.section_name(&self.section(index)),
+            (name, _) => name,
+        };
+        Ok(Some(Group { signature, members }))
+    }
+
+    fn check_section(
+        &self,
+        index: u32,
+        header: &SectionHeader64<LE>,
+        ends: Option<usize>,
+    ) -> Result<(), Cause> {
+        if header.sh_type(LE) != elf::SHT_NULL {
+            let field = Field::SectionName(index);
+            check_name(self.section_names, ends, header.sh_name(LE), field)?;
+            contents(self.file, index, header)?;
+        }
+        Ok(())
+    }
+
+    /// Finds the symbol table; an object need not have one.
+    fn find_symbols(&mut self) -> Result<(), Cause> {
+        let mut tables =
+            (0..).zip(self.headers).filter(|(_, header)| header.sh_type(LE) == elf::SHT_SYMTAB);
+        let Some((table, header)) = tables.next() else { return Ok(()) };
+        if let Some((section, _)) = tables.next() {
+            return Err(Cause::SecondSymbolTable { section });
+        }
+        self.symbols = entries(self.section(table as usize).data, table)?;
+        let names = header.sh_link(LE);
+        self.symbol_names =
+            string_table(self.headers, self.file, names, Field::SectionLink(table))?;
+        self.symbol_table = table;
+        // All symbols before it are local (gABI, `sh_info`).
+        self.first_global = (header.sh_info(LE) as usize).min(self.symbols.len());
+        let extended = (0..).zip(self.headers).find(|(_, header)| {
+            header.sh_type(LE) == elf::SHT_SYMTAB_SHNDX && header.sh_link(LE) == table
+        });
+        if let Some((index, _)) = extended {
+            self.extended = entries(self.section(index as usize).data, index)?;
+        }
+        Ok(())
+    }
+
+    /// Checks that all symbols have names, and that those in sections start in these or at their
+    /// ends.
+    fn check_symbols(&self) -> Result<(), Cause> {
+        let ends = last_end(self.symbol_names);
+        for (number, entry) in (0..).zip(self.symbols) {
+            check_name(self.symbol_names, ends, entry.st_name(LE), Field::SymbolName(number))?;
+            let Definition::Section { index, offset } = self.definition(number as usize)? else {
+                continue;
+            };
+            let Some(section) = self.headers.get(index) else {
+                let field = Field::SymbolSection(number);
+                return Err(Cause::BadIndex { field, index: index as u32 });
+            };
+            let active = section.sh_type(LE) != elf::SHT_NULL;
+            let size = if active { section.sh_size(LE) } else { 0 };
+            if offset > size {
+                let (symbol, section) =
+                    (name_at(self.symbol_names, entry.st_name(LE)), self.section_text(index));
+                let symbol = symbol.into();
+                return Err(Cause::SymbolOutsideSection { symbol, section, value: offset, size });
+            }
+        }
+        Ok(())
+    }
+
+    /// Where a symbol is defined: in a section that may not exist.
+    fn definition(&self, number: usize) -> Result<Definition, Cause> {
+        let entry = &self.symbols[number];
+        let value = entry.st_value(LE);
+        let section = match entry.st_shndx(LE) {
+            elf::SHN_UNDEF => return Ok(Definition::Undefined),
+            elf::SHN_ABS => return Ok(Definition::Absolute(value)),
+            elf::SHN_COMMON | SHN_X86_64_LCOMMON => {
+                return Ok(Definition::Common { align: value });
+            }
+            elf::SHN_XINDEX => self.extended.get(number).map(|section| section.get(LE)),
+            section if section.is_reserved() => None,
+            section => Some(section.0.into()),
+        };
+        let index = section.ok_or(Cause::BadIndex {
+            field: Field::SymbolSection(number as u32),
+            index: entry.st_shndx(LE).0.into(),
+        })?;
+        Ok(Definition::Section { index: index as usize, offset: value })
     }
 }
 
-fn header(file: &[u8]) -> Result<&FileHeader64<LE>, LoadError> {
+fn header(file: &[u8]) -> Result<&FileHeader64<LE>, Cause> {
     if let Some(&magic) = file.first_chunk()
         && magic != elf::ELFMAG
     {
-        return Err(LoadError::NotElf(magic));
+        return Err(Cause::NotElf(magic));
     }
     let len = file.len() as u64;
     let end = size_of::<FileHeader64<LE>>() as u64;
     let header: &FileHeader64<LE> =
-        file.read_at(0).map_err(|()| LoadError::Truncated { part: Part::FileHeader, end, len })?;
+        file.read_at(0).map_err(|()| Cause::Truncated { part: Part::FileHeader, end, len })?;
     let ident = header.e_ident();
     if !header.is_class_64() {
-        return Err(LoadError::WrongClass(ident.class.0));
+        return Err(Cause::WrongClass(ident.class.0));
     }
     if !header.is_little_endian() {
-        return Err(LoadError::WrongEncoding(ident.data.0));
+        return Err(Cause::WrongEncoding(ident.data.0));
     }
     if ident.version != elf::EV_CURRENT {
-        return Err(LoadError::WrongVersion(ident.version.0));
+        return Err(Cause::WrongVersion(ident.version.0));
     }
     if header.e_type(LE) != elf::ET_REL {
-        return Err(LoadError::WrongType(header.e_type(LE).0));
+        return Err(Cause::WrongType(header.e_type(LE).0));
     }
     if header.e_machine(LE) != elf::EM_X86_64 {
-        return Err(LoadError::WrongMachine(header.e_machine(LE).0));
+        return Err(Cause::WrongMachine(header.e_machine(LE).0));
     }
     Ok(header)
 }
@@ -195,29 +455,29 @@ fn header(file: &[u8]) -> Result<&FileHeader64<LE>, LoadError> {
 fn section_headers<'a>(
     header: &FileHeader64<LE>,
     file: &'a [u8],
-) -> Result<&'a [SectionHeader64<LE>], LoadError> {
+) -> Result<&'a [SectionHeader64<LE>], Cause> {
     const SIZE: u64 = size_of::<SectionHeader64<LE>>() as u64;
     let start = header.e_shoff(LE);
     if start == 0 {
-        return Err(LoadError::NoSections);
+        return Err(Cause::NoSections);
     }
     let found = u64::from(header.e_shentsize(LE));
     if found != SIZE {
         let part = Part::SectionHeaders;
-        return Err(LoadError::WrongEntrySize { part, expected: SIZE, found });
+        return Err(Cause::WrongEntrySize { part, expected: SIZE, found });
     }
     let table = |count: u64| {
         let end = start.saturating_add(count.saturating_mul(SIZE));
         usize::try_from(count)
             .ok()
             .and_then(|count| file.read_slice_at::<SectionHeader64<LE>>(start, count).ok())
-            .ok_or(LoadError::Truncated { part: Part::SectionHeaders, end, len: file.len() as u64 })
+            .ok_or(Cause::Truncated { part: Part::SectionHeaders, end, len: file.len() as u64 })
     };
     match header.e_shnum(LE) {
         0 => {
             let first = table(1)?;
             match first[0].sh_size(LE) {
-                0 => Err(LoadError::NoSections),
+                0 => Err(Cause::NoSections),
                 count => table(count),
             }
         }
@@ -231,7 +491,7 @@ fn section_names<'a>(
     header: &FileHeader64<LE>,
     headers: &[SectionHeader64<LE>],
     file: &'a [u8],
-) -> Result<&'a str, LoadError> {
+) -> Result<&'a str, Cause> {
     let index = match header.e_shstrndx(LE) {
         elf::SHN_XINDEX => headers[0].sh_link(LE),
         index => index.0.into(),
@@ -244,24 +504,33 @@ fn string_table<'a>(
     file: &'a [u8],
     index: u32,
     field: Field,
-) -> Result<&'a str, LoadError> {
+) -> Result<&'a str, Cause> {
     let header = headers
         .get(index as usize)
         .filter(|header| header.sh_type(LE) == elf::SHT_STRTAB)
-        .ok_or(LoadError::BadIndex { field, index })?;
+        .ok_or(Cause::BadIndex { field, index })?;
     core::str::from_utf8(contents(file, index, header)?).map_err(|error| {
         let offset = error.valid_up_to() as u64;
-        LoadError::NotText { section: index, offset }
+        Cause::NotText { section: index, offset }
     })
 }
 
-/// The NUL-terminated text at `offset`.
-fn text(table: &str, offset: u32, field: Field) -> Result<&str, LoadError> {
-    table
-        .get(offset as usize..)
-        .and_then(|rest| rest.split_once('\0'))
-        .map(|(name, _)| name)
-        .ok_or(LoadError::BadName { field, offset })
+/// Where the last name of a table ends, if it has one.
+fn last_end(table: &str) -> Option<usize> {
+    table.rfind('\0')
+}
+
+/// Checks that a name starts at `offset` of a table in which the last one ends at `end`.
+fn check_name(table: &str, end: Option<usize>, offset: u32, field: Field) -> Result<(), Cause> {
+    let at = offset as usize;
+    let good = end.is_some_and(|end| at <= end) && table.is_char_boundary(at);
+    if good { Ok(()) } else { Err(Cause::BadName { field, offset }) }
+}
+
+/// The NUL-terminated text at `offset`, if there is one.
+fn name_at(table: &str, offset: u32) -> &str {
+    let rest = table.get(offset as usize..).unwrap_or_default();
+    rest.split_once('\0').map_or("", |(name, _)| name)
 }
 
 /// The bytes of a section in the file.
@@ -269,194 +538,25 @@ fn contents<'a>(
     file: &'a [u8],
     index: u32,
     header: &SectionHeader64<LE>,
-) -> Result<&'a [u8], LoadError> {
+) -> Result<&'a [u8], Cause> {
     // An empty section may say that it starts anywhere.
     let Some((offset, size)) = header.file_range(LE).filter(|&(_, size)| size != 0) else {
         return Ok(&[]);
     };
-    file.read_bytes_at(offset, size).map_err(|()| LoadError::Truncated {
+    file.read_bytes_at(offset, size).map_err(|()| Cause::Truncated {
         part: Part::Section(index),
         end: offset.saturating_add(size),
         len: file.len() as u64,
     })
 }
 
-fn section<'a>(
-    file: &'a [u8],
-    index: u32,
-    header: &SectionHeader64<LE>,
-    names: &'a str,
-) -> Result<Section<'a>, LoadError> {
-    if header.sh_type(LE) == elf::SHT_NULL {
-        // Inactive (gABI): none of its other fields mean anything.
-        let (kind, flags) = (elf::SHT_NULL, elf::SectionFlags(0));
-        return Ok(Section { name: "", name_at: 0, kind, flags, size: 0, align: 0, data: &[] });
-    }
-    Ok(Section {
-        name: text(names, header.sh_name(LE), Field::SectionName(index))?,
-        name_at: header.sh_name(LE) as usize,
-        kind: header.sh_type(LE),
-        flags: header.sh_flags(LE),
-        size: header.sh_size(LE),
-        align: header.sh_addralign(LE),
-        data: contents(file, index, header)?,
-    })
-}
-
 /// A section's contents as a table of `T`.
-fn entries<T: pod::Pod>(data: &[u8], index: u32) -> Result<&[T], LoadError> {
+fn entries<T: pod::Pod>(data: &[u8], index: u32) -> Result<&[T], Cause> {
     let size = size_of::<T>();
     let whole = data.len().is_multiple_of(size);
-    whole.then(|| pod::slice_from_all_bytes(data).ok()).flatten().ok_or(LoadError::WrongEntrySize {
+    whole.then(|| pod::slice_from_all_bytes(data).ok()).flatten().ok_or(Cause::WrongEntrySize {
         part: Part::Section(index),
         expected: size as u64,
         found: data.len() as u64,
     })
-}
-
-/// The symbol table; an object without one has none with number 0.
-struct SymbolTable<'a> {
-    section: u32,
-    names: &'a str,
-    symbols: Vec<Symbol<'a>>,
-}
-
-fn symbols<'a>(
-    file: &'a [u8],
-    headers: &[SectionHeader64<LE>],
-    sections: &[Section<'a>],
-) -> Result<SymbolTable<'a>, LoadError> {
-    let mut tables = (0..).zip(headers).filter(|(_, header)| header.sh_type(LE) == elf::SHT_SYMTAB);
-    let Some((table, header)) = tables.next() else {
-        return Ok(SymbolTable { section: 0, names: "", symbols: Vec::new() });
-    };
-    if let Some((section, _)) = tables.next() {
-        return Err(LoadError::SecondSymbolTable { section });
-    }
-    let raw: &[Sym64<LE>] = entries(sections[table as usize].data, table)?;
-    let names = string_table(headers, file, header.sh_link(LE), Field::SectionLink(table))?;
-    let extended = extended_indices(headers, sections, table)?;
-    let mut symbols = Vec::with_capacity(raw.len());
-    for (index, entry) in (0..).zip(raw) {
-        let symbol = Symbol {
-            name: text(names, entry.st_name(LE), Field::SymbolName(index))?,
-            name_at: entry.st_name(LE) as usize,
-            binding: match entry.st_bind() {
-                elf::STB_LOCAL => Binding::Local,
-                // One definition for all who use it: the first (GNU extension).
-                elf::STB_WEAK | elf::STB_GNU_UNIQUE => Binding::Weak,
-                _ => Binding::Global,
-            },
-            hidden: matches!(entry.st_visibility(), elf::STV_HIDDEN | elf::STV_INTERNAL),
-            kind: entry.st_type(),
-            definition: definition(entry, index, extended)?,
-            size: entry.st_size(LE),
-        };
-        check_symbol(&symbol, index, sections)?;
-        symbols.push(symbol);
-    }
-    Ok(SymbolTable { section: table, names, symbols })
-}
-
-/// Section numbers of symbols that do not fit `st_shndx` (gABI, `SHT_SYMTAB_SHNDX`).
-fn extended_indices<'a>(
-    headers: &[SectionHeader64<LE>],
-    sections: &[Section<'a>],
-    table: u32,
-) -> Result<&'a [U32<LE>], LoadError> {
-    let found = (0..).zip(headers).find(|(_, header)| {
-        header.sh_type(LE) == elf::SHT_SYMTAB_SHNDX && header.sh_link(LE) == table
-    });
-    found.map_or(Ok(&[]), |(index, _)| entries(sections[index as usize].data, index))
-}
-
-fn definition(
-    entry: &Sym64<LE>,
-    index: u32,
-    extended: &[U32<LE>],
-) -> Result<Definition, LoadError> {
-    let value = entry.st_value(LE);
-    let section = match entry.st_shndx(LE) {
-        elf::SHN_UNDEF => return Ok(Definition::Undefined),
-        elf::SHN_ABS => return Ok(Definition::Absolute(value)),
-        elf::SHN_COMMON => return Ok(Definition::Common),
-        elf::SHN_XINDEX => extended.get(index as usize).map(|section| section.get(LE)),
-        section if section.is_reserved() => None,
-        section => Some(section.0.into()),
-    };
-    let index = section.ok_or(LoadError::BadIndex {
-        field: Field::SymbolSection(index),
-        index: entry.st_shndx(LE).0.into(),
-    })?;
-    Ok(Definition::Section { index: index as usize, offset: value })
-}
-
-/// Checks that the symbol's section exists and that the symbol starts in it or at its end.
-fn check_symbol(
-    symbol: &Symbol<'_>,
-    index: u32,
-    sections: &[Section<'_>],
-) -> Result<(), LoadError> {
-    let Definition::Section { index: number, offset } = symbol.definition else { return Ok(()) };
-    let Some(section) = sections.get(number) else {
-        let field = Field::SymbolSection(index);
-        return Err(LoadError::BadIndex { field, index: number as u32 });
-    };
-    if offset > section.size {
-        return Err(LoadError::SymbolOutsideSection {
-            symbol: symbol.name.into(),
-            section: section.name.into(),
-            value: offset,
-            size: section.size,
-        });
-    }
-    Ok(())
-}
-
-/// The relocation tables, each with a target that exists and symbols that exist.
-fn relocations<'a>(
-    headers: &[SectionHeader64<LE>],
-    sections: &[Section<'a>],
-    symbol_table: u32,
-    symbol_count: usize,
-) -> Result<Vec<RelocationTable<'a>>, LoadError> {
-    let mut tables = Vec::new();
-    for (index, header) in (0..).zip(headers) {
-        let section = &sections[index as usize];
-        match section.kind {
-            elf::SHT_RELA => {}
-            elf::SHT_REL | elf::SHT_RELR | elf::SHT_CREL => {
-                let section = section.name.into();
-                return Err(LoadError::RelocationsWithoutAddend { section });
-            }
-            _ => continue,
-        }
-        let link = header.sh_link(LE);
-        if link != symbol_table || symbol_table == 0 {
-            return Err(LoadError::BadIndex { field: Field::SectionLink(index), index: link });
-        }
-        let target = header.sh_info(LE);
-        if target == 0 || target as usize >= sections.len() {
-            return Err(LoadError::BadIndex { field: Field::SectionInfo(index), index: target });
-        }
-        let table = RelocationTable {
-            section: index,
-            target: target as usize,
-            entries: entries(section.data, index)?,
-        };
-        check_relocations(&table, symbol_count)?;
-        tables.push(table);
-    }
-    Ok(tables)
-}
-
-fn check_relocations(table: &RelocationTable<'_>, symbols: usize) -> Result<(), LoadError> {
-    for (entry, relocation) in (0..).zip(table.entries) {
-        let index = relocation.r_sym(LE, false);
-        if index as usize >= symbols {
-            let field = Field::RelocationSymbol { section: table.section, entry };
-            return Err(LoadError::BadIndex { field, index });
-        }
-    }
-    Ok(())
 }

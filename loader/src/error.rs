@@ -3,13 +3,13 @@
 //! ```text
 //!   the file     Truncated, NotElf, Wrong…, BadIndex, BadName, …     before anything is mapped
 //!   a section    Alignment, WritableCode, Constructors, …
-//!   a symbol     Undefined (all of them at once), Common, …
+//!   a symbol     Undefined (all of them at once), Duplicate, …
 //!   a place      Relocation: section + offset + type + symbol + what is wrong
-//!   the system   Map, TlsReserve, TlsPublish, UnwindRegister          everything is rolled back
+//!   the system   OutOfMemory, Map, TlsReserve, TlsPublish, …          everything is rolled back
 //! ```
 #![forbid(unsafe_code)]
 
-use alloc::boxed::Box;
+use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
 use core::fmt;
 
@@ -18,11 +18,53 @@ use unspool_unwind::RegisterError;
 
 use crate::memory::MapError;
 use crate::reloc::{Problem, RelocationType};
+use crate::text::Text;
 
-/// Why an object was not loaded. Nothing of it stays mapped, reserved or registered.
+/// Why an object or a set was not loaded. Nothing of it stays mapped, reserved or registered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoadError {
+    object: Text,
+    cause: Cause,
+}
+
+impl LoadError {
+    pub(crate) fn new(object: Text, cause: Cause) -> Self {
+        Self { object, cause }
+    }
+
+    /// Where the trouble is: the name of a file of the set, of a member as `archive(member)`, or of
+    /// the set itself.
+    pub fn object(&self) -> &str {
+        &self.object
+    }
+
+    /// What it is.
+    pub fn cause(&self) -> &Cause {
+        &self.cause
+    }
+
+    /// The same, to keep.
+    pub fn into_cause(self) -> Cause {
+        self.cause
+    }
+}
+
+impl fmt::Display for LoadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.object, self.cause)
+    }
+}
+
+impl core::error::Error for LoadError {
+    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
+        self.cause.source()
+    }
+}
+
+/// What is wrong with an object or a set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum LoadError {
+pub enum Cause {
     /// A part of the file would end after the file does.
     Truncated {
         /// Which part.
@@ -52,6 +94,13 @@ pub enum LoadError {
         expected: u64,
         /// The size in the file: of an entry, or of a table that is not a multiple of it.
         found: u64,
+    },
+    /// An archive cannot be read.
+    Archive {
+        /// Where the header is that is meant, in bytes from the start of the archive.
+        offset: u64,
+        /// What is wrong there.
+        problem: ArchiveProblem,
     },
     /// The file has no section headers: there is nothing to load.
     NoSections,
@@ -84,12 +133,12 @@ pub enum LoadError {
     /// Relocations of a kind that x86-64 does not use (`SHT_REL`, `SHT_RELR`, `SHT_CREL`).
     RelocationsWithoutAddend {
         /// The section that holds them.
-        section: Box<str>,
+        section: Text,
     },
     /// `sh_addralign` is not a power of two, or larger than a page.
     Alignment {
         /// The section.
-        section: Box<str>,
+        section: Text,
         /// Its alignment in bytes.
         align: u64,
         /// The largest that is supported, in bytes.
@@ -98,17 +147,18 @@ pub enum LoadError {
     /// A section that is both writable and executable.
     WritableCode {
         /// The section.
-        section: Box<str>,
+        section: Text,
     },
     /// A section that belongs in memory but is compressed in the file.
     Compressed {
         /// The section.
-        section: Box<str>,
+        section: Text,
     },
-    /// The object wants constructors or destructors to run; this loader does not run any.
+    /// Pieces of the functions `_init` and `_fini`, of which only C libraries have the beginnings
+    /// and the ends. (Lists of constructors, as in `.init_array`, are no trouble.)
     Constructors {
-        /// The section that lists them.
-        section: Box<str>,
+        /// The section that has them: `.init` or `.fini`.
+        section: Text,
         /// Its size in bytes.
         size: u64,
     },
@@ -122,7 +172,7 @@ pub enum LoadError {
     /// `.eh_frame` is not a chain of entries.
     BadUnwindTable {
         /// The section.
-        section: Box<str>,
+        section: Text,
         /// Where the chain breaks, in bytes from the start of the section.
         offset: u64,
     },
@@ -134,9 +184,9 @@ pub enum LoadError {
     /// A symbol lies outside of its section.
     SymbolOutsideSection {
         /// The symbol.
-        symbol: Box<str>,
+        symbol: Text,
         /// Its section.
-        section: Box<str>,
+        section: Text,
         /// Its offset in the section, in bytes.
         value: u64,
         /// The size of the section in bytes.
@@ -145,37 +195,34 @@ pub enum LoadError {
     /// A relocation needs a symbol whose section does not belong in memory.
     SymbolNotInMemory {
         /// The symbol.
-        symbol: Box<str>,
+        symbol: Text,
         /// Its section.
-        section: Box<str>,
+        section: Text,
     },
-    /// A tentative definition of C; compile with `-fno-common`.
-    Common {
+    /// Two files of a set define a symbol.
+    Duplicate {
         /// The symbol.
-        symbol: Box<str>,
-        /// Its size in bytes.
-        size: u64,
-    },
-    /// A symbol whose address is computed by code (`STT_GNU_IFUNC`).
-    IndirectFunction {
-        /// The symbol.
-        symbol: Box<str>,
+        symbol: Text,
+        /// The file with the other definition.
+        first: Text,
     },
     /// Symbols that neither the object, nor an earlier one, nor the program defines: all of them.
-    Undefined(Vec<Box<str>>),
+    Undefined(Vec<Text>),
     /// One place could not be relocated.
     Relocation {
         /// The section of the place.
-        section: Box<str>,
+        section: Text,
         /// The place, in bytes from the start of the section.
         offset: u64,
         /// The relocation type.
         kind: RelocationType,
         /// The symbol (the section's name if it has none of its own).
-        symbol: Box<str>,
+        symbol: Text,
         /// What is wrong.
         problem: Problem,
     },
+    /// The heap has no memory for the loader's own records.
+    OutOfMemory,
     /// Memory could not be mapped or sealed.
     Map(MapError),
     /// No room for the object's thread-local variables.
@@ -184,6 +231,31 @@ pub enum LoadError {
     TlsPublish(PublishError),
     /// The unwind tables could not be registered.
     UnwindRegister(RegisterError),
+}
+
+/// What is wrong with an archive, or with a member's header in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ArchiveProblem {
+    /// A thin archive: its members are other files, which the loader cannot open.
+    Thin,
+    /// A header, or what it describes, would end after the archive does.
+    Truncated {
+        /// Where it would end, in bytes from the start of the archive.
+        end: u64,
+        /// The size of the archive in bytes.
+        len: u64,
+    },
+    /// There should be a header, but it does not end as one.
+    NoHeader,
+    /// The size in the header is not a decimal number.
+    BadSize,
+    /// The name in the header is none, does not lie where the header says, or is not UTF-8.
+    BadName,
+    /// The index of symbols does not have what it says it has.
+    BadIndex,
+    /// The index of symbols names a member here, where none is.
+    NoMember,
 }
 
 /// A part of the file.
@@ -214,6 +286,8 @@ pub enum Field {
     SymbolName(u32),
     /// `st_shndx` of the symbol with this number.
     SymbolSection(u32),
+    /// A member of the section group with this section number.
+    GroupMember(u32),
     /// The symbol in `r_info` of a relocation.
     RelocationSymbol {
         /// The number of the section that holds the relocation.
@@ -238,7 +312,7 @@ pub enum UnloadError {
     /// Another object uses its symbols.
     BoundBy {
         /// The name of one that does.
-        object: Box<str>,
+        object: Text,
     },
     /// A frame of its code is on a stack.
     OnStack,
@@ -268,31 +342,37 @@ impl fmt::Display for UnloadError {
 
 impl core::error::Error for UnloadError {}
 
-impl From<MapError> for LoadError {
+impl From<TryReserveError> for Cause {
+    fn from(_: TryReserveError) -> Self {
+        Self::OutOfMemory
+    }
+}
+
+impl From<MapError> for Cause {
     fn from(error: MapError) -> Self {
         Self::Map(error)
     }
 }
 
-impl From<ReserveError> for LoadError {
+impl From<ReserveError> for Cause {
     fn from(error: ReserveError) -> Self {
         Self::TlsReserve(error)
     }
 }
 
-impl From<PublishError> for LoadError {
+impl From<PublishError> for Cause {
     fn from(error: PublishError) -> Self {
         Self::TlsPublish(error)
     }
 }
 
-impl From<RegisterError> for LoadError {
+impl From<RegisterError> for Cause {
     fn from(error: RegisterError) -> Self {
         Self::UnwindRegister(error)
     }
 }
 
-impl fmt::Display for LoadError {
+impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Truncated { part, end, len } => {
@@ -313,6 +393,9 @@ impl fmt::Display for LoadError {
             Self::WrongEntrySize { part, expected, found } => {
                 write!(f, "{part} has entries of {expected} bytes, found {found}")
             }
+            Self::Archive { offset, problem } => {
+                write!(f, "archive, header at {offset:#x}: {problem}")
+            }
             Self::NoSections => f.write_str("the file has no sections"),
             Self::BadIndex { field, index } => write!(f, "{field} is {index}: no such entry"),
             Self::NotText { section, offset } => {
@@ -322,6 +405,7 @@ impl fmt::Display for LoadError {
             Self::SecondSymbolTable { section } => {
                 write!(f, "section {section} is a second symbol table")
             }
+            Self::OutOfMemory => f.write_str("no memory on the heap"),
             Self::Map(error) => error.fmt(f),
             Self::TlsReserve(error) => error.fmt(f),
             Self::TlsPublish(error) => error.fmt(f),
@@ -337,7 +421,7 @@ impl fmt::Display for LoadError {
             }
             Self::Compressed { section } => write!(f, "{section} is compressed"),
             Self::Constructors { section, size } => {
-                write!(f, "{section} ({size} bytes) wants constructors or destructors to run")
+                write!(f, "{section} ({size} bytes) is a piece of a function")
             }
             Self::TooLarge { needed, max } => {
                 write!(f, "the object needs at least {needed} bytes of memory, limit {max}")
@@ -354,10 +438,9 @@ impl fmt::Display for LoadError {
             Self::SymbolNotInMemory { symbol, section } => {
                 write!(f, "`{symbol}` is needed, but its section {section} is not loaded")
             }
-            Self::Common { symbol, size } => {
-                write!(f, "`{symbol}` ({size} bytes) is a common symbol (-fno-common avoids them)")
+            Self::Duplicate { symbol, first } => {
+                write!(f, "`{symbol}` is also defined by {first}")
             }
-            Self::IndirectFunction { symbol } => write!(f, "`{symbol}` is an indirect function"),
             Self::Undefined(symbols) => fmt_undefined(symbols, f),
             Self::Relocation { section, offset, kind, symbol, problem } => {
                 write!(f, "{section}+{offset:#x}: {kind} against `{symbol}`: {problem}")
@@ -366,13 +449,29 @@ impl fmt::Display for LoadError {
     }
 }
 
-fn fmt_undefined(symbols: &[Box<str>], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+fn fmt_undefined(symbols: &[Text], f: &mut fmt::Formatter<'_>) -> fmt::Result {
     write!(f, "{} undefined symbol{}:", symbols.len(), if symbols.len() == 1 { "" } else { "s" })?;
     for (place, symbol) in symbols.iter().enumerate() {
         write!(f, "{} `{symbol}`", if place == 0 { "" } else { "," })?;
     }
     Ok(())
 }
+
+impl fmt::Display for ArchiveProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Thin => f.write_str("thin, its members are other files"),
+            Self::Truncated { end, len } => write!(f, "ends at byte {end}, the archive at {len}"),
+            Self::NoHeader => f.write_str("not a header"),
+            Self::BadSize => f.write_str("the size is not a decimal number"),
+            Self::BadName => f.write_str("no name where the header says"),
+            Self::BadIndex => f.write_str("the index of symbols has less than it says"),
+            Self::NoMember => f.write_str("the index of symbols names a member that is not there"),
+        }
+    }
+}
+
+impl core::error::Error for ArchiveProblem {}
 
 impl fmt::Display for Part {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -393,6 +492,7 @@ impl fmt::Display for Field {
             Self::SectionInfo(section) => write!(f, "sh_info of section {section}"),
             Self::SymbolName(symbol) => write!(f, "st_name of symbol {symbol}"),
             Self::SymbolSection(symbol) => write!(f, "st_shndx of symbol {symbol}"),
+            Self::GroupMember(section) => write!(f, "a member of the group in section {section}"),
             Self::RelocationSymbol { section, entry } => {
                 write!(f, "the symbol of relocation {entry} in section {section}")
             }
@@ -400,9 +500,10 @@ impl fmt::Display for Field {
     }
 }
 
-impl core::error::Error for LoadError {
+impl core::error::Error for Cause {
     fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
         match self {
+            Self::Archive { problem, .. } => Some(problem),
             Self::Relocation { problem, .. } => Some(problem),
             Self::Map(error) => Some(error),
             Self::TlsReserve(error) => Some(error),

@@ -16,7 +16,7 @@
 //! lie at a fixed distance from TP. The GOT lies in read-only memory once the object is sealed.
 #![forbid(unsafe_code)]
 
-use alloc::vec;
+use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
 
 /// What a slot of the GOT holds.
@@ -30,53 +30,65 @@ pub(crate) enum Slot {
     Pair,
     /// Two words: a TLS descriptor. Its argument is the symbol's pair.
     Descriptor,
+    /// One word: the address that the resolver of an indirect function returns.
+    Indirect,
 }
 
 impl Slot {
-    const COUNT: usize = 4;
+    const COUNT: usize = 5;
 
     const fn words(self) -> u64 {
         match self {
-            Self::Address | Self::TpOffset => 1,
+            Self::Address | Self::TpOffset | Self::Indirect => 1,
             Self::Pair | Self::Descriptor => 2,
         }
     }
 }
 
+/// The slots of one symbol, by kind: the first word of each.
+#[derive(Clone, Copy, Default)]
+struct SlotSet {
+    got: [Option<u32>; Slot::COUNT],
+    plt: Option<u32>,
+}
+
 /// The slots of one object.
+#[derive(Default)]
 pub(crate) struct Slots {
-    symbols: usize,
-    /// By kind of slot and symbol: the first word. Empty where no symbol has such a slot.
-    got: [Vec<Option<u32>>; Slot::COUNT],
+    /// Of the symbols that have any.
+    sets: Vec<SlotSet>,
     /// The pair for the start of the object's own block.
     own_block: Option<u32>,
     got_words: u64,
-    plt: Vec<Option<u32>>,
     plt_count: u64,
 }
 
 impl Slots {
-    /// None yet, for an object with this many symbols.
-    pub fn new(symbols: usize) -> Self {
-        Self {
-            symbols,
-            got: [const { Vec::new() }; Slot::COUNT],
-            own_block: None,
-            got_words: 0,
-            plt: vec![None; symbols],
-            plt_count: 0,
-        }
+    /// The slots of a symbol; `number` is theirs, or will be.
+    fn of(&mut self, number: &mut Option<u32>) -> Result<&mut SlotSet, TryReserveError> {
+        let at = match *number {
+            Some(at) => at as usize,
+            None => {
+                self.sets.try_reserve(1)?;
+                self.sets.push(SlotSet::default());
+                let at = self.sets.len() - 1;
+                *number = Some(at as u32);
+                at
+            }
+        };
+        Ok(&mut self.sets[at])
     }
 
-    /// Gives `symbol` a slot of this kind, if it has none.
-    pub fn add_got(&mut self, slot: Slot, symbol: usize) {
-        let table = &mut self.got[slot as usize];
-        if table.is_empty() {
-            *table = vec![None; self.symbols];
+    /// Gives a symbol a slot of this kind, if it has none.
+    pub fn add_got(&mut self, slot: Slot, number: &mut Option<u32>) -> Result<(), TryReserveError> {
+        let mut next = self.got_words;
+        let set = self.of(number)?;
+        take(&mut set.got[slot as usize], &mut next, slot.words());
+        if slot == Slot::Descriptor {
+            take(&mut set.got[Slot::Pair as usize], &mut next, Slot::Pair.words());
         }
-        if take(&mut table[symbol], &mut self.got_words, slot.words()) && slot == Slot::Descriptor {
-            self.add_got(Slot::Pair, symbol);
-        }
+        self.got_words = next;
+        Ok(())
     }
 
     /// Makes a pair for the object's own block, if there is none.
@@ -84,15 +96,26 @@ impl Slots {
         take(&mut self.own_block, &mut self.got_words, Slot::Pair.words());
     }
 
-    /// Gives `symbol` a PLT stub and the GOT slot that the stub reads.
-    pub fn add_plt(&mut self, symbol: usize) {
-        take(&mut self.plt[symbol], &mut self.plt_count, 1);
-        self.add_got(Slot::Address, symbol);
+    /// Gives a symbol a PLT stub and the GOT slot that the stub reads.
+    pub fn add_plt(&mut self, number: &mut Option<u32>) -> Result<(), TryReserveError> {
+        self.add_stub(number, Slot::Address)
     }
 
-    /// The first word of a slot of `symbol`, counted from the start of the GOT.
-    pub fn got(&self, slot: Slot, symbol: usize) -> Option<usize> {
-        self.got[slot as usize].get(symbol)?.map(|word| word as usize)
+    /// Gives an indirect function a PLT stub and the GOT slot that the stub reads.
+    pub fn add_indirect(&mut self, number: &mut Option<u32>) -> Result<(), TryReserveError> {
+        self.add_stub(number, Slot::Indirect)
+    }
+
+    fn add_stub(&mut self, number: &mut Option<u32>, slot: Slot) -> Result<(), TryReserveError> {
+        let mut next = self.plt_count;
+        take(&mut self.of(number)?.plt, &mut next, 1);
+        self.plt_count = next;
+        self.add_got(slot, number)
+    }
+
+    /// The first word of a slot of a symbol, counted from the start of the GOT.
+    pub fn got(&self, slot: Slot, number: Option<u32>) -> Option<usize> {
+        self.sets[number? as usize].got[slot as usize].map(|word| word as usize)
     }
 
     /// The first word of the pair for the object's own block.
@@ -100,9 +123,9 @@ impl Slots {
         self.own_block.map(|word| word as usize)
     }
 
-    /// The PLT stub of `symbol`, counted from 0.
-    pub fn plt(&self, symbol: usize) -> Option<usize> {
-        self.plt[symbol].map(|stub| stub as usize)
+    /// The PLT stub of a symbol, counted from 0.
+    pub fn plt(&self, number: Option<u32>) -> Option<usize> {
+        self.sets[number? as usize].plt.map(|stub| stub as usize)
     }
 
     pub fn got_words(&self) -> u64 {
@@ -114,15 +137,13 @@ impl Slots {
     }
 }
 
-/// Gives out the next number, and `size - 1` after it, to who has none; whether it did. Objects
-/// with so many that the numbers do not fit are too large to be placed.
-fn take(slot: &mut Option<u32>, next: &mut u64, size: u64) -> bool {
-    let new = slot.is_none();
-    if new {
+/// Gives out the next number, and `size - 1` after it, to who has none. Objects with so many that
+/// the numbers do not fit are too large to be placed.
+fn take(slot: &mut Option<u32>, next: &mut u64, size: u64) {
+    if slot.is_none() {
         *slot = Some(*next as u32);
         *next += size;
     }
-    new
 }
 
 #[cfg(test)]
@@ -131,34 +152,47 @@ mod tests {
 
     #[test]
     fn a_symbol_gets_one_slot_however_often_it_asks() {
-        let mut slots = Slots::new(3);
-        slots.add_got(Slot::Address, 2);
-        slots.add_got(Slot::Address, 2);
-        slots.add_got(Slot::Address, 0);
-        let address = |symbol| slots.got(Slot::Address, symbol);
-        assert_eq!((address(0), address(1), address(2)), (Some(1), None, Some(0)));
+        let (mut slots, [mut zero, mut two]) = (Slots::default(), [None; 2]);
+        slots.add_got(Slot::Address, &mut two).unwrap();
+        slots.add_got(Slot::Address, &mut two).unwrap();
+        slots.add_got(Slot::Address, &mut zero).unwrap();
+        let address = |number| slots.got(Slot::Address, number);
+        assert_eq!((address(zero), address(None), address(two)), (Some(1), None, Some(0)));
         assert_eq!(slots.got_words(), 2);
     }
 
     #[test]
     fn a_stub_brings_the_slot_it_reads() {
-        let mut slots = Slots::new(2);
-        slots.add_plt(1);
-        assert_eq!((slots.plt(1), slots.got(Slot::Address, 1)), (Some(0), Some(0)));
-        slots.add_got(Slot::Address, 1);
+        let (mut slots, mut one) = (Slots::default(), None);
+        slots.add_plt(&mut one).unwrap();
+        assert_eq!((slots.plt(one), slots.got(Slot::Address, one)), (Some(0), Some(0)));
+        slots.add_got(Slot::Address, &mut one).unwrap();
+        slots.add_plt(&mut one).unwrap();
         assert_eq!((slots.plt_count(), slots.got_words()), (1, 1));
     }
 
     #[test]
+    fn the_stub_of_an_indirect_function_does_not_read_its_address() {
+        let (mut slots, mut one) = (Slots::default(), None);
+        slots.add_indirect(&mut one).unwrap();
+        slots.add_got(Slot::Address, &mut one).unwrap();
+        let got = |slot| slots.got(slot, one);
+        assert_eq!(
+            (slots.plt(one), got(Slot::Indirect), got(Slot::Address)),
+            (Some(0), Some(0), Some(1))
+        );
+    }
+
+    #[test]
     fn slots_of_two_words_do_not_overlap_and_descriptors_bring_their_pairs() {
-        let mut slots = Slots::new(2);
-        slots.add_got(Slot::Pair, 0);
+        let (mut slots, mut numbers) = (Slots::default(), [None; 2]);
+        slots.add_got(Slot::Pair, &mut numbers[0]).unwrap();
         slots.add_own_block();
-        slots.add_got(Slot::Descriptor, 1);
-        slots.add_got(Slot::Descriptor, 0);
-        slots.add_got(Slot::TpOffset, 1);
+        slots.add_got(Slot::Descriptor, &mut numbers[1]).unwrap();
+        slots.add_got(Slot::Descriptor, &mut numbers[0]).unwrap();
+        slots.add_got(Slot::TpOffset, &mut numbers[1]).unwrap();
         slots.add_own_block();
-        let got = |slot, symbol| slots.got(slot, symbol).unwrap();
+        let got = |slot, symbol: usize| slots.got(slot, numbers[symbol]).unwrap();
         assert_eq!((got(Slot::Pair, 0), slots.own_block().unwrap()), (0, 2));
         assert_eq!((got(Slot::Descriptor, 1), got(Slot::Pair, 1)), (4, 6));
         assert_eq!((got(Slot::Descriptor, 0), got(Slot::TpOffset, 1)), (8, 10));

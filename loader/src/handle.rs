@@ -9,13 +9,13 @@
 //! Promise: as long as there is a handle besides the one that [`unload`](crate::Loader::unload) is
 //! asked with, the object stays, and so does its loader.
 
-use alloc::sync::Arc;
 use core::fmt;
 use core::marker::PhantomData;
 use core::ops::Deref;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::object::Object;
+use crate::shared::Shared;
 
 /// A loaded object, and the right to have it stay loaded.
 ///
@@ -23,24 +23,24 @@ use crate::object::Object;
 /// handle that an object was unloaded with is an exception: it still tells names and addresses, but
 /// there is nothing at these addresses any more.
 pub struct Handle<'l> {
-    object: Arc<Object>,
+    object: Shared<Object>,
     loader: PhantomData<&'l ()>,
 }
 
 impl<'l> Handle<'l> {
     /// The handle that a new object counts from the start.
-    pub(crate) fn first(object: &Arc<Object>) -> Self {
-        Self { object: Arc::clone(object), loader: PhantomData }
+    pub(crate) fn first(object: &Shared<Object>) -> Self {
+        Self { object: Shared::clone(object), loader: PhantomData }
     }
 
     /// A handle of an object that is not being unloaded.
-    pub(crate) fn new(object: &Arc<Object>) -> Option<Self> {
+    pub(crate) fn new(object: &Shared<Object>) -> Option<Self> {
         let held = object.holds.try_add();
-        held.then(|| Self { object: Arc::clone(object), loader: PhantomData })
+        held.then(|| Self { object: Shared::clone(object), loader: PhantomData })
     }
 
     /// The object, without a hold on it.
-    pub(crate) fn object(&self) -> &Arc<Object> {
+    pub(crate) fn object(&self) -> &Shared<Object> {
         &self.object
     }
 }
@@ -56,7 +56,7 @@ impl Deref for Handle<'_> {
 impl Clone for Handle<'_> {
     fn clone(&self) -> Self {
         self.object.holds.add();
-        Self { object: Arc::clone(&self.object), loader: PhantomData }
+        Self { object: Shared::clone(&self.object), loader: PhantomData }
     }
 }
 
@@ -120,6 +120,11 @@ impl Holds {
             Err(count) if count & Self::CLOSED != 0 => Err(NotClosed::Already),
             Err(count) => Err(NotClosed::Others(count.saturating_sub(1))),
         }
+    }
+
+    /// Whether they are closed.
+    pub fn is_closed(&self) -> bool {
+        self.0.load(Ordering::Relaxed) & Self::CLOSED != 0
     }
 
     /// Opens them again.

@@ -33,7 +33,8 @@
 //! is writable and nothing executable; then it is sealed, and from then on no page is both. The
 //! GOT and `.data.rel.ro` are written before that and are read-only after. One object holds up to
 //! 1 GiB, so it reaches itself with 32-bit displacements wherever it is; calls out of it go through
-//! PLT stubs where they would not reach.
+//! PLT stubs where they would not reach. Code that goes through the GOT for what turns out to be
+//! near is rewritten to go there directly (psABI B.2).
 //!
 //! # Thread-local variables
 //!
@@ -62,7 +63,9 @@
 //! are 0. An object that uses a symbol of another, or shares a weak definition with it, is bound to
 //! it, and goes before it.
 //!
-//! `__dso_handle` is an address in the object, as C++ runtimes expect.
+//! `__dso_handle` is an address in the object, as C++ runtimes expect. `__cxa_atexit` and `atexit`
+//! are the loader's own where the program has none: what an object registers is called when it is
+//! unloaded, last registered first.
 //!
 //! # Handles
 //!
@@ -117,16 +120,23 @@
 //! let tls = Registry::new(Template::EMPTY, 4096).unwrap();
 //! let loader = Loader::new(&Kernel, &Kernel, &tls);
 //! let error = loader.load("driver", b"#!/bin/sh").unwrap_err();
-//! assert_eq!(error.to_string(), "not an ELF file: starts with [23, 21, 2f, 62]");
+//! assert_eq!(error.to_string(), "driver: not an ELF file: starts with [23, 21, 2f, 62]");
 //! ```
 #![cfg_attr(not(test), no_std)]
 
 extern crate alloc;
 
+mod archive;
+mod archives;
+mod atexit;
+mod eh_frame;
 mod elf;
+mod entry;
 mod error;
 mod got;
 mod handle;
+mod initializers;
+mod link;
 mod list;
 mod loader;
 mod memory;
@@ -135,18 +145,25 @@ mod object;
 mod placement;
 mod readers;
 mod reloc;
+#[cfg(test)]
+mod sample;
 mod set;
+mod shared;
 mod symbols;
+mod table;
+mod text;
 mod tls;
+mod unit;
 mod unload;
 mod unwind;
 
-pub use error::{Field, LoadError, Part, UnloadError};
+pub use error::{ArchiveProblem, Cause, Field, LoadError, Part, UnloadError};
 pub use handle::Handle;
 pub use loader::Loader;
 pub use memory::{Access, MapError, Memory, PAGE};
 pub use object::{Object, Section};
-pub use reloc::{Problem, RelocationType};
+pub use reloc::{Code, Problem, RelocationType};
 pub use set::{Input, Set};
 pub use symbols::Symbols;
+pub use text::Text;
 pub use unload::Stacks;

@@ -12,6 +12,7 @@
 //! there all the while, in the order they were added. What it looks at stays until it is done.
 
 use alloc::boxed::Box;
+use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
 use core::marker::PhantomData;
 use core::ops::{Deref, DerefMut};
@@ -21,6 +22,7 @@ use core::sync::atomic::{AtomicPtr, Ordering};
 use spin::{Mutex, MutexGuard};
 
 use crate::readers::{Readers, Reading, Waiting};
+use crate::shared::try_box;
 
 /// A list of `T`, and an `S` for whoever holds the lock.
 pub(crate) struct List<T, S> {
@@ -132,12 +134,17 @@ impl<T, S> DerefMut for Writer<'_, T, S> {
 
 impl<T, S> Writer<'_, T, S> {
     /// Adds `item` at the end; it is seen by readers from now on.
-    pub fn push(&mut self, item: T) {
-        let node = Box::new(Node { item, next: AtomicPtr::new(ptr::null_mut()) });
+    ///
+    /// # Errors
+    ///
+    /// There is no memory for it; it is dropped.
+    pub fn push(&mut self, item: T) -> Result<(), TryReserveError> {
         let len = self.lock.len + 1;
-        self.lock.retired.reserve(len);
+        self.lock.retired.try_reserve(len)?;
+        let node = try_box(Node { item, next: AtomicPtr::new(ptr::null_mut()) })?;
         self.lock.len = len;
         self.link(|_| false).store(Box::into_raw(node), Ordering::Release);
+        Ok(())
     }
 
     /// Takes the first item away of which `is_it` is true; readers that start from now on do

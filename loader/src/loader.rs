@@ -1,35 +1,35 @@
-//! The journey of one object, step by step, and back; every step's product is given back if a later
-//! one fails.
+//! What is loaded: objects come, are found, and go.
+//!
+//! ```text
+//!   load ──► lock ── link ── on the list ── unlock ──► constructors ──► handle
+//!   unload ──► lock ── checks ── unlock ──► destructors ──► lock ── checks ── off the list ── gone
+//! ```
 
-use alloc::sync::Arc;
-use alloc::vec;
+use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
-use core::cell::RefCell;
 
 use unspool_stack_trace::{Symbol, Symbolize};
 use unspool_tls::Registry;
 
-use crate::elf::Elf;
+use crate::atexit;
 use crate::error::{LoadError, UnloadError};
 use crate::handle::Handle;
+use crate::link::Link;
 use crate::list::{List, Writer};
-use crate::memory::{Memory, Region};
-use crate::names::{Names, Pool};
+use crate::memory::Memory;
+use crate::names::Pool;
 use crate::object::{Loaded, Object};
-use crate::placement::{self, Layout, Place};
-use crate::reloc::{self, Image, Needs};
 use crate::set::{Input, Set};
-use crate::symbols::{Resolver, Symbols, Value};
-use crate::tls::Space;
+use crate::shared::Shared;
+use crate::symbols::Symbols;
 use crate::unload::{self, Stacks};
-use crate::unwind::Unwind;
 
 /// Loads relocatable objects, keeps them, and unloads them.
 pub struct Loader<'k> {
     memory: &'k dyn Memory,
     program: &'k dyn Symbols,
     tls: &'k Registry,
-    objects: List<Arc<Object>, Kept<'k>>,
+    objects: List<Shared<Object>, Kept<'k>>,
 }
 
 /// What the lock of the list guards.
@@ -37,7 +37,7 @@ struct Kept<'k> {
     /// In the order in which they were loaded.
     loaded: Vec<Loaded<'k>>,
     /// Names that were handed out for as long as the loader lives.
-    names: Vec<Arc<Pool>>,
+    names: Vec<Shared<Pool>>,
 }
 
 impl Drop for Kept<'_> {
@@ -47,7 +47,7 @@ impl Drop for Kept<'_> {
     }
 }
 
-type Changing<'l, 'k> = Writer<'l, Arc<Object>, Kept<'k>>;
+type Changing<'l, 'k> = Writer<'l, Shared<Object>, Kept<'k>>;
 
 impl<'k> Loader<'k> {
     /// A loader without objects: `memory` is where they will lie, `program` what they may refer
@@ -75,60 +75,35 @@ impl<'k> Loader<'k> {
         self.load_set(&Set::new(name, &[Input::new(name, file)]))
     }
 
-    /// Loads the files of a set as one object (of one file so far).
+    /// Loads the files of a set together, as one object under the set's name.
+    ///
+    /// The functions that the files want to have called first ([`.init_array`, `.ctors`]) are called
+    /// before this returns, when the object is loaded as far as everyone else is concerned, and the
+    /// loader is free: they may load other objects, and others may use this one meanwhile.
+    ///
+    /// [`.init_array`, `.ctors`]: crate#constructors-and-destructors
     ///
     /// # Errors
     ///
     /// As [`load`](Self::load).
     pub fn load_set(&self, set: &Set<'_>) -> Result<Handle<'_>, LoadError> {
-        let &[Input { bytes: file, .. }] = set.inputs else {
-            return Err(LoadError::NoSections);
-        };
-        let name = set.name;
-        let elf = Elf::parse(file)?;
-        let groups = placement::classify(&elf)?;
-        let needs = reloc::scan(&elf, &groups)?;
-        let layout = placement::place(&elf, &groups, &needs.slots)?;
-
         let mut kept = self.objects.lock();
         reclaim(&mut kept);
-        let mut region = Region::map(self.memory, layout.size)?;
-        let base = region.address();
-        copy(&elf, &layout, region.bytes());
-        let space = Space::find(self.tls, &layout.tls, needs.static_space)?;
-        let mut tls_image = tls_image(&elf, &layout);
-
-        let (values, bound_to) = self.resolve(&elf, &needs, &layout, base, &space, &kept.loaded)?;
-        Image {
-            elf: &elf,
-            groups: &groups,
-            layout: &layout,
-            slots: &needs.slots,
-            values: &values,
-            base,
-            region: region.bytes(),
-            tls: &mut tls_image,
-            block: space.block(),
-        }
-        .relocate()?;
-
-        let sealed = region.seal(&layout)?;
-        // SAFETY: on errors from here on, `unwind` is dropped before `sealed`, which was made
-        // earlier; a `Loaded` drops them in the same order.
-        let unwind = unsafe { Unwind::register(&layout, &sealed) }?;
-        let mut names = Names::collect(name, &elf, &layout, base, &values);
-        names.share(&kept.names);
-        let tls = space.publish(&tls_image)?;
-        let object = Arc::new(Object::new(names, &layout, base, tls.module()));
-        let handle = Handle::first(&object);
-        kept.loaded.reserve(1);
-        kept.push(Arc::clone(&object));
-        kept.loaded.push(Loaded { object, bound_to, _unwind: unwind, tls, _memory: sealed });
+        let link = Link { memory: self.memory, tls: self.tls, program: self.program };
+        let (loaded, initializers) = link.load(set, &kept.loaded, &kept.names)?;
+        let handle = Handle::first(&loaded.object);
+        let at = |error: TryReserveError| LoadError::new(set.name.into(), error.into());
+        kept.loaded.try_reserve(1).map_err(at)?;
+        kept.push(Shared::clone(&loaded.object)).map_err(at)?;
+        kept.loaded.push(loaded);
+        drop(kept);
+        // SAFETY: the object is loaded, and the handle keeps it.
+        unsafe { initializers.call() };
         Ok(handle)
     }
 
-    /// Unloads an object: gives back its memory, its TLS blocks, its unwind tables, its symbols and
-    /// its names. `stacks` is asked whether any code of it is being executed.
+    /// Unloads an object: has it clean up, and gives back its memory, its TLS blocks, its unwind
+    /// tables, its symbols and its names. `stacks` is asked whether any code of it is being executed.
     ///
     /// The given handle goes on to tell what it told; it holds nothing any more, and neither do
     /// clones that are made of it meanwhile.
@@ -142,17 +117,39 @@ impl<'k> Loader<'k> {
     /// `panic!("literal")`, which is a `&'static str` in its memory). Whoever keeps such a value
     /// keeps a handle with it.
     ///
+    /// # What the object does before it goes
+    ///
+    /// What it registered with `__cxa_atexit` or `atexit` and its [`.fini_array` and `.dtors`]
+    /// are called on the calling task, when everything has been checked, and nobody gets a handle
+    /// any more. The loader is free meanwhile. As these functions may have started something, all is
+    /// checked again after them. If somebody needs the object now, it stays loaded, and is not asked
+    /// to clean up again when it is unloaded later.
+    ///
+    /// [`.fini_array` and `.dtors`]: crate#constructors-and-destructors
+    ///
     /// Needs no memory. Tasks go on meanwhile, so an answer may be a moment old.
     ///
     /// # Errors
     ///
-    /// [`UnloadError`] says who needs the object. Nothing has changed then.
+    /// [`UnloadError`] says who needs the object. It is loaded as before then, but may have cleaned
+    /// up, as said above.
     pub fn unload(&self, handle: &Handle<'_>, stacks: &dyn Stacks) -> Result<(), UnloadError> {
         let object = handle.object();
         let mut kept = self.objects.lock();
-        let closed = unload::close(object, &kept.loaded, stacks)?;
-        kept.remove(|other| Arc::ptr_eq(other, object));
-        let place = kept.loaded.iter().position(|one| Arc::ptr_eq(&one.object, object));
+        let closed = unload::close(object, &kept.loaded)?;
+        unload::check(object, &kept.loaded, stacks)?;
+        if let Some(at) = place_of(object, &kept.loaded) {
+            let finalizers = core::mem::take(&mut kept.loaded[at].finalizers);
+            drop(kept);
+            // SAFETY: nothing of the object has been taken away, and nobody else can: it is closed.
+            unsafe { atexit::run(&object.all()) };
+            // SAFETY: as above.
+            unsafe { finalizers.call() };
+            kept = self.objects.lock();
+            unload::check(object, &kept.loaded, stacks)?;
+        }
+        kept.remove(|other| Shared::ptr_eq(other, object));
+        let place = place_of(object, &kept.loaded);
         drop(place.map(|place| kept.loaded.remove(place)));
         closed.gone();
         reclaim(&mut kept);
@@ -174,7 +171,7 @@ impl<'k> Loader<'k> {
 
     /// The first object that was loaded under this name.
     pub fn object(&self, name: &str) -> Option<Handle<'_>> {
-        let is_it = |object: &&Arc<Object>| object.name() == name;
+        let is_it = |object: &&Shared<Object>| object.name() == name;
         self.objects.find_map(|object| Some(object).filter(is_it).and_then(Handle::new))
     }
 
@@ -184,41 +181,11 @@ impl<'k> Loader<'k> {
     pub fn symbol(&self, name: &str) -> Option<u64> {
         self.objects.find_map(|object| object.symbol(name))
     }
+}
 
-    /// The values of all symbols, and the objects that some of them are from.
-    fn resolve(
-        &self,
-        elf: &Elf<'_>,
-        needs: &Needs,
-        layout: &Layout,
-        base: u64,
-        space: &Space<'_>,
-        loaded: &[Loaded<'_>],
-    ) -> Result<(Vec<Value>, Vec<Arc<Object>>), LoadError> {
-        let bound_to: RefCell<Vec<Arc<Object>>> = RefCell::default();
-        let earlier = |name: &str| {
-            loaded.iter().find_map(|Loaded { object, .. }| {
-                let value = object.value(name)?;
-                let mut bound_to = bound_to.borrow_mut();
-                if !bound_to.iter().any(|other| Arc::ptr_eq(other, object)) {
-                    bound_to.push(Arc::clone(object));
-                }
-                Some(value)
-            })
-        };
-        let values = Resolver {
-            elf,
-            wants: &needs.symbols,
-            layout,
-            base,
-            tls: space.block(),
-            calls: &needs.calls,
-            earlier: &earlier,
-            program: self.program,
-        }
-        .resolve()?;
-        Ok((values, bound_to.into_inner()))
-    }
+/// Where an object is among those that are loaded.
+fn place_of(object: &Shared<Object>, loaded: &[Loaded<'_>]) -> Option<usize> {
+    loaded.iter().position(|one| Shared::ptr_eq(&one.object, object))
 }
 
 /// Frees objects that were unloaded when somebody was looking at them, except for names that
@@ -228,9 +195,9 @@ fn reclaim(kept: &mut Changing<'_, '_>) {
     while kept.names.try_reserve(1).is_ok() {
         let Some(object) = kept.reclaim().next() else { break };
         if let Some(pool) = object.names().lent_pool()
-            && !kept.names.iter().any(|other| Arc::ptr_eq(other, pool))
+            && !kept.names.iter().any(|other| Shared::ptr_eq(other, pool))
         {
-            kept.names.push(Arc::clone(pool));
+            kept.names.push(Shared::clone(pool));
         }
     }
 }
@@ -243,33 +210,4 @@ impl Symbolize for Loader<'_> {
         // on it is kept until the loader is dropped, which the borrow of `self` excludes.
         Some(unsafe { lent.symbol() })
     }
-}
-
-/// Copies what the sections have in the file to their places; the rest of the region is zero.
-fn copy(elf: &Elf<'_>, layout: &Layout, region: &mut [u8]) {
-    for (section, place) in elf.sections.iter().zip(&layout.places) {
-        if let Place::Memory(range) = place {
-            copy_section(section.data, &mut region[range.clone()]);
-        }
-    }
-}
-
-/// The initial values of the object's TLS block, not yet relocated.
-fn tls_image(elf: &Elf<'_>, layout: &Layout) -> Vec<u8> {
-    let mut image = vec![0; layout.tls.image];
-    for (section, place) in elf.sections.iter().zip(&layout.places) {
-        if let Place::Tls(range) = place
-            && let Some(to) = image.get_mut(range.clone())
-        {
-            copy_section(section.data, to);
-        }
-    }
-    image
-}
-
-/// Copies a section that has contents: as many as its place, which for `.eh_frame` is without
-/// its terminator.
-fn copy_section(data: &[u8], to: &mut [u8]) {
-    let len = data.len().min(to.len());
-    to[..len].copy_from_slice(&data[..len]);
 }

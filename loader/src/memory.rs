@@ -172,8 +172,24 @@ impl<'k> Region<'k> {
         unsafe { core::slice::from_raw_parts_mut(self.0.start.as_ptr(), self.0.size) }
     }
 
-    /// Gives every part its final access.
-    pub fn seal(self, layout: &Layout) -> Result<Sealed<'k>, MapError> {
+    /// Writes a word of a part that is not sealed, `at` bytes from the start; both must be inside.
+    pub fn put_word(&mut self, at: usize, word: u64) {
+        assert!(at.is_multiple_of(align_of::<u64>()) && at + size_of::<u64>() <= self.0.size);
+        // SAFETY: inside the mapping (just checked).
+        let place = unsafe { self.0.start.add(at) };
+        // SAFETY: writable, as the part is not sealed, and aligned, as mappings are to pages; the
+        // exclusive borrow of `self` says that nobody has a slice of it.
+        unsafe { place.cast::<u64>().write(word) };
+    }
+
+    /// Gives every part its final access. When the code is executable and the rest still writable,
+    /// `complete` is called.
+    pub fn seal(
+        mut self,
+        layout: &Layout,
+        complete: impl FnOnce(&mut Self),
+    ) -> Result<Sealed<'k>, MapError> {
+        let mut complete = Some(complete);
         let parts = [
             (&layout.text, Access::ReadExecute),
             (&layout.rodata, Access::Read),
@@ -181,6 +197,11 @@ impl<'k> Region<'k> {
             (&layout.data, Access::ReadWrite),
         ];
         for (part, access) in parts {
+            if access == Access::Read
+                && let Some(complete) = complete.take()
+            {
+                complete(&mut self);
+            }
             let size = part.len().next_multiple_of(PAGE);
             if size == 0 {
                 continue;

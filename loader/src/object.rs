@@ -8,17 +8,20 @@
 //!           ── unwind, tls, memory    given back in this order
 //! ```
 
-use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
 
 use unspool_tls::ModuleId;
 
+use crate::atexit::Registrations;
 use crate::handle::Holds;
+use crate::initializers::Functions;
 use crate::memory::Sealed;
 use crate::names::{Lent, Names};
 use crate::placement::Layout;
+use crate::shared::Shared;
 use crate::symbols::Value;
+use crate::table::Hash;
 use crate::tls::Storage;
 use crate::unwind::Unwind;
 
@@ -35,9 +38,12 @@ pub struct Object {
 
 /// An object and all that it holds.
 pub(crate) struct Loaded<'k> {
-    pub object: Arc<Object>,
+    pub object: Shared<Object>,
     /// The objects whose symbols it uses.
-    pub bound_to: Vec<Arc<Object>>,
+    pub bound_to: Vec<Shared<Object>>,
+    /// What it wants to have called before it goes, besides what it registered.
+    pub finalizers: Functions,
+    pub _at_exit: Registrations,
     // Dropped in this order: nobody finds the unwind tables when the TLS block goes, nobody
     // addresses the TLS block when the code goes.
     pub _unwind: Option<Unwind>,
@@ -50,6 +56,8 @@ pub(crate) struct Loaded<'k> {
 pub struct Section<'a> {
     /// Its name in the file.
     pub name: &'a str,
+    /// The file it is from, as [`Object::files`] calls it.
+    pub file: &'a str,
     /// Its address.
     pub address: u64,
     /// Its size in bytes.
@@ -116,6 +124,12 @@ impl Object {
         self.data.clone()
     }
 
+    /// The files it was made of: objects by the names that the set gave them, members of archives as
+    /// `archive(member)`.
+    pub fn files(&self) -> impl Iterator<Item = &str> {
+        self.names.files()
+    }
+
     /// Its sections in memory (thread-local ones have no single address), as in the file.
     pub fn sections(&self) -> impl Iterator<Item = Section<'_>> {
         self.names.sections()
@@ -131,7 +145,7 @@ impl Object {
     }
 
     pub(crate) fn value(&self, name: &str) -> Option<Value> {
-        self.names.global(name)
+        self.names.global(Hash::of(name), name)
     }
 
     /// The nearest function at or below `address`, which must lie in the text.

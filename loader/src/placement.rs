@@ -1,4 +1,4 @@
-//! Decides where each section of an object goes. Arithmetic only.
+//! Decides where each section of a unit goes. Arithmetic only.
 //!
 //! ```text
 //!  one region of memory, page-aligned parts                         and, per task,
@@ -8,28 +8,32 @@
 //!  │                 │ .rodata │ .data.rel.ro│GOT │              │  │        │ (zero) │
 //! ```
 //!
+//! Sections of all files that go to the same group lie there in the order of the files.
+//!
 //! Promise: no two sections overlap, each is aligned as it asks, no page is both writable and
 //! executable, and all `.eh_frame` contributions are one chain that ends with a zero word.
 #![forbid(unsafe_code)]
 
-use alloc::vec;
-use alloc::vec::Vec;
 use core::ops::Range;
 
 use object::elf;
 
+use crate::eh_frame::EhFrame;
 use crate::elf::{Elf, Section};
-use crate::error::LoadError;
+use crate::entry::Strength;
+use crate::error::{Cause, LoadError};
 use crate::got::Slots;
+use crate::initializers;
 use crate::memory::PAGE;
 use crate::reloc::{GOT_WORD, PLT_STUB};
+use crate::unit::Unit;
 
 /// The most memory an object may have, in bytes: everything in it reaches everything else with
 /// 32-bit displacements, with room to spare for addends.
 pub(crate) const MAX_SIZE: u64 = 1 << 30;
 
 /// The end of an `.eh_frame` chain: an entry of length 0 (LSB core §10.6.1).
-const TERMINATOR: usize = 4;
+pub(crate) const TERMINATOR: usize = 4;
 
 /// What a section needs of its place.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -38,21 +42,44 @@ pub(crate) enum Group {
     EhFrame,
     ExceptTable,
     ReadOnly,
+    /// Lists of functions to call when loading or unloading.
+    Functions,
     Data,
     Zeroed,
     TlsImage,
     TlsZeroed,
+    /// Nowhere: debug information, tables for linkers.
+    Skipped,
+    /// Nowhere: another file has the same.
+    Discarded,
+}
+
+impl Group {
+    /// How many have places.
+    const COUNT: usize = 9;
+
+    /// Whether its sections have places, in memory or in the TLS block.
+    pub fn is_loaded(self) -> bool {
+        (self as usize) < Self::COUNT
+    }
+
+    /// Whether its sections describe code, and nobody looks at what they say of other code.
+    pub fn is_table(self) -> bool {
+        matches!(self, Self::EhFrame | Self::ExceptTable)
+    }
+
+    /// Whether its sections have places in the TLS block.
+    pub fn is_tls(self) -> bool {
+        matches!(self, Self::TlsImage | Self::TlsZeroed)
+    }
 }
 
 /// Where a section goes.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum Place {
-    /// Nowhere: debug information, tables for linkers.
-    Skipped,
-    /// These bytes of the region.
-    Memory(Range<usize>),
-    /// These bytes of every task's TLS block.
-    Tls(Range<usize>),
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Place {
+    pub group: Group,
+    /// Bytes from the start of the group.
+    pub offset: u32,
 }
 
 /// The TLS block of an object.
@@ -69,8 +96,8 @@ pub(crate) struct TlsBlock {
 /// Where everything of an object goes, in bytes from the start of its region.
 #[derive(Clone, Debug)]
 pub(crate) struct Layout {
-    /// By section number.
-    pub places: Vec<Place>,
+    /// Where each group starts, in the region or in the TLS block.
+    starts: [usize; Group::COUNT],
     /// Code and PLT stubs. Starts at a page; `rodata` starts at the next one.
     pub text: Range<usize>,
     /// Read-only data. Starts at a page.
@@ -92,6 +119,12 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
+    /// Where a section starts whose group has places: bytes from the start of the region, or of the
+    /// TLS block.
+    pub fn start(&self, place: Place) -> usize {
+        self.starts[place.group as usize] + place.offset as usize
+    }
+
     /// The address of a word of the GOT, in an object at `base`.
     pub fn got_word(&self, base: u64, word: usize) -> u64 {
         base + (self.got + word * GOT_WORD) as u64
@@ -103,203 +136,193 @@ impl Layout {
     }
 }
 
-/// The group of each section (`None`: stays out of memory).
-pub(crate) fn classify(elf: &Elf<'_>) -> Result<Vec<Option<Group>>, LoadError> {
-    elf.sections.iter().map(group).collect()
-}
-
-fn group(section: &Section<'_>) -> Result<Option<Group>, LoadError> {
+/// The group of a section.
+pub(crate) fn group_of(elf: &Elf<'_>, section: &Section<'_>) -> Result<Group, Cause> {
     let is = |flag| section.flags.contains(flag);
+    let name = || elf.section_name(section);
     if !section.is_allocated() {
-        return Ok(None);
+        return Ok(Group::Skipped);
     }
     if is(elf::SHF_COMPRESSED) {
-        return Err(LoadError::Compressed { section: section.name.into() });
+        return Err(Cause::Compressed { section: name().into() });
     }
-    if section.align > PAGE as u64 || section.align & section.align.wrapping_sub(1) != 0 {
-        let (align, max) = (section.align, PAGE as u64);
-        return Err(LoadError::Alignment { section: section.name.into(), align, max });
-    }
-    if runs_code(section) && section.size != 0 {
-        let size = section.size;
-        return Err(LoadError::Constructors { section: section.name.into(), size });
-    }
+    check_alignment(section.align).map_err(|max| {
+        let (section, align) = (name().into(), section.align);
+        Cause::Alignment { section, align, max }
+    })?;
     let zeroed = section.kind == elf::SHT_NOBITS;
     let writable = is(elf::SHF_WRITE);
-    Ok(Some(match section.name {
-        _ if is(elf::SHF_EXECINSTR) && (writable || is(elf::SHF_TLS)) => {
-            return Err(LoadError::WritableCode { section: section.name.into() });
+    if is(elf::SHF_EXECINSTR) {
+        if writable || is(elf::SHF_TLS) {
+            return Err(Cause::WritableCode { section: name().into() });
         }
-        _ if is(elf::SHF_EXECINSTR) => Group::Text,
-        _ if is(elf::SHF_TLS) && zeroed => Group::TlsZeroed,
-        _ if is(elf::SHF_TLS) => Group::TlsImage,
-        // Some compilers mark these three writable, for relocations only; those are done before
-        // the region is sealed.
+        // Pieces of functions, of which only the C library has the beginnings and the ends.
+        if section.size != 0 && [".init", ".fini"].contains(&name()) {
+            return Err(Cause::Constructors { section: name().into(), size: section.size });
+        }
+        return Ok(Group::Text);
+    }
+    if is(elf::SHF_TLS) {
+        return Ok(if zeroed { Group::TlsZeroed } else { Group::TlsImage });
+    }
+    // Some compilers mark these writable, for relocations only; those are done before the region
+    // is sealed.
+    Ok(match name() {
         ".eh_frame" if !zeroed => Group::EhFrame,
         name if is_part(name, ".gcc_except_table") => Group::ExceptTable,
         name if is_part(name, ".data.rel.ro") && !zeroed => Group::ReadOnly,
+        name if initializers::order_of(section, name).is_some() => Group::Functions,
         _ if writable && zeroed => Group::Zeroed,
         _ if writable => Group::Data,
         _ => Group::ReadOnly,
-    }))
+    })
+}
+
+/// An alignment must be a power of two, or 0, and at most this, which is the error.
+fn check_alignment(align: u64) -> Result<(), u64> {
+    let max = PAGE as u64;
+    if align > max || align & align.wrapping_sub(1) != 0 { Err(max) } else { Ok(()) }
 }
 
 /// Whether `name` is `base` or `base.something`.
-fn is_part(name: &str, base: &str) -> bool {
+pub(crate) fn is_part(name: &str, base: &str) -> bool {
     name.strip_prefix(base).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
-/// Whether the section lists functions to be called at start or exit.
-fn runs_code(section: &Section<'_>) -> bool {
-    let kinds = [elf::SHT_INIT_ARRAY, elf::SHT_FINI_ARRAY, elf::SHT_PREINIT_ARRAY];
-    let names = [".init_array", ".fini_array", ".preinit_array", ".ctors", ".dtors"];
-    kinds.contains(&section.kind)
-        || names.iter().any(|base| is_part(section.name, base))
-        || [".init", ".fini"].contains(&section.name)
+/// Hands out bytes from low to high, and stops at [`MAX_SIZE`].
+#[derive(Clone, Copy)]
+struct Cursor {
+    at: u64,
+    /// The largest alignment so far.
+    align: u64,
 }
 
-/// Hands out bytes from low to high, and stops at [`MAX_SIZE`].
-struct Cursor(u64);
-
 impl Cursor {
+    const START: Self = Self { at: 0, align: 1 };
+
     /// The next `size` bytes at a multiple of `align`, a power of two (0 means 1).
-    fn take(&mut self, size: u64, align: u64) -> Result<Range<usize>, LoadError> {
+    fn take(&mut self, size: u64, align: u64) -> Result<Range<usize>, Cause> {
+        self.align = self.align.max(align);
         // The cursor is at most MAX_SIZE and alignments at most a page: no overflow.
-        let start = self.0.next_multiple_of(align.max(1));
+        let start = self.at.next_multiple_of(align.max(1));
         let end = start.saturating_add(size);
         if end > MAX_SIZE {
-            return Err(LoadError::TooLarge { needed: end, max: MAX_SIZE });
+            return Err(Cause::TooLarge { needed: end, max: MAX_SIZE });
         }
-        self.0 = end;
+        self.at = end;
         Ok(start as usize..end as usize)
     }
 
+    /// All that another cursor handed out.
+    fn take_all(&mut self, of: Self) -> Result<Range<usize>, Cause> {
+        self.take(of.at, of.align)
+    }
+
     /// `count` slots of `size` bytes each.
-    fn slots(&mut self, count: u64, size: usize) -> Result<usize, LoadError> {
+    fn slots(&mut self, count: u64, size: usize) -> Result<usize, Cause> {
         let bytes = count.saturating_mul(size as u64);
         Ok(self.take(bytes, size as u64)?.start)
     }
 
-    fn page(&mut self) -> Result<usize, LoadError> {
+    fn page(&mut self) -> Result<usize, Cause> {
         Ok(self.take(0, PAGE as u64)?.start)
     }
 
     fn here(&self) -> usize {
-        self.0 as usize
+        self.at as usize
     }
 }
 
-/// Places all sections whose groups [`classify`] found, and what `slots` asks for.
+/// Places all sections of a unit and its common symbols, and what `slots` asks for.
 pub(crate) fn place(
-    elf: &Elf<'_>,
-    groups: &[Option<Group>],
+    set: &str,
+    unit: &mut Unit<'_>,
+    eh_frame: &EhFrame,
     slots: &Slots,
 ) -> Result<Layout, LoadError> {
-    let mut placer = Placer { elf, groups, places: vec![Place::Skipped; elf.sections.len()] };
-    let mut cursor = Cursor(0);
+    let mut groups = [Cursor::START; Group::COUNT];
+    place_sections(unit, eh_frame, &mut groups)?;
+    place_common(unit, &mut groups)?;
+    arrange(&mut groups, slots).map_err(|cause| LoadError::new(set.into(), cause))
+}
+
+/// Places every section in its group.
+fn place_sections(
+    unit: &mut Unit<'_>,
+    eh_frame: &EhFrame,
+    groups: &mut [Cursor; Group::COUNT],
+) -> Result<(), LoadError> {
+    for file in &unit.files {
+        for (index, section) in file.elf.sections().enumerate() {
+            let number = file.first_section + index;
+            let place = &mut unit.places[number];
+            let Some(group) = groups.get_mut(place.group as usize) else { continue };
+            let range = match place.group {
+                // A gap would read as the terminator.
+                Group::EhFrame => eh_frame.len(file, index).and_then(|len| group.take(len, 1)),
+                _ => group.take(section.size, section.align),
+            };
+            place.offset = range.map_err(|cause| file.error(cause))?.start as u32;
+        }
+    }
+    Ok(())
+}
+
+/// Places the tentative definitions of C that nobody has made definite.
+fn place_common(unit: &mut Unit<'_>, groups: &mut [Cursor; Group::COUNT]) -> Result<(), LoadError> {
+    for entry in unit.entries.iter_mut().filter(|entry| entry.strength == Strength::Common) {
+        let tls = entry.kind == elf::STT_TLS;
+        let group = if tls { Group::TlsZeroed } else { Group::Zeroed };
+        let file = &unit.files[entry.file as usize];
+        check_alignment(entry.align).map_err(|max| {
+            let (section, align) = (entry.name.into(), entry.align);
+            file.error(Cause::Alignment { section, align, max })
+        })?;
+        let range = groups[group as usize].take(entry.size, entry.align);
+        let offset = range.map_err(|cause| file.error(cause))?.start as u32;
+        entry.common = Place { group, offset };
+    }
+    Ok(())
+}
+
+/// Puts the groups one after the other.
+fn arrange(groups: &mut [Cursor; Group::COUNT], slots: &Slots) -> Result<Layout, Cause> {
+    let mut starts = [0; Group::COUNT];
+    let mut put = |cursor: &mut Cursor, group: Group| {
+        let range = cursor.take_all(groups[group as usize])?;
+        starts[group as usize] = range.start;
+        Ok::<_, Cause>(range)
+    };
+    let mut cursor = Cursor::START;
     let text = cursor.page()?;
-    placer.group(Group::Text, &mut cursor)?;
+    put(&mut cursor, Group::Text)?;
     let plt = cursor.slots(slots.plt_count(), PLT_STUB)?;
     let text = text..cursor.here();
 
     let rodata = cursor.page()?;
-    let eh_frame = placer.eh_frame(&mut cursor)?;
-    let except_table = placer.group(Group::ExceptTable, &mut cursor)?;
-    placer.group(Group::ReadOnly, &mut cursor)?;
+    let mut eh_frame = put(&mut cursor, Group::EhFrame)?;
+    if !eh_frame.is_empty() {
+        eh_frame.end = cursor.take(TERMINATOR as u64, 1)?.end;
+    }
+    let except_table = put(&mut cursor, Group::ExceptTable)?;
+    put(&mut cursor, Group::ReadOnly)?;
+    put(&mut cursor, Group::Functions)?;
     let got = cursor.slots(slots.got_words(), GOT_WORD)?;
     let rodata = rodata..cursor.here();
 
     let data = cursor.page()?;
-    placer.group(Group::Data, &mut cursor)?;
-    placer.group(Group::Zeroed, &mut cursor)?;
+    put(&mut cursor, Group::Data)?;
+    put(&mut cursor, Group::Zeroed)?;
     let data = data..cursor.here();
     // An object may be empty; its region is not.
     let size = cursor.page()?.max(PAGE);
 
-    let tls = placer.tls()?;
-    let places = placer.places;
-    Ok(Layout { places, text, rodata, data, size, plt, got, eh_frame, except_table, tls })
-}
-
-struct Placer<'e> {
-    elf: &'e Elf<'e>,
-    groups: &'e [Option<Group>],
-    places: Vec<Place>,
-}
-
-impl<'e> Placer<'e> {
-    fn members(&self, group: Group) -> impl Iterator<Item = (usize, &'e Section<'e>)> + use<'e> {
-        let sections = self.elf.sections.iter().enumerate().zip(self.groups);
-        sections.filter(move |(_, of)| **of == Some(group)).map(|(section, _)| section)
-    }
-
-    /// Places the sections of a group one after the other.
-    fn group(&mut self, group: Group, cursor: &mut Cursor) -> Result<Range<usize>, LoadError> {
-        let mut all: Option<Range<usize>> = None;
-        for (index, section) in self.members(group) {
-            let range = cursor.take(section.size, section.align)?;
-            all = Some(all.map_or(range.start, |all| all.start)..range.end);
-            self.places[index] = Place::Memory(range);
-        }
-        Ok(all.unwrap_or(cursor.here()..cursor.here()))
-    }
-
-    /// Places the `.eh_frame` sections without gaps (a gap would read as the terminator) and
-    /// without their own terminators, and one terminator after the last.
-    fn eh_frame(&mut self, cursor: &mut Cursor) -> Result<Range<usize>, LoadError> {
-        let start = cursor.take(0, 8)?.start;
-        for (index, section) in self.members(Group::EhFrame) {
-            let range = cursor.take(chain_length(section)?, 1)?;
-            self.places[index] = Place::Memory(range);
-        }
-        if cursor.here() != start {
-            cursor.take(TERMINATOR as u64, 1)?;
-        }
-        Ok(start..cursor.here())
-    }
-
-    /// Places the TLS sections: initial values first, as in a `PT_TLS` segment.
-    fn tls(&mut self) -> Result<TlsBlock, LoadError> {
-        let mut cursor = Cursor(0);
-        let mut align = 1;
-        let mut image = 0;
-        for group in [Group::TlsImage, Group::TlsZeroed] {
-            for (index, section) in self.members(group) {
-                align = align.max(section.align);
-                self.places[index] = Place::Tls(cursor.take(section.size, section.align)?);
-            }
-            if group == Group::TlsImage {
-                image = cursor.here();
-            }
-        }
-        Ok(TlsBlock { size: cursor.here(), align: align as usize, image })
-    }
-}
-
-/// The bytes of an `.eh_frame` section up to its terminator or its end. A terminator anywhere but
-/// at the end would hide the entries behind it.
-fn chain_length(section: &Section<'_>) -> Result<u64, LoadError> {
-    let data = section.data;
-    let word = |at: usize| Some(u32::from_le_bytes(*data.get(at..)?.first_chunk()?));
-    let long = |at: usize| Some(u64::from_le_bytes(*data.get(at + 4..)?.first_chunk()?));
-    let mut at = 0;
-    while at < data.len() {
-        let next = match word(at) {
-            Some(0) if at + TERMINATOR == data.len() => break,
-            Some(0) | None => None,
-            // The escape of the 64-bit form: the length follows.
-            Some(u32::MAX) => long(at).and_then(|length| (at as u64 + 12).checked_add(length)),
-            Some(length) => Some(at as u64 + 4 + u64::from(length)),
-        };
-        match next.filter(|&next| next <= data.len() as u64) {
-            Some(next) => at = next as usize,
-            None => {
-                let section = section.name.into();
-                return Err(LoadError::BadUnwindTable { section, offset: at as u64 });
-            }
-        }
-    }
-    Ok(at as u64)
+    // Initial values first, as in a `PT_TLS` segment.
+    let mut block = Cursor::START;
+    let image = put(&mut block, Group::TlsImage)?.end;
+    put(&mut block, Group::TlsZeroed)?;
+    let tls = TlsBlock { size: block.here(), align: block.align as usize, image };
+    Ok(Layout { starts, text, rodata, data, size, plt, got, eh_frame, except_table, tls })
 }
 
 #[cfg(test)]

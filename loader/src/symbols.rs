@@ -1,8 +1,8 @@
-//! What every symbol of an object means: an address, or a place in thread-local storage.
+//! What every symbol of a unit means: an address, or a place in thread-local storage.
 //!
 //! ```text
 //!   undefined   earlier objects ──► the program ──► 0 if weak, else an error (all of them at once)
-//!   defined     here, if strong or hidden
+//!   defined     here, if strong, common or hidden
 //!   weak        earlier objects ──► the program ──► here
 //! ```
 //!
@@ -14,17 +14,25 @@
 //! first byte, `_TLS_MODULE_BASE_` the start of its TLS block.
 #![forbid(unsafe_code)]
 
-use alloc::boxed::Box;
+use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
 
 use object::elf;
 use unspool_tls::ModuleId;
 
-use crate::elf::{Binding, Definition, Elf, Symbol};
-use crate::error::LoadError;
-use crate::placement::{Layout, Place};
-use crate::reloc::{MODULE_BASE, TLS_GET_ADDR, TlsCalls, Wants};
+use crate::atexit;
+use crate::elf::Definition;
+use crate::entry::{Entry, Strength};
+use crate::error::{Cause, LoadError};
+use crate::got::Slots;
+use crate::object::{Loaded, Object};
+use crate::placement::Layout;
+use crate::reloc::{MODULE_BASE, Needs, TLS_GET_ADDR, Wants};
+use crate::shared::Shared;
+use crate::table::Hash;
+use crate::text::Text;
 use crate::tls::Block;
+use crate::unit::Unit;
 
 /// By what address C++ runtimes know an object (Itanium C++ ABI §3.3.6.2).
 const DSO_HANDLE: &str = "__dso_handle";
@@ -61,143 +69,190 @@ pub(crate) enum Value {
 
 impl Value {
     /// What undefined weak symbols mean, and what nobody asks for.
-    const ZERO: Self = Self::Address(0);
+    pub const ZERO: Self = Self::Address(0);
 }
 
-/// All that symbols are resolved against.
-pub(crate) struct Resolver<'r, 'e> {
-    pub elf: &'r Elf<'e>,
-    /// What the relocations want of each symbol.
-    pub wants: &'r [Wants],
-    pub layout: &'r Layout,
-    /// The address of the object's region.
-    pub base: u64,
-    /// The object's TLS block.
-    pub tls: Block,
-    /// Which calls of `__tls_get_addr` there are.
-    pub calls: &'r TlsCalls,
-    /// Looks a name up in the objects loaded before.
-    pub earlier: &'r dyn Fn(&str) -> Option<Value>,
-    pub program: &'r dyn Symbols,
+/// What was there before a unit: objects, and the program.
+#[derive(Clone, Copy)]
+pub(crate) struct Scope<'s, 'k> {
+    pub loaded: &'s [Loaded<'k>],
+    pub program: &'s dyn Symbols,
 }
 
-impl Resolver<'_, '_> {
-    /// The value of every symbol that is needed or offered to others.
-    pub fn resolve(&self) -> Result<Vec<Value>, LoadError> {
-        let mut values = Vec::with_capacity(self.elf.symbols.len());
-        let mut undefined: Vec<Box<str>> = Vec::new();
-        for (symbol, &wants) in self.elf.symbols.iter().zip(self.wants) {
-            let value = match symbol.definition {
-                Definition::Undefined => self.elsewhere(symbol, wants),
-                _ => Some(self.defined(symbol, wants)?),
-            };
-            if value.is_none() {
-                undefined.push(symbol.name.into());
-            }
-            values.push(value.unwrap_or(Value::ZERO));
-        }
-        if self.calls_tls_get_addr(&values) {
-            let address = self.first_definition(TLS_GET_ADDR, Wants::Address);
-            let mut callees = self.calls.callees.iter().filter(|&&symbol| self.is_open(symbol));
-            match address {
-                Some(address) => callees.for_each(|&symbol| values[symbol] = address),
-                None if callees.next().is_some() => undefined.push(TLS_GET_ADDR.into()),
-                None => {}
-            }
-        }
-        if undefined.is_empty() { Ok(values) } else { Err(LoadError::Undefined(undefined)) }
+impl Scope<'_, '_> {
+    /// Whether anybody defines a symbol.
+    pub fn has(&self, name: &str, tls: bool) -> bool {
+        let wants = if tls { Wants::Tls } else { Wants::Address };
+        self.earlier(name).is_some() || self.of_program(name, wants).is_some()
     }
 
-    /// Whether a variable of a general dynamic access, or the object's own block, does not lie at
-    /// a fixed distance from TP. All other calls of `__tls_get_addr` are removed.
-    fn calls_tls_get_addr(&self, values: &[Value]) -> bool {
-        let dynamic = |symbol: &usize| matches!(values[*symbol], Value::Dynamic { .. });
-        self.calls.own_block && matches!(self.tls, Block::Dynamic(_))
-            || self.calls.variables.iter().any(dynamic)
-    }
-
-    /// Whether `resolve` has left the symbol out: nobody wanted more of it than calls.
-    fn is_open(&self, symbol: usize) -> bool {
-        self.wants[symbol] == Wants::Nothing
-            && self.elf.symbols[symbol].definition == Definition::Undefined
-    }
-
-    /// The value of a symbol that the object does not define.
-    fn elsewhere(&self, symbol: &Symbol<'_>, wants: Wants) -> Option<Value> {
-        // Symbol 0 has no name and means 0; others may be listed and never used.
-        if wants == Wants::Nothing || symbol.name.is_empty() {
-            return Some(Value::ZERO);
-        }
-        match (symbol.name, wants) {
-            (DSO_HANDLE, Wants::Address) => return Some(Value::Address(self.base)),
-            (MODULE_BASE, Wants::Tls) => return Some(self.tls.base()),
-            _ => {}
-        }
-        let absent = match wants {
-            Wants::Tls => Value::Tls(0),
-            _ => Value::ZERO,
-        };
-        let weak = (symbol.binding == Binding::Weak).then_some(absent);
-        self.first_definition(symbol.name, wants).or(weak)
-    }
-
-    fn first_definition(&self, name: &str, wants: Wants) -> Option<Value> {
-        (self.earlier)(name).or_else(|| match wants {
-            Wants::Tls => self.program.tls_offset_of(name).map(|at| Value::Tls(at.into())),
-            _ => self.program.address_of(name).map(Value::Address),
+    /// What a symbol means in the oldest object that offers it, and which object that is.
+    fn earlier(&self, name: &str) -> Option<(usize, Value)> {
+        let hash = Hash::of(name);
+        let mut objects = self.loaded.iter().enumerate();
+        objects.find_map(|(number, Loaded { object, .. })| {
+            // One that is being unloaded is on its way out.
+            let open = || !object.holds.is_closed();
+            let value = object.names().global(hash, name).filter(|_| open())?;
+            Some((number, value))
         })
     }
 
-    /// The value of a symbol that the object defines.
-    fn defined(&self, symbol: &Symbol<'_>, wants: Wants) -> Result<Value, LoadError> {
-        let needed = wants != Wants::Nothing || symbol.binding != Binding::Local;
-        let own = match own_value(symbol, self.layout, self.base, self.tls) {
-            Some(own) => own,
-            None if symbol.definition == Definition::Common => {
-                return Err(LoadError::Common { symbol: symbol.name.into(), size: symbol.size });
+    fn of_program(&self, name: &str, wants: Wants) -> Option<Value> {
+        match wants {
+            Wants::Tls => self.program.tls_offset_of(name).map(|at| Value::Tls(at.into())),
+            _ => {
+                let program = self.program.address_of(name);
+                program.or_else(|| atexit::address_of(name)).map(Value::Address)
             }
-            None if wants == Wants::Nothing => return Ok(Value::ZERO),
-            None => return Err(self.not_in_memory(symbol)),
-        };
-        if needed && symbol.kind == elf::STT_GNU_IFUNC {
-            return Err(LoadError::IndirectFunction { symbol: symbol.name.into() });
         }
-        if symbol.binding != Binding::Weak || symbol.hidden || symbol.name.is_empty() {
-            return Ok(own);
-        }
-        let wants = match own {
-            Value::Address(_) => Wants::Address,
-            Value::Tls(_) | Value::Dynamic { .. } => Wants::Tls,
-        };
-        Ok(self.first_definition(symbol.name, wants).unwrap_or(own))
-    }
-
-    fn not_in_memory(&self, symbol: &Symbol<'_>) -> LoadError {
-        let section = match symbol.definition {
-            Definition::Section { index, .. } => self.elf.sections[index].name,
-            _ => "",
-        };
-        let name = if symbol.name.is_empty() { section } else { symbol.name };
-        LoadError::SymbolNotInMemory { symbol: name.into(), section: section.into() }
     }
 }
 
-/// What the object's own definition of a symbol means, if it has one in memory. `base` is the
-/// address of its region, `tls` its TLS block.
-pub(crate) fn own_value(
-    symbol: &Symbol<'_>,
+/// Finds what the unit's symbols mean elsewhere.
+pub(crate) struct Resolver<'r, 'k> {
+    scope: Scope<'r, 'k>,
+    /// By their numbers, the objects that were found to define something.
+    bound: Vec<bool>,
+}
+
+impl<'r, 'k> Resolver<'r, 'k> {
+    /// Resolves what the unit does not define, and what it would leave to others. Returns the
+    /// objects whose symbols it uses. `block` is the unit's TLS block.
+    pub fn resolve(
+        scope: Scope<'r, 'k>,
+        unit: &mut Unit<'_>,
+        needs: &Needs,
+        block: Block,
+    ) -> Result<Vec<Shared<Object>>, Cause> {
+        let mut bound = Vec::new();
+        bound.try_reserve_exact(scope.loaded.len())?;
+        bound.resize(scope.loaded.len(), false);
+        let mut resolver = Self { scope, bound };
+        resolver.resolve_all(unit, needs, block)?;
+        Ok(resolver.bound_to()?)
+    }
+
+    fn resolve_all(
+        &mut self,
+        unit: &mut Unit<'_>,
+        needs: &Needs,
+        block: Block,
+    ) -> Result<(), Cause> {
+        let mut undefined: Vec<Text> = Vec::new();
+        for entry in &mut unit.entries {
+            // A call of `__tls_get_addr` wants nothing, as long as it may go away.
+            let wants = match entry.kind {
+                elf::STT_TLS if entry.yields() => Wants::Tls,
+                _ if entry.yields() => Wants::Address,
+                _ if entry.is_defined() || is_own(entry) => continue,
+                _ => entry.wants,
+            };
+            if wants == Wants::Nothing {
+                continue;
+            }
+            entry.elsewhere = self.find(entry, wants);
+            if entry.elsewhere.is_none() && entry.strength == Strength::Undefined {
+                undefined.try_reserve(1)?;
+                undefined.push(entry.name.into());
+            }
+        }
+        let called = needs.tls_get_addr.map(|number| &mut unit.entries[number]);
+        if let Some(entry) = called.filter(|entry| !entry.is_defined())
+            && entry.wants == Wants::Nothing
+        {
+            entry.elsewhere = self.find(entry, Wants::Address);
+            let absent = entry.elsewhere.is_none();
+            if absent && calls_tls_get_addr(unit, needs, block) {
+                undefined.try_reserve(1)?;
+                undefined.push(TLS_GET_ADDR.into());
+            }
+        }
+        if undefined.is_empty() { Ok(()) } else { Err(Cause::Undefined(undefined)) }
+    }
+
+    fn find(&mut self, entry: &Entry<'_>, wants: Wants) -> Option<Value> {
+        if entry.local {
+            return None;
+        }
+        let Some((number, value)) = self.scope.earlier(entry.name) else {
+            return self.scope.of_program(entry.name, wants);
+        };
+        self.bound[number] = true;
+        Some(value)
+    }
+
+    fn bound_to(&self) -> Result<Vec<Shared<Object>>, TryReserveError> {
+        let mut objects = Vec::new();
+        objects.try_reserve_exact(self.bound.iter().filter(|bound| **bound).count())?;
+        let loaded = self.scope.loaded.iter().zip(&self.bound).filter(|(_, bound)| **bound);
+        objects.extend(loaded.map(|(loaded, _)| Shared::clone(&loaded.object)));
+        Ok(objects)
+    }
+}
+
+/// Whether a variable of a general dynamic access, or the unit's own block, does not lie at a
+/// fixed distance from TP. All other calls of `__tls_get_addr` are removed.
+fn calls_tls_get_addr(unit: &Unit<'_>, needs: &Needs, block: Block) -> bool {
+    let dynamic = matches!(block, Block::Dynamic(_));
+    let is_dynamic = |entry: &Entry<'_>| match entry.elsewhere {
+        Some(value) => matches!(value, Value::Dynamic { .. }),
+        None => dynamic && entry.is_defined(),
+    };
+    needs.own_block_by_call && dynamic
+        || unit.entries.iter().any(|entry| entry.by_call && is_dynamic(entry))
+}
+
+/// Whether an undefined symbol means something of the object itself.
+fn is_own(entry: &Entry<'_>) -> bool {
+    match entry.wants {
+        Wants::Address => entry.name == DSO_HANDLE,
+        Wants::Tls => entry.name == MODULE_BASE,
+        Wants::Nothing => false,
+    }
+}
+
+/// Gives every entry its value in an object at `base` whose TLS block is `block`.
+pub(crate) fn evaluate(
+    unit: &mut Unit<'_>,
+    slots: &Slots,
     layout: &Layout,
     base: u64,
-    tls: Block,
-) -> Option<Value> {
-    match symbol.definition {
-        Definition::Undefined | Definition::Common => None,
-        Definition::Absolute(value) => Some(Value::Address(value)),
-        Definition::Section { index, offset } => match &layout.places[index] {
-            Place::Skipped => None,
-            Place::Memory(range) => Some(Value::Address(base + range.start as u64 + offset)),
-            // Both are parts of a block that is smaller than MAX_SIZE.
-            Place::Tls(range) => Some(tls.at(range.start as i64 + offset as i64)),
-        },
+    block: Block,
+) -> Result<(), LoadError> {
+    for number in 0..unit.entries.len() {
+        let entry = &unit.entries[number];
+        let absent = || match (entry.name, entry.wants) {
+            (DSO_HANDLE, Wants::Address) => Some(Value::Address(base)),
+            (MODULE_BASE, Wants::Tls) => Some(block.base()),
+            (_, Wants::Tls) => Some(Value::Tls(0)),
+            (_, Wants::Nothing | Wants::Address) => Some(Value::ZERO),
+        };
+        let own = || unit.location_of(entry).value(layout, base, block);
+        let stub = || match (entry.kind, slots.plt(entry.slots)) {
+            // Where code is that jumps to the function.
+            (elf::STT_GNU_IFUNC, Some(stub)) => Some(Value::Address(layout.plt_stub(base, stub))),
+            _ => None,
+        };
+        let value = match entry.elsewhere {
+            Some(value) => Some(value),
+            None if entry.is_defined() => stub().or_else(own),
+            None => absent(),
+        };
+        if value.is_none() && entry.wants != Wants::Nothing {
+            return Err(not_in_memory(unit, entry));
+        }
+        unit.entries[number].value = value.unwrap_or(Value::ZERO);
     }
+    Ok(())
+}
+
+fn not_in_memory(unit: &Unit<'_>, entry: &Entry<'_>) -> LoadError {
+    let file = &unit.files[entry.file as usize];
+    let symbol = file.elf.symbol_text(entry.symbol as usize);
+    let section = match file.elf.symbol(entry.symbol as usize).definition {
+        Definition::Section { index, .. } => file.elf.section_text(index),
+        _ => "".into(),
+    };
+    file.error(Cause::SymbolNotInMemory { symbol, section })
 }

@@ -13,10 +13,10 @@ use core::ops::Range;
 use core::ptr::with_exposed_provenance;
 
 use unspool_tls::{
-    Dynamic, ModuleId, Published, Registry, ReserveError, Reserved, ReservedDynamic,
+    Dynamic, ModuleId, Published, Registry, ReserveError, Reserved, ReservedDynamic, TpOffset,
 };
 
-use crate::error::LoadError;
+use crate::error::Cause;
 use crate::placement::TlsBlock;
 use crate::symbols::Value;
 
@@ -58,9 +58,15 @@ pub(crate) enum Space<'k> {
 }
 
 impl<'k> Space<'k> {
-    /// Finds space. `fixed`: whether the code needs it at a fixed distance from TP.
-    pub fn find(tls: &'k Registry, of: &TlsBlock, fixed: bool) -> Result<Self, LoadError> {
-        if of.size == 0 {
+    /// Finds space. `fixed`: whether the code needs it at a fixed distance from TP. `numbered`:
+    /// whether it needs a module even if there are no variables.
+    pub fn find(
+        tls: &'k Registry,
+        of: &TlsBlock,
+        fixed: bool,
+        numbered: bool,
+    ) -> Result<Self, Cause> {
+        if of.size == 0 && !numbered {
             return Ok(Self::Nothing(tls));
         }
         match tls.reserve(of.size, of.align) {
@@ -80,8 +86,17 @@ impl<'k> Space<'k> {
         }
     }
 
+    /// The number of the module, if there is one.
+    pub fn module(&self) -> Option<ModuleId> {
+        match self {
+            Self::Nothing(_) => None,
+            Self::Static(reserved) => Some(reserved.module()),
+            Self::Dynamic(reserved) => Some(reserved.module()),
+        }
+    }
+
     /// Hands the block to the tasks. `image` are its initial values.
-    pub fn publish(self, image: &[u8]) -> Result<Storage<'k>, LoadError> {
+    pub fn publish(self, image: &[u8]) -> Result<Storage<'k>, Cause> {
         Ok(match self {
             Self::Nothing(tls) => Storage::Nothing(tls),
             Self::Static(reserved) => Storage::Static(reserved.publish(image)?),
@@ -118,7 +133,12 @@ impl Storage<'_> {
     }
 }
 
+/// The descriptor of a variable this many bytes from TP.
+pub(crate) fn static_descriptor(offset: i64) -> [u64; 2] {
+    unspool_tls::static_descriptor(TpOffset::ZERO, offset.cast_unsigned())
+}
+
 /// The descriptor of a variable whose module and offset stand at the address `pair`.
-pub(crate) fn descriptor(pair: u64) -> [u64; 2] {
+pub(crate) fn dynamic_descriptor(pair: u64) -> [u64; 2] {
     unspool_tls::dynamic_descriptor(with_exposed_provenance(pair as usize))
 }

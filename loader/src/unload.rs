@@ -11,12 +11,12 @@
 //! Then a frame of it leaves its stack by returning, or as an exception, which is known before
 //! the frame is gone. And a destructor that runs counts as pending until it is done.
 
-use alloc::sync::Arc;
 use core::ops::Range;
 
 use crate::error::UnloadError;
 use crate::handle::NotClosed;
 use crate::object::{Loaded, Object};
+use crate::shared::Shared;
 
 /// The kernel's part in unloading: it knows all stacks.
 ///
@@ -51,20 +51,30 @@ impl Drop for Closed<'_> {
     }
 }
 
-/// Checks that nobody needs `object`, whose handle the caller has. `others` are all that are
-/// loaded.
+/// Sees to it that nobody gets a handle of `object`; the caller's must be the only one.
 pub(crate) fn close<'o>(
-    object: &'o Arc<Object>,
+    object: &'o Shared<Object>,
     loaded: &[Loaded<'_>],
-    stacks: &dyn Stacks,
 ) -> Result<Closed<'o>, UnloadError> {
-    let is_it = |other: &Arc<Object>| Arc::ptr_eq(other, object);
-    let it = loaded.iter().find(|one| is_it(&one.object)).ok_or(UnloadError::NotLoaded)?;
+    let here = loaded.iter().any(|one| Shared::ptr_eq(&one.object, object));
+    if !here {
+        return Err(UnloadError::NotLoaded);
+    }
     object.holds.close().map_err(|why| match why {
         NotClosed::Already => UnloadError::NotLoaded,
         NotClosed::Others(handles) => UnloadError::Held { handles },
     })?;
-    let closed = Closed(Some(object));
+    Ok(Closed(Some(object)))
+}
+
+/// Checks that nobody needs `object`, which is closed.
+pub(crate) fn check(
+    object: &Shared<Object>,
+    loaded: &[Loaded<'_>],
+    stacks: &dyn Stacks,
+) -> Result<(), UnloadError> {
+    let is_it = |other: &Shared<Object>| Shared::ptr_eq(other, object);
+    let it = loaded.iter().find(|one| is_it(&one.object)).ok_or(UnloadError::NotLoaded)?;
     if let Some(user) = loaded.iter().find(|one| one.bound_to.iter().any(is_it)) {
         return Err(UnloadError::BoundBy { object: user.object.name().into() });
     }
@@ -76,7 +86,7 @@ pub(crate) fn close<'o>(
         return Err(UnloadError::ExceptionInFlight);
     }
     match it.tls.pending_destructors(object.all()) {
-        0 => Ok(closed),
+        0 => Ok(()),
         count => Err(UnloadError::PendingDestructors { count }),
     }
 }

@@ -8,14 +8,14 @@
 //!
 //! Promise: whatever the unwinder finds, stays until it is no longer found.
 
-use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::mem::ManuallyDrop;
 use core::ops::Range;
 use core::ptr::NonNull;
 
 use unspool_unwind::{FdeEntry, FdeIndex, Module, Registration, Section as Bytes};
 
-use crate::error::LoadError;
+use crate::error::Cause;
 use crate::memory::Sealed;
 use crate::placement::Layout;
 
@@ -26,9 +26,13 @@ pub(crate) struct Unwind {
     _index: Index,
 }
 
-/// A sorted table of an object's FDEs. Not a `Box`, whose moves would claim that nobody else reads
+/// A sorted table of an object's FDEs. Not a `Vec`, whose moves would claim that nobody else reads
 /// what is in it.
-struct Index(NonNull<[FdeEntry]>);
+struct Index {
+    entries: NonNull<FdeEntry>,
+    len: usize,
+    capacity: usize,
+}
 
 // SAFETY: the entries are numbers that nobody changes.
 unsafe impl Send for Index {}
@@ -37,14 +41,17 @@ unsafe impl Sync for Index {}
 
 impl Drop for Index {
     fn drop(&mut self) {
-        // SAFETY: `new` took it from a box, and it is given back once.
-        drop(unsafe { Box::from_raw(self.0.as_ptr()) });
+        let Self { entries, len, capacity } = *self;
+        // SAFETY: `new` took it apart, and it is put together once.
+        drop(unsafe { Vec::from_raw_parts(entries.as_ptr(), len, capacity) });
     }
 }
 
 impl Index {
-    fn new(entries: Box<[FdeEntry]>) -> Self {
-        Self(NonNull::from(Box::leak(entries)))
+    fn new(entries: Vec<FdeEntry>) -> Self {
+        let mut entries = ManuallyDrop::new(entries);
+        let (len, capacity) = (entries.len(), entries.capacity());
+        Self { entries: NonNull::from(entries.as_mut_slice()).cast(), len, capacity }
     }
 
     /// # Safety
@@ -53,7 +60,7 @@ impl Index {
     unsafe fn entries(&self) -> &'static [FdeEntry] {
         // SAFETY: leaked by `new` and freed by `drop`, before which the caller stops using it;
         // never written to.
-        unsafe { self.0.as_ref() }
+        unsafe { NonNull::slice_from_raw_parts(self.entries, self.len).as_ref() }
     }
 }
 
@@ -63,10 +70,7 @@ impl Unwind {
     /// # Safety
     ///
     /// The result must be dropped before `memory`.
-    pub unsafe fn register(
-        layout: &Layout,
-        memory: &Sealed<'_>,
-    ) -> Result<Option<Self>, LoadError> {
+    pub unsafe fn register(layout: &Layout, memory: &Sealed<'_>) -> Result<Option<Self>, Cause> {
         if layout.text.is_empty() || layout.eh_frame.is_empty() {
             return Ok(None);
         }
@@ -93,12 +97,18 @@ impl Unwind {
     }
 }
 
-fn sorted_entries(module: &Module<'_>) -> Result<Box<[FdeEntry]>, LoadError> {
+fn sorted_entries(module: &Module<'_>) -> Result<Vec<FdeEntry>, Cause> {
     let mut entries = Vec::new();
-    let read = module.for_each_entry(|entry| entries.push(entry));
+    let mut memory = Ok(());
+    let read = module.for_each_entry(|entry| {
+        if memory.is_ok() {
+            memory = entries.try_reserve(1).map(|()| entries.push(entry));
+        }
+    });
+    memory?;
     if read.is_err() {
-        return Err(LoadError::BadUnwindEntry { after: entries.len() });
+        return Err(Cause::BadUnwindEntry { after: entries.len() });
     }
     entries.sort_unstable();
-    Ok(entries.into_boxed_slice())
+    Ok(entries)
 }

@@ -32,6 +32,9 @@ const AREA_ALIGN: usize = 4096;
 pub struct TpOffset(i32);
 
 impl TpOffset {
+    /// That of TP itself, where blocks without a byte are.
+    pub const ZERO: Self = Self(0);
+
     /// The offset of what lies `distance` bytes below TP.
     ///
     /// Every caller holds a distance inside an [`AreaLayout`], which reaches no further than

@@ -11,7 +11,7 @@ fn items<T: Clone, S>(list: &List<T, S>) -> Vec<T> {
 fn list_of(numbers: impl IntoIterator<Item = u32>) -> List<u32, ()> {
     let list = List::new(());
     for n in numbers {
-        list.lock().push(n);
+        list.lock().push(n).unwrap();
     }
     list
 }
@@ -30,7 +30,7 @@ fn an_item_taken_away_is_not_seen_by_the_next_reader() {
         assert!(!list.lock().remove(|&n| n == gone));
         let rest: Vec<_> = (1..=3).filter(|&n| n != gone).collect();
         assert_eq!(items(&list), rest);
-        list.lock().push(4);
+        list.lock().push(4).unwrap();
         assert_eq!(items(&list).last(), Some(&4));
         assert_eq!(list.lock().reclaim().collect::<Vec<_>>(), [gone]);
         assert_eq!(list.lock().reclaim().count(), 0);
@@ -79,7 +79,7 @@ fn items_are_dropped_once_whether_they_were_taken_away_or_not() {
     let count = AtomicUsize::new(0);
     let list = List::new(());
     for n in 0..6 {
-        list.lock().push(Counted::new(&count, n));
+        list.lock().push(Counted::new(&count, n)).unwrap();
     }
     assert!(list.lock().remove(|item| item.1[0] == 2));
     drop(list.lock().reclaim().collect::<Vec<_>>());
@@ -96,12 +96,15 @@ const ROUNDS: usize = if cfg!(miri) { 50 } else { 20_000 };
 fn readers_see_whole_items_while_others_come_and_go() {
     let count = AtomicUsize::new(0);
     let (list, done) = (List::new(()), AtomicBool::new(false));
-    list.lock().push(Counted::new(&count, usize::MAX));
+    list.lock().push(Counted::new(&count, usize::MAX)).unwrap();
     std::thread::scope(|scope| {
         let readers = [(); 3].map(|()| {
             scope.spawn(|| {
                 let mut seen = BTreeSet::new();
-                while !done.load(Ordering::Relaxed) {
+                // Once at least, however late this thread gets its turn.
+                let mut last = false;
+                while !last {
+                    last = done.load(Ordering::Relaxed);
                     let (mut items, mut first) = (list.iter(), true);
                     while let Some(numbers) = items.next_with(|item| item.1) {
                         assert_eq!(numbers, [numbers[0]; 4]);
@@ -118,7 +121,7 @@ fn readers_see_whole_items_while_others_come_and_go() {
         for round in 0..ROUNDS {
             let mut writer = list.lock();
             for n in 0..3 {
-                writer.push(Counted::new(&count, round * 3 + n));
+                writer.push(Counted::new(&count, round * 3 + n)).unwrap();
             }
             for n in [1, 0, 2] {
                 assert!(writer.remove(|item| item.1[0] == round * 3 + n));

@@ -1,4 +1,4 @@
-//! Walks an object's relocations, twice: once to see what they need, once to apply them.
+//! Walks the relocations of a unit, twice: once to see what they need, once to apply them.
 //!
 //! ```text
 //!   scan  ──► which symbols are needed, which want a GOT slot or a PLT stub   (before placing)
@@ -7,112 +7,27 @@
 //! ```
 //!
 //! Promise: whatever `apply` would not understand, `scan` has refused before anything is mapped.
-//! Sections that stay out of memory (debug information) are not relocated.
+//! Sections that stay out of memory (debug information, copies) are not relocated.
 #![forbid(unsafe_code)]
 
+mod apply;
+mod problem;
+mod scan;
 mod x86_64;
 
-use alloc::boxed::Box;
-use alloc::vec;
-use alloc::vec::Vec;
-use core::fmt;
+use crate::eh_frame::{Cut, EhFrame};
+use crate::elf::{Elf, Relocation, RelocationTable};
+use crate::error::Cause;
+use crate::placement::Place;
+use crate::unit::File;
 
-use crate::elf::{Binding, Definition, Elf, Relocation, RelocationTable};
-use crate::error::LoadError;
-use crate::got::{Slot, Slots};
-use crate::placement::{Group, Layout, Place};
-use crate::symbols::Value;
-use crate::tls::Block;
-
+pub(crate) use apply::Image;
+pub use problem::{Code, Problem, RelocationType};
+pub(crate) use scan::{Needs, scan};
+use x86_64::Kind;
 use x86_64::tls::{self, Call};
 pub(crate) use x86_64::tls::{MODULE_BASE, TLS_GET_ADDR};
 pub(crate) use x86_64::{GOT_WORD, PLT_STUB, Wants};
-use x86_64::{Kind, Operands};
-
-/// The type of a relocation, as in `r_info` (psABI x86-64 §4.4).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RelocationType(pub u32);
-
-/// What is wrong with a relocation.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Problem {
-    /// The type is not one that this loader knows.
-    UnknownType,
-    /// The bytes to relocate do not lie in the section.
-    OutsideSection {
-        /// How many bytes.
-        width: u64,
-        /// The size of the section in bytes.
-        size: u64,
-    },
-    /// The value does not fit the place.
-    Overflow {
-        /// The value.
-        value: i128,
-        /// The smallest that fits.
-        min: i64,
-        /// The largest that fits.
-        max: i64,
-    },
-    /// The type is for thread-local variables, the symbol is not one.
-    NotThreadLocal,
-    /// The symbol is a thread-local variable, the type is not for one.
-    ThreadLocal,
-    /// The value would depend on the address of an initial value that every task has a copy of.
-    NoAddress,
-    /// `R_X86_64_TLSGD` or `R_X86_64_TLSLD` is not followed by its call of `__tls_get_addr`.
-    MissingTlsCall,
-    /// The instructions are not those that go with the type, so they cannot be rewritten.
-    UnexpectedCode {
-        /// The bytes where the instructions should be.
-        found: Box<[u8]>,
-    },
-    /// An offset into a module's TLS block, in data: nothing says what it is added to.
-    OffsetOutsideCode,
-    /// The code needs the variable at a fixed distance from TP; the object that has it got no
-    /// such space, because its own code did not need it and the surplus was full.
-    NoStaticSpace,
-    /// A local dynamic access to a variable of another object, whose block is somewhere else.
-    OtherModule,
-    /// There is no GOT slot for the place.
-    NoSlot,
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            Self::UnknownType => f.write_str("unknown type"),
-            Self::OutsideSection { width, size } => {
-                write!(f, "{width} bytes there are not inside the section of {size:#x} bytes")
-            }
-            Self::Overflow { value, min, max } => {
-                let (value, min, max) = (Signed(value), Signed(min.into()), Signed(max.into()));
-                write!(f, "value {value} is not between {min} and {max}")
-            }
-            Self::NotThreadLocal => f.write_str("not a thread-local variable"),
-            Self::ThreadLocal => f.write_str("a thread-local variable"),
-            Self::NoAddress => f.write_str("the initial value of a TLS block has no address"),
-            Self::MissingTlsCall => f.write_str("no call of __tls_get_addr follows"),
-            Self::UnexpectedCode { ref found } => write!(f, "unexpected instructions {found:02x?}"),
-            Self::OffsetOutsideCode => f.write_str("only understood in code"),
-            Self::NoStaticSpace => f.write_str("not at a fixed distance from the thread pointer"),
-            Self::OtherModule => f.write_str("a thread-local variable of another object"),
-            Self::NoSlot => f.write_str("no GOT slot for it"),
-        }
-    }
-}
-
-impl core::error::Error for Problem {}
-
-/// A number in hexadecimal with a sign.
-struct Signed(i128);
-
-impl fmt::Display for Signed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{:#x}", if self.0 < 0 { "-" } else { "" }, self.0.unsigned_abs())
-    }
-}
 
 /// A relocation, understood; with the call of `__tls_get_addr` that belongs to it.
 struct Step {
@@ -121,287 +36,87 @@ struct Step {
     call: Option<(Call, Relocation)>,
 }
 
-/// The relocations of one table, each `__tls_get_addr` call together with its `lea`.
-struct Steps<'e> {
-    elf: &'e Elf<'e>,
-    table: &'e RelocationTable<'e>,
+/// The relocations of one section that has a place.
+struct Steps<'e, 'a> {
+    elf: Elf<'a>,
+    table: RelocationTable<'a>,
+    place: Place,
+    /// What was cut out of the section.
+    cut: Option<Cut<'e>>,
     next: usize,
 }
 
-impl<'e> Steps<'e> {
-    fn new(elf: &'e Elf<'e>, table: &'e RelocationTable<'e>) -> Self {
-        Self { elf, table, next: 0 }
+impl<'e, 'a> Steps<'e, 'a> {
+    /// The steps for a section of a file, if it has a place.
+    fn new(
+        file: &File<'a>,
+        table: RelocationTable<'a>,
+        places: &[Place],
+        eh_frame: &'e EhFrame,
+    ) -> Option<Self> {
+        let section = file.first_section + table.target;
+        let place = places[section];
+        let cut = eh_frame.of(section);
+        place.group.is_loaded().then_some(Self { elf: file.elf, table, place, cut, next: 0 })
     }
 
-    fn take(&mut self) -> Option<Relocation> {
-        let relocation = (self.next < self.table.len()).then(|| self.table.get(self.next));
-        self.next += 1;
-        relocation
+    /// The next relocation of what was not cut out.
+    fn take(&mut self) -> Option<Result<Relocation, Cause>> {
+        while self.next < self.table.len() {
+            let mut relocation = self.table.get(self.next);
+            if relocation.symbol >= self.elf.symbol_count() {
+                return Some(Err(self.table.no_symbol(self.next)));
+            }
+            self.next += 1;
+            let Some(cut) = self.cut else { return Some(Ok(relocation)) };
+            if let Some(offset) = cut.moved(relocation.offset) {
+                relocation.offset = offset;
+                return Some(Ok(relocation));
+            }
+        }
+        None
     }
 
-    fn understand(&mut self, relocation: Relocation) -> Result<Step, Problem> {
-        let kind = Kind::decode(relocation.kind).ok_or(Problem::UnknownType)?;
+    fn understand(&mut self, relocation: Relocation) -> Result<Step, Cause> {
+        let kind = Kind::decode(relocation.kind);
+        let kind = kind.ok_or_else(|| self.error(&relocation, Problem::UnknownType))?;
         if !kind.precedes_call() {
             return Ok(Step { relocation, kind, call: None });
         }
-        let call = self
-            .take()
-            .filter(|call| self.elf.symbols[call.symbol].name == TLS_GET_ADDR)
-            .and_then(|call| Some((tls::call_after(kind, &relocation, &call)?, call)))
-            .ok_or(Problem::MissingTlsCall)?;
-        Ok(Step { relocation, kind, call: Some(call) })
-    }
-}
-
-impl Iterator for Steps<'_> {
-    type Item = Result<Step, LoadError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let relocation = self.take()?;
-        let step = self.understand(relocation);
-        Some(step.map_err(|problem| error(self.elf, self.table, &relocation, problem)))
-    }
-}
-
-fn error(
-    elf: &Elf<'_>,
-    table: &RelocationTable<'_>,
-    relocation: &Relocation,
-    problem: Problem,
-) -> LoadError {
-    LoadError::Relocation {
-        section: elf.sections[table.target].name.into(),
-        offset: relocation.offset,
-        kind: relocation.kind,
-        symbol: elf.symbol_name(relocation.symbol),
-        problem,
-    }
-}
-
-/// What the relocations of an object need.
-pub(crate) struct Needs {
-    /// What is wanted of each symbol.
-    pub symbols: Vec<Wants>,
-    /// The slots and stubs to make.
-    pub slots: Slots,
-    /// The calls of `__tls_get_addr`.
-    pub calls: TlsCalls,
-    /// Whether the object's own variables must lie at a fixed distance from TP.
-    pub static_space: bool,
-}
-
-/// Who calls `__tls_get_addr`, and for what. Calls for what lies at a fixed distance from TP go away.
-#[derive(Default)]
-pub(crate) struct TlsCalls {
-    /// The numbers of the symbols by which it is called: one, as compilers number symbols.
-    pub callees: Vec<usize>,
-    /// The variables of all general dynamic accesses.
-    pub variables: Vec<usize>,
-    /// Whether there are local dynamic accesses.
-    pub own_block: bool,
-}
-
-/// Finds out what the relocations of all sections in memory need.
-pub(crate) fn scan(elf: &Elf<'_>, groups: &[Option<Group>]) -> Result<Needs, LoadError> {
-    let count = elf.symbols.len();
-    let mut needs = Needs {
-        symbols: vec![Wants::Nothing; count],
-        slots: Slots::new(count),
-        calls: TlsCalls::default(),
-        static_space: false,
-    };
-    for table in &elf.relocations {
-        if groups[table.target].is_none() {
-            continue;
-        }
-        for step in Steps::new(elf, table) {
-            needs.add(elf, table, &step?);
-        }
-    }
-    Ok(needs)
-}
-
-impl Needs {
-    fn add(&mut self, elf: &Elf<'_>, table: &RelocationTable<'_>, step: &Step) {
-        let Step { relocation, kind, call } = step;
-        let symbol = relocation.symbol;
-        if kind.wants() != Wants::Nothing {
-            self.symbols[symbol] = kind.wants();
-        }
-        // Variables of others are where they are.
-        let own = elf.symbols[symbol].definition != Definition::Undefined;
-        self.static_space |= own && kind.needs_static_space();
-        let code = elf.sections[table.target].data;
-        match (kind, kind.slot()) {
-            (Kind::InitialExec, _) if tls::relaxes_initial_exec(code, relocation.offset) => {}
-            (_, Some(slot)) => self.slots.add_got(slot, symbol),
-            (Kind::LocalDynamic, _) => self.slots.add_own_block(),
-            (Kind::Call32, _) if may_be_elsewhere(elf, symbol) => self.slots.add_plt(symbol),
-            _ => {}
-        }
-        let Some((form, call)) = call else { return };
-        match form {
-            Call::Direct => self.slots.add_plt(call.symbol),
-            Call::Indirect => self.slots.add_got(Slot::Address, call.symbol),
-            Call::Large => {}
-        }
-        if !self.calls.callees.contains(&call.symbol) {
-            self.calls.callees.push(call.symbol);
-        }
-        match kind {
-            Kind::LocalDynamic => self.calls.own_block = true,
-            _ => self.calls.variables.push(symbol),
-        }
-    }
-}
-
-/// Whether a symbol may turn out to be another object's or the program's.
-fn may_be_elsewhere(elf: &Elf<'_>, symbol: usize) -> bool {
-    let symbol = &elf.symbols[symbol];
-    symbol.definition == Definition::Undefined || symbol.binding == Binding::Weak && !symbol.hidden
-}
-
-/// An object on its way: its bytes, and all that its relocations are computed from.
-pub(crate) struct Image<'i> {
-    pub elf: &'i Elf<'i>,
-    pub groups: &'i [Option<Group>],
-    pub layout: &'i Layout,
-    pub slots: &'i Slots,
-    /// The value of every symbol.
-    pub values: &'i [Value],
-    /// The address of the region.
-    pub base: u64,
-    /// The bytes of the region.
-    pub region: &'i mut [u8],
-    /// The initial values of the TLS block.
-    pub tls: &'i mut [u8],
-    /// Where the TLS block will be.
-    pub block: Block,
-}
-
-impl Image<'_> {
-    /// Applies all relocations and fills the GOT and the PLT.
-    pub fn relocate(&mut self) -> Result<(), LoadError> {
-        let elf = self.elf;
-        for table in &elf.relocations {
-            if self.layout.places[table.target] == Place::Skipped {
-                continue;
+        let call = match self.take().transpose()? {
+            Some(call) if self.is_call(&call) => {
+                tls::call_after(kind, &relocation, &call).map(|form| (form, call))
             }
-            for step in Steps::new(elf, table) {
-                let step = step?;
-                self.apply(table.target, &step)
-                    .map_err(|problem| error(elf, table, &step.relocation, problem))?;
-            }
-        }
-        self.fill_slots();
-        Ok(())
-    }
-
-    fn apply(&mut self, target: usize, step: &Step) -> Result<(), Problem> {
-        let Step { relocation, kind, call } = step;
-        let (kind, offset) = (*kind, relocation.offset);
-        let operands = self.operands(target, kind, relocation);
-        let callee = call.map(|(form, call)| {
-            let kind = Kind::decode(call.kind).ok_or(Problem::UnknownType)?;
-            Ok((form, kind, call.offset, self.operands(target, kind, &call)))
-        });
-        let section = match &self.layout.places[target] {
-            Place::Memory(range) => self.region.get_mut(range.clone()),
-            Place::Tls(range) => self.tls.get_mut(range.clone()),
-            Place::Skipped => None,
-        };
-        // What has no initial values (.tbss) has no bytes to relocate.
-        let section = section.unwrap_or_default();
-        let fixed = match kind {
-            Kind::LocalDynamic => matches!(self.block, Block::Static(_)),
-            _ => !matches!(operands.symbol, Value::Dynamic { .. }),
-        };
-        match (kind, callee.transpose()?) {
-            (_, Some((form, ..))) if fixed => {
-                tls::relax_call(kind, form, section, offset, &operands)
-            }
-            (_, Some((_, callee, call_at, target))) => {
-                x86_64::apply(kind, section, offset, &operands)?;
-                x86_64::apply(callee, section, call_at, &target)
-            }
-            (Kind::Descriptor | Kind::DescriptorCall, _) if fixed => {
-                tls::relax_descriptor(kind, section, offset, &operands)
-            }
-            (Kind::InitialExec, _) if tls::relaxes_initial_exec(section, offset) => {
-                tls::relax_initial_exec(section, offset, &operands)
-            }
-            _ => x86_64::apply(kind, section, offset, &operands),
-        }
-    }
-
-    fn operands(&self, target: usize, kind: Kind, relocation: &Relocation) -> Operands {
-        let symbol = relocation.symbol;
-        let address = match &self.layout.places[target] {
-            Place::Memory(range) => Some(self.base + range.start as u64),
             _ => None,
         };
-        let word = match kind {
-            Kind::LocalDynamic => self.slots.own_block(),
-            kind => kind.slot().and_then(|slot| self.slots.got(slot, symbol)),
-        };
-        Operands {
-            symbol: self.values[symbol],
-            addend: relocation.addend,
-            place: address.map(|address| address.wrapping_add(relocation.offset)),
-            stub: self.slots.plt(symbol).map(|stub| self.layout.plt_stub(self.base, stub)),
-            slot: word.map(|word| self.layout.got_word(self.base, word)),
-            got: self.layout.got_word(self.base, 0),
-            in_code: self.groups[target] == Some(Group::Text),
-            block: self.block,
+        if call.is_none() {
+            return Err(self.error(&relocation, Problem::MissingTlsCall));
+        }
+        Ok(Step { relocation, kind, call })
+    }
+
+    fn is_call(&self, relocation: &Relocation) -> bool {
+        self.elf.symbol_name(&self.elf.symbol(relocation.symbol)) == TLS_GET_ADDR
+    }
+
+    fn error(&self, relocation: &Relocation, problem: Problem) -> Cause {
+        Cause::Relocation {
+            section: self.elf.section_text(self.table.target),
+            offset: relocation.offset,
+            kind: relocation.kind,
+            symbol: self.elf.symbol_text(relocation.symbol),
+            problem,
         }
     }
 
-    /// Fills the GOT, and writes the jumps through it into the PLT.
-    fn fill_slots(&mut self) {
-        if let (Block::Dynamic(module), Some(at)) = (self.block, self.slots.own_block()) {
-            self.put(at, [module.get() as u64, 0]);
-        }
-        for (symbol, value) in self.values.iter().enumerate() {
-            // `apply` has refused what would read a slot that does not go with the symbol.
-            let slot = |slot| self.slots.got(slot, symbol);
-            match *value {
-                Value::Address(address) => {
-                    let Some(at) = slot(Slot::Address) else { continue };
-                    self.put(at, [address]);
-                    self.put_stub(symbol, at);
-                }
-                Value::Tls(offset) => {
-                    let Some(at) = slot(Slot::TpOffset) else { continue };
-                    self.put(at, [offset as u64]);
-                }
-                Value::Dynamic { module, offset } => {
-                    let Some(at) = slot(Slot::Pair) else { continue };
-                    let descriptor = slot(Slot::Descriptor);
-                    self.put(at, [module.get() as u64, offset as u64]);
-                    let Some(descriptor) = descriptor else { continue };
-                    self.put(
-                        descriptor,
-                        crate::tls::descriptor(self.layout.got_word(self.base, at)),
-                    );
-                }
+    fn next_step(&mut self) -> Option<Result<Step, Cause>> {
+        let relocation = match self.take()? {
+            Ok(relocation) => relocation,
+            Err(cause) => {
+                self.next = self.table.len();
+                return Some(Err(cause));
             }
-        }
-    }
-
-    /// Writes words of the GOT.
-    fn put<const N: usize>(&mut self, first: usize, words: [u64; N]) {
-        let at = self.layout.got + first * GOT_WORD;
-        for (to, word) in self.region[at..].chunks_exact_mut(GOT_WORD).zip(words) {
-            to.copy_from_slice(&word.to_le_bytes());
-        }
-    }
-
-    /// Writes the PLT stub of a symbol, if it has one, whose address is at a word of the GOT.
-    fn put_stub(&mut self, symbol: usize, word: usize) {
-        let Some(stub) = self.slots.plt(symbol) else { return };
-        let (from, to) =
-            (self.layout.plt_stub(self.base, stub), self.layout.got_word(self.base, word));
-        let at = self.layout.plt + stub * PLT_STUB;
-        self.region[at..at + PLT_STUB].copy_from_slice(&x86_64::plt_stub(from, to));
+        };
+        Some(self.understand(relocation))
     }
 }

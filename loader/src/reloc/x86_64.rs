@@ -5,90 +5,34 @@
 //!                       ▲
 //!                       └─ S + A, S + A − P, G + A − P, L + A − GOT, TPOFF(S) + A, …
 //!
-//!   S symbol   A addend   P place   L its stub   G its GOT slot   GOT the table's start
+//!   S symbol   Z its size   A addend   P place   L its stub   G its GOT slot   GOT its start
 //! ```
 //!
 //! Promise: bytes change only inside the field and only if the value fits; instructions change
-//! only if they are what the model prescribes ([`tls`]). References: psABI x86-64 §4.4 (types),
-//! ELF TLS §3.4.6 (the two kinds of TLS offsets).
+//! only if they are what the model prescribes ([`tls`], [`got`]). References: psABI x86-64 §4.4
+//! (types), ELF TLS §3.4.6 (the two kinds of TLS offsets).
 #![forbid(unsafe_code)]
 
+pub(super) mod got;
+mod kind;
 pub(super) mod tls;
 
 use core::fmt;
 
 use object::elf;
+use unspool_tls::ModuleId;
 
 use super::{Problem, RelocationType};
-use crate::got::Slot;
 use crate::symbols::Value;
-use crate::tls::Block;
+use crate::tls::{self as storage, Block};
+
+pub(crate) use kind::{Kind, Wants};
 
 /// Bytes of a word of the GOT: an address, or half of a pair.
 pub(crate) const GOT_WORD: usize = 8;
 
 /// Bytes of a PLT stub.
 pub(crate) const PLT_STUB: usize = 8;
-
-/// What a relocation computes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Kind {
-    /// Nothing.
-    None,
-    /// S + A, 64 bits.
-    Absolute64,
-    /// S + A, 32 bits that the CPU extends with zeros.
-    Absolute32,
-    /// S + A, 32 bits that the CPU extends with the sign.
-    Absolute32Signed,
-    /// S + A − P, 32 bits.
-    Relative32,
-    /// S + A − P, 64 bits.
-    Relative64,
-    /// The same as `Relative32` for a callee, through a PLT stub if need be.
-    Call32,
-    /// G + A − P, 32 bits.
-    GotRelative32,
-    /// G + A − P, 64 bits.
-    GotRelative64,
-    /// G + A − GOT, 64 bits.
-    GotSlot64,
-    /// S + A − GOT, 64 bits.
-    GotOffset64,
-    /// L + A − GOT, 64 bits. They reach everything, so L is S.
-    PltOffset64,
-    /// GOT + A − P, 32 bits.
-    GotBase32,
-    /// GOT + A − P, 64 bits.
-    GotBase64,
-    /// TPOFF(S) + A, 32 bits.
-    TpOffset32,
-    /// TPOFF(S) + A, 64 bits.
-    TpOffset64,
-    /// Initial Exec: a GOT slot with TPOFF(S).
-    InitialExec,
-    /// General Dynamic: the address of a pair for `__tls_get_addr`.
-    GeneralDynamic,
-    /// Local Dynamic: the same for the object's own block.
-    LocalDynamic,
-    /// Follows `LocalDynamic`: DTPOFF(S) + A, 32 bits.
-    DtpOffset32,
-    /// The same in 64 bits.
-    DtpOffset64,
-    /// The address of a TLS descriptor.
-    Descriptor,
-    /// Marks the call through a TLS descriptor.
-    DescriptorCall,
-}
-
-/// What a relocation wants to know of its symbol.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Wants {
-    Nothing,
-    Address,
-    /// Where it lies in thread-local storage.
-    Tls,
-}
 
 /// The numbers that go into a relocation.
 #[derive(Clone, Copy, Debug)]
@@ -107,88 +51,10 @@ pub(crate) struct Operands {
     pub in_code: bool,
     /// Where the object's own TLS block is.
     pub block: Block,
-}
-
-impl Kind {
-    /// The relocations that gcc, clang and rustc emit, in all their models.
-    pub fn decode(kind: RelocationType) -> Option<Self> {
-        Some(match elf::RelocationType(kind.0) {
-            elf::R_X86_64_NONE => Self::None,
-            elf::R_X86_64_64 => Self::Absolute64,
-            elf::R_X86_64_32 => Self::Absolute32,
-            elf::R_X86_64_32S => Self::Absolute32Signed,
-            elf::R_X86_64_PC32 => Self::Relative32,
-            elf::R_X86_64_PC64 => Self::Relative64,
-            elf::R_X86_64_PLT32 => Self::Call32,
-            elf::R_X86_64_GOTPCREL | elf::R_X86_64_GOTPCRELX | elf::R_X86_64_REX_GOTPCRELX => {
-                Self::GotRelative32
-            }
-            elf::R_X86_64_GOTPCREL64 => Self::GotRelative64,
-            elf::R_X86_64_GOT64 => Self::GotSlot64,
-            elf::R_X86_64_GOTOFF64 => Self::GotOffset64,
-            elf::R_X86_64_PLTOFF64 => Self::PltOffset64,
-            elf::R_X86_64_GOTPC32 => Self::GotBase32,
-            elf::R_X86_64_GOTPC64 => Self::GotBase64,
-            elf::R_X86_64_TPOFF32 => Self::TpOffset32,
-            elf::R_X86_64_TPOFF64 => Self::TpOffset64,
-            elf::R_X86_64_GOTTPOFF => Self::InitialExec,
-            elf::R_X86_64_TLSGD => Self::GeneralDynamic,
-            elf::R_X86_64_TLSLD => Self::LocalDynamic,
-            elf::R_X86_64_DTPOFF32 => Self::DtpOffset32,
-            elf::R_X86_64_DTPOFF64 => Self::DtpOffset64,
-            elf::R_X86_64_GOTPC32_TLSDESC => Self::Descriptor,
-            elf::R_X86_64_TLSDESC_CALL => Self::DescriptorCall,
-            _ => return None,
-        })
-    }
-
-    /// What must be known of the symbol.
-    pub fn wants(self) -> Wants {
-        match self {
-            // These name the module and the table, not the symbol.
-            Self::None | Self::LocalDynamic | Self::GotBase32 | Self::GotBase64 => Wants::Nothing,
-            Self::Absolute64
-            | Self::Absolute32
-            | Self::Absolute32Signed
-            | Self::Relative32
-            | Self::Relative64
-            | Self::Call32
-            | Self::GotRelative32
-            | Self::GotRelative64
-            | Self::GotSlot64
-            | Self::GotOffset64
-            | Self::PltOffset64 => Wants::Address,
-            Self::TpOffset32
-            | Self::TpOffset64
-            | Self::InitialExec
-            | Self::GeneralDynamic
-            | Self::DtpOffset32
-            | Self::DtpOffset64
-            | Self::Descriptor
-            | Self::DescriptorCall => Wants::Tls,
-        }
-    }
-
-    /// The GOT slot that the relocation reads, if any.
-    pub fn slot(self) -> Option<Slot> {
-        match self {
-            Self::GotRelative32 | Self::GotRelative64 | Self::GotSlot64 => Some(Slot::Address),
-            Self::InitialExec => Some(Slot::TpOffset),
-            Self::GeneralDynamic => Some(Slot::Pair),
-            Self::Descriptor => Some(Slot::Descriptor),
-            _ => None,
-        }
-    }
-
-    /// Whether the code has a fixed distance from TP in it, or in its GOT.
-    pub fn needs_static_space(self) -> bool {
-        matches!(self, Self::TpOffset32 | Self::TpOffset64 | Self::InitialExec)
-    }
-
-    /// Whether the next relocation is for the call that belongs to the same sequence.
-    pub fn precedes_call(self) -> bool {
-        matches!(self, Self::GeneralDynamic | Self::LocalDynamic)
-    }
+    /// The number of the object's own module.
+    pub module: Option<ModuleId>,
+    /// The size of the symbol, if it is known.
+    pub size: Option<u64>,
 }
 
 /// Relocates one place by its own bytes alone.
@@ -199,7 +65,9 @@ pub(crate) fn apply(
     operands: &Operands,
 ) -> Result<(), Problem> {
     let o = operands;
-    let (place, got) = (|| o.place.map(i128::from).ok_or(Problem::NoAddress), i128::from(o.got));
+    let place = || o.place.map(i128::from).ok_or(Problem::NoAddress);
+    let relative = || Ok(o.sum()? - place()?);
+    let table = i128::from(o.got);
     match kind {
         Kind::None => Ok(()),
         // Wraps like the machine does: a negative addend to address 0 is meant so.
@@ -209,46 +77,67 @@ pub(crate) fn apply(
         }
         Kind::Absolute32 => put(section, offset, unsigned(o.sum()?)?),
         Kind::Absolute32Signed => put(section, offset, signed(o.sum()?)?),
-        Kind::Relative32 => put(section, offset, signed(o.sum()? - place()?)?),
-        Kind::Relative64 => put(section, offset, long(o.sum()? - place()?)),
+        Kind::Absolute16 => put(section, offset, either::<2>(o.sum()?)?),
+        Kind::Absolute8 => put(section, offset, either::<1>(o.sum()?)?),
+        Kind::Relative64 => put(section, offset, long(relative()?)),
+        Kind::Relative32 => put(section, offset, signed(relative()?)?),
+        Kind::Relative16 => put(section, offset, narrow::<2>(relative()?)?),
+        Kind::Relative8 => put(section, offset, narrow::<1>(relative()?)?),
+        Kind::Size64 => put(section, offset, long(o.size()?)),
+        Kind::Size32 => put(section, offset, unsigned(o.size()?)?),
         Kind::Call32 => {
-            let direct = signed(o.sum()? - place()?);
-            let value = match (direct, o.stub) {
+            let value = match (signed(relative()?), o.stub) {
                 (Err(_), Some(stub)) => signed(o.plus_addend(stub) - place()?)?,
                 (direct, _) => direct?,
             };
             put(section, offset, value)
         }
-        Kind::GotRelative32 => {
-            o.address()?;
-            put(section, offset, signed(o.slot()? - place()?)?)
+        Kind::GotRelaxable32 if got::relax(false, section, offset, o)? => Ok(()),
+        Kind::GotRelaxable32Rex if got::relax(true, section, offset, o)? => Ok(()),
+        Kind::GotRelative32 | Kind::GotRelaxable32 | Kind::GotRelaxable32Rex => {
+            put(section, offset, signed(o.address_slot()? - place()?)?)
         }
-        Kind::GotRelative64 => {
-            o.address()?;
-            put(section, offset, long(o.slot()? - place()?))
-        }
-        Kind::GotSlot64 => {
-            o.address()?;
-            put(section, offset, long(o.slot()? - got))
-        }
-        Kind::GotOffset64 | Kind::PltOffset64 => put(section, offset, long(o.sum()? - got)),
+        Kind::GotRelative64 => put(section, offset, long(o.address_slot()? - place()?)),
+        Kind::GotSlot32 => put(section, offset, signed(o.address_slot()? - table)?),
+        Kind::GotSlot64 => put(section, offset, long(o.address_slot()? - table)),
+        Kind::GotOffset64 | Kind::PltOffset64 => put(section, offset, long(o.sum()? - table)),
         Kind::GotBase32 => put(section, offset, signed(o.plus_addend(o.got) - place()?)?),
         Kind::GotBase64 => put(section, offset, long(o.plus_addend(o.got) - place()?)),
+        _ => apply_tls(kind, section, offset, o),
+    }
+}
+
+/// The same for thread-local storage.
+fn apply_tls(kind: Kind, section: &mut [u8], offset: u64, o: &Operands) -> Result<(), Problem> {
+    // What does not stand at a fixed distance from TP is reached through its slot.
+    let slot_distance = || {
+        let place = o.place.ok_or(Problem::NoAddress)?;
+        signed(o.slot()? - i128::from(place))
+    };
+    match kind {
         Kind::TpOffset32 => put(section, offset, signed(o.tp_offset()?)?),
         Kind::TpOffset64 => put(section, offset, long(o.tp_offset()?)),
         Kind::DtpOffset32 => put(section, offset, signed(o.dtp_offset()?)?),
         Kind::DtpOffset64 => put(section, offset, long(o.dtp_offset()?)),
-        Kind::InitialExec => {
+        Kind::DtpModule64 => put(section, offset, (o.module()?.get() as u64).to_le_bytes()),
+        Kind::InitialExec | Kind::InitialExecSlot => {
             // What the slot will hold must be known.
             o.tp_offset()?;
-            put(section, offset, signed(o.slot()? - place()?)?)
+            put(section, offset, slot_distance()?)
         }
-        // What does not stand at a fixed distance from TP is reached through its slot.
         Kind::GeneralDynamic | Kind::LocalDynamic | Kind::Descriptor => {
-            put(section, offset, signed(o.slot()? - place()?)?)
+            put(section, offset, slot_distance()?)
         }
         // The call stays; its two bytes must be there all the same.
         Kind::DescriptorCall => field::<2>(section, offset).map(|_| ()),
+        Kind::DescriptorItself => {
+            let [resolver, argument] = o.descriptor()?.map(u64::to_le_bytes);
+            let words: &mut [u8; 16] = field(section, offset)?;
+            words[..8].copy_from_slice(&resolver);
+            words[8..].copy_from_slice(&argument);
+            Ok(())
+        }
+        _ => Err(Problem::UnknownType),
     }
 }
 
@@ -284,18 +173,55 @@ impl Operands {
         }
     }
 
-    /// What is added to the base that Local Dynamic finds: to TP, if the object's own block has
-    /// a fixed distance from it, else to the start of that block.
+    /// G + A, for a slot with an address in it.
+    fn address_slot(&self) -> Result<i128, Problem> {
+        self.address()?;
+        self.slot()
+    }
+
+    /// Z + A
+    fn size(&self) -> Result<i128, Problem> {
+        self.size.map(|size| self.plus_addend(size)).ok_or(Problem::NoSize)
+    }
+
+    /// In code, what is added to the base that Local Dynamic finds: to TP, if the object's own
+    /// block has a fixed distance from it, else to the start of that block. In data, what goes with
+    /// the module's number (ELF TLS §3.4.6, `tls_index`).
     fn dtp_offset(&self) -> Result<i128, Problem> {
         match (self.symbol, self.block) {
-            // In data, nothing says which of the two it would be added to.
-            _ if !self.in_code => Err(Problem::OffsetOutsideCode),
-            (Value::Dynamic { module, offset }, Block::Dynamic(own)) if module == own => {
-                Ok(i128::from(offset) + i128::from(self.addend))
-            }
-            (Value::Tls(_), Block::Static(_)) => self.tp_offset(),
-            (Value::Tls(_) | Value::Dynamic { .. }, _) => Err(Problem::OtherModule),
             (Value::Address(_), _) => Err(Problem::NotThreadLocal),
+            (Value::Dynamic { module, .. }, block)
+                if self.in_code && block != Block::Dynamic(module) =>
+            {
+                Err(Problem::OtherModule)
+            }
+            (Value::Dynamic { offset, .. }, _) => Ok(i128::from(offset) + i128::from(self.addend)),
+            (Value::Tls(_), Block::Static(_)) if self.in_code => self.tp_offset(),
+            (Value::Tls(_), _) if self.in_code => Err(Problem::OtherModule),
+            (Value::Tls(_), Block::Static(start)) => Ok(self.tp_offset()? - i128::from(start)),
+            (Value::Tls(_), Block::Dynamic(_)) => Err(Problem::NoModule),
+        }
+    }
+
+    /// The number of the module that [`dtp_offset`](Self::dtp_offset) counts from in data. Others'
+    /// variables at a fixed distance from TP are at a fixed distance from the object's own, too.
+    fn module(&self) -> Result<ModuleId, Problem> {
+        match (self.symbol, self.block) {
+            (Value::Address(_), _) => Err(Problem::NotThreadLocal),
+            (Value::Dynamic { module, .. }, _) => Ok(module),
+            (Value::Tls(_), Block::Static(_)) => self.module.ok_or(Problem::NoModule),
+            (Value::Tls(_), Block::Dynamic(_)) => Err(Problem::NoModule),
+        }
+    }
+
+    /// The two words of a descriptor.
+    fn descriptor(&self) -> Result<[u64; 2], Problem> {
+        match (self.symbol, self.addend) {
+            (Value::Dynamic { .. }, 0) => {
+                self.slot.map(storage::dynamic_descriptor).ok_or(Problem::NoSlot)
+            }
+            (Value::Dynamic { .. }, addend) => Err(Problem::Addend(addend)),
+            _ => Ok(storage::static_descriptor(self.tp_offset()? as i64)),
         }
     }
 }
@@ -314,19 +240,47 @@ fn put<const N: usize>(section: &mut [u8], offset: u64, value: [u8; N]) -> Resul
     Ok(())
 }
 
+/// The lower `N` bytes of a number between `min` and `max`, which fit into that many. With a sign,
+/// numbers go round at 2^64, as addresses do: the highest are the negative ones.
+fn checked<const N: usize>(value: i128, min: i64, max: i64) -> Result<[u8; N], Problem> {
+    let round = if min < 0 { i128::from(value as i64) } else { value };
+    if !(i128::from(min)..=i128::from(max)).contains(&round) {
+        return Err(Problem::Overflow { value, min, max });
+    }
+    let mut bytes = [0; N];
+    bytes.copy_from_slice(&value.to_le_bytes()[..N]);
+    Ok(bytes)
+}
+
+/// The largest number of `N` bytes, at most four.
+const fn max<const N: usize>() -> i64 {
+    (1 << (8 * N)) - 1
+}
+
+/// A number that is extended with its sign.
+fn narrow<const N: usize>(value: i128) -> Result<[u8; N], Problem> {
+    let half = max::<N>() / 2;
+    checked(value, -half - 1, half)
+}
+
+/// The same of four bytes.
 fn signed(value: i128) -> Result<[u8; 4], Problem> {
-    let (min, max) = (i32::MIN.into(), i32::MAX.into());
-    i32::try_from(value).map(i32::to_le_bytes).map_err(|_| Problem::Overflow { value, min, max })
+    narrow(value)
+}
+
+/// A number that is extended with zeros.
+fn unsigned(value: i128) -> Result<[u8; 4], Problem> {
+    checked(value, 0, max::<4>())
+}
+
+/// A number that may be either.
+fn either<const N: usize>(value: i128) -> Result<[u8; N], Problem> {
+    checked(value, -(max::<N>() / 2) - 1, max::<N>())
 }
 
 /// The lower half: what it loses are multiples of 2^64, as in the machine.
 fn long(value: i128) -> [u8; 8] {
     (value as i64).to_le_bytes()
-}
-
-fn unsigned(value: i128) -> Result<[u8; 4], Problem> {
-    let (min, max) = (0, u32::MAX.into());
-    u32::try_from(value).map(u32::to_le_bytes).map_err(|_| Problem::Overflow { value, min, max })
 }
 
 /// The stub at address `stub` that jumps to where the slot at `slot` points; both lie in one
@@ -340,44 +294,10 @@ pub(crate) fn plt_stub(stub: u64, slot: u64) -> [u8; PLT_STUB] {
 
 impl fmt::Display for RelocationType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = match elf::RelocationType(self.0) {
-            elf::R_X86_64_NONE => "NONE",
-            elf::R_X86_64_64 => "64",
-            elf::R_X86_64_PC32 => "PC32",
-            elf::R_X86_64_GOT32 => "GOT32",
-            elf::R_X86_64_PLT32 => "PLT32",
-            elf::R_X86_64_GOTPCREL => "GOTPCREL",
-            elf::R_X86_64_32 => "32",
-            elf::R_X86_64_32S => "32S",
-            elf::R_X86_64_16 => "16",
-            elf::R_X86_64_PC16 => "PC16",
-            elf::R_X86_64_8 => "8",
-            elf::R_X86_64_PC8 => "PC8",
-            elf::R_X86_64_DTPMOD64 => "DTPMOD64",
-            elf::R_X86_64_DTPOFF64 => "DTPOFF64",
-            elf::R_X86_64_TPOFF64 => "TPOFF64",
-            elf::R_X86_64_TLSGD => "TLSGD",
-            elf::R_X86_64_TLSLD => "TLSLD",
-            elf::R_X86_64_DTPOFF32 => "DTPOFF32",
-            elf::R_X86_64_GOTTPOFF => "GOTTPOFF",
-            elf::R_X86_64_TPOFF32 => "TPOFF32",
-            elf::R_X86_64_PC64 => "PC64",
-            elf::R_X86_64_GOTOFF64 => "GOTOFF64",
-            elf::R_X86_64_GOTPC32 => "GOTPC32",
-            elf::R_X86_64_GOT64 => "GOT64",
-            elf::R_X86_64_GOTPCREL64 => "GOTPCREL64",
-            elf::R_X86_64_GOTPC64 => "GOTPC64",
-            elf::R_X86_64_PLTOFF64 => "PLTOFF64",
-            elf::R_X86_64_SIZE32 => "SIZE32",
-            elf::R_X86_64_SIZE64 => "SIZE64",
-            elf::R_X86_64_GOTPC32_TLSDESC => "GOTPC32_TLSDESC",
-            elf::R_X86_64_TLSDESC_CALL => "TLSDESC_CALL",
-            elf::R_X86_64_TLSDESC => "TLSDESC",
-            elf::R_X86_64_GOTPCRELX => "GOTPCRELX",
-            elf::R_X86_64_REX_GOTPCRELX => "REX_GOTPCRELX",
-            _ => return write!(f, "relocation type {}", self.0),
-        };
-        write!(f, "R_X86_64_{name}")
+        match elf::NAMES_R_X86_64.name(elf::RelocationType(self.0)) {
+            Some(name) => f.write_str(name),
+            None => write!(f, "relocation type {}", self.0),
+        }
     }
 }
 

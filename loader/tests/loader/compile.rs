@@ -1,7 +1,9 @@
 //! Compiles sources of the tests to relocatable objects.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A file name in the tests' own directory that no other test uses.
@@ -25,14 +27,18 @@ fn build(source: &str, extension: &str, command: &mut Command) -> Vec<u8> {
 
 /// An object from Rust source (`#![no_std]` is put before it).
 pub fn rust(source: &str, flags: &[&str]) -> Vec<u8> {
-    let source = format!("#![no_std]\n#![feature(thread_local)]\n{source}");
+    rust_crate(&format!("#![no_std]\n#![feature(thread_local)]\n{source}"), flags)
+}
+
+/// An object from Rust source as it is.
+pub fn rust_crate(source: &str, flags: &[&str]) -> Vec<u8> {
     let rustc = std::env::var_os("RUSTC").unwrap_or("rustc".into());
     let mut command = Command::new(rustc);
     // The sources use nightly features; the loader itself is for stable compilers as well.
     command.env("RUSTC_BOOTSTRAP", "1");
     command.args(["--edition=2024", "--crate-type=lib", "--crate-name=guest", "--emit=obj"]);
     command.args(["-Cpanic=unwind", "-Ccodegen-units=1"]);
-    build(&source, "rs", command.args(flags))
+    build(source, "rs", command.args(flags))
 }
 
 /// The flag sets of [`rust`] that every test of Rust objects goes through.
@@ -53,8 +59,19 @@ pub fn cpp(source: &str, flags: &[&str]) -> Option<Vec<u8>> {
     gnu("g++", source, "cc", flags)
 }
 
-fn gnu(compiler: &str, source: &str, extension: &str, flags: &[&str]) -> Option<Vec<u8>> {
-    Command::new(compiler).arg("--version").output().ok()?;
+/// Whether there is such a compiler; asked once of each.
+fn exists(compiler: &str) -> bool {
+    static ASKED: Mutex<BTreeMap<String, bool>> = Mutex::new(BTreeMap::new());
+    let mut asked = ASKED.lock().unwrap();
+    let answer = || Command::new(compiler).arg("--version").output().is_ok();
+    *asked.entry(compiler.into()).or_insert_with(answer)
+}
+
+/// An object from source with this extension, or `None` where there is no such compiler.
+pub fn gnu(compiler: &str, source: &str, extension: &str, flags: &[&str]) -> Option<Vec<u8>> {
+    if !exists(compiler) {
+        return None;
+    }
     let mut command = Command::new(compiler);
     command.args(["-c", "-O2", "-ffreestanding", "-fno-stack-protector"]);
     Some(build(source, extension, command.args(flags)))

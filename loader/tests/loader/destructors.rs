@@ -1,10 +1,12 @@
-//! Destructors that tasks still have to run keep their object loaded.
+//! Destructors that tasks still have to run keep their object loaded; what an object wants to have
+//! called at its own exit is called.
 
 use crate::compile;
 use crate::memory::HostMemory;
 use crate::program::{Program, registry};
 use crate::stacks::Frames;
 use crate::task;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use unspool_loader::{Loader, UnloadError};
 
@@ -92,4 +94,37 @@ fn a_thread_local_object_of_cpp_is_destroyed_and_keeps_its_object_until_then() {
     let compiled = file.is_some();
     check(file);
     assert!(!compiled || DESTROYED.load(Ordering::Relaxed) >= before + 3);
+}
+
+static ORDER: Mutex<Vec<u64>> = Mutex::new(Vec::new());
+
+extern "C" fn note(number: u64) {
+    ORDER.lock().unwrap().push(number);
+}
+
+#[test]
+fn what_an_object_wants_at_its_exit_is_called_before_it_is_unloaded() {
+    let source = "int __cxa_atexit(void (*)(void *), void *, void *); int atexit(void (*)(void));
+        void note(long); extern char __dso_handle; static long numbers[] = {1, 2, 3};
+        static void pointed(void *number) { note(*(long *)number); } static void last(void) { note(9); }
+        void start(void) { for (int i = 0; i < 3; i++) __cxa_atexit(pointed, numbers + i, &__dso_handle);
+            atexit(last); }";
+    let Some(file) = compile::c(source, &["-fPIC"]) else { return };
+    let (memory, tls) = (HostMemory::default(), registry());
+    let program = Program::bare().with("note", note as *const () as u64);
+    let loader = Loader::new(&memory, &program, &tls);
+    let (object, other) = (loader.load("c", &file).unwrap(), loader.load("other", &file).unwrap());
+    for object in [&object, &other] {
+        function!(object, "start", fn())();
+    }
+    let held = loader.object("c");
+    assert_eq!(loader.unload(&object, &Frames::none()), Err(UnloadError::Held { handles: 1 }));
+    assert_eq!(*ORDER.lock().unwrap(), []);
+    drop(held);
+    assert_eq!(loader.unload(&object, &Frames::none()), Ok(()));
+    assert_eq!(*ORDER.lock().unwrap(), [9, 3, 2, 1]);
+    // What goes with its loader is not asked.
+    drop((object, other));
+    drop(loader);
+    assert_eq!((memory.live(), ORDER.lock().unwrap().len()), (0, 4));
 }

@@ -1,4 +1,4 @@
-//! Low memory from the host, with a record of what is mapped.
+//! Memory from the host, low or far, with a record of what is mapped.
 
 use std::collections::BTreeMap;
 use std::ptr::NonNull;
@@ -17,6 +17,8 @@ pub struct HostMemory {
     /// Which call of `protect` fails, counted from 1.
     pub failing_protect: AtomicUsize,
     protects: AtomicUsize,
+    /// Whether mappings lie far from each other, the program and low memory: beyond 32 bits.
+    pub far: bool,
 }
 
 impl HostMemory {
@@ -42,7 +44,8 @@ unsafe impl Memory for HostMemory {
         if size > Self::LIMIT {
             return Err(MapError::Exhausted { size });
         }
-        let start = low_pages(size).ok_or(MapError::Exhausted { size })?;
+        let pages = if self.far { far_pages } else { low_pages };
+        let start = pages(size).ok_or(MapError::Exhausted { size })?;
         self.maps.fetch_add(1, Ordering::Relaxed);
         let pages = vec![Access::ReadWrite; size / PAGE];
         self.live.lock().unwrap().insert(start.as_ptr() as usize, pages);
@@ -88,9 +91,22 @@ unsafe impl Memory for HostMemory {
 
 /// Fresh readable and writable pages below 2 GiB.
 pub fn low_pages(size: usize) -> Option<NonNull<u8>> {
-    let access = libc::PROT_READ | libc::PROT_WRITE;
     let kind = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_32BIT;
+    pages(std::ptr::null_mut(), size, kind)
+}
+
+/// Fresh readable and writable pages, 8 GiB from others and farther from everything else.
+fn far_pages(size: usize) -> Option<NonNull<u8>> {
+    static NEXT: AtomicUsize = AtomicUsize::new(0x1234_5600_0000);
+    let at = std::ptr::without_provenance_mut(NEXT.fetch_add(8 << 30, Ordering::Relaxed));
+    let start = pages(at, size, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS)?;
+    assert_eq!(start.as_ptr().addr(), at.addr(), "no place far from everything");
+    Some(start)
+}
+
+fn pages(at: *mut libc::c_void, size: usize, kind: i32) -> Option<NonNull<u8>> {
+    let access = libc::PROT_READ | libc::PROT_WRITE;
     // SAFETY: a new mapping where nothing is.
-    let start = unsafe { libc::mmap(std::ptr::null_mut(), size, access, kind, -1, 0) };
+    let start = unsafe { libc::mmap(at, size, access, kind, -1, 0) };
     if start == libc::MAP_FAILED { None } else { NonNull::new(start.cast()) }
 }

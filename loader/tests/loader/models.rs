@@ -4,7 +4,7 @@ use crate::compile::{self, RUST_FLAGS};
 use crate::memory::HostMemory;
 use crate::program::{Program, SURPLUS, registry};
 use crate::task;
-use unspool_loader::{LoadError, Loader, Object, Problem};
+use unspool_loader::{Cause, LoadError, Loader, Object, Problem, Text};
 use unspool_tls::{Registry, ReserveError};
 
 const DEFINES: &str = "__thread int a = 5; __thread long b; static __thread short c = 7;
@@ -156,8 +156,8 @@ fn static_models_without_static_space_are_refused_with_numbers() {
             (HostMemory::default(), answering(Program::bare()), registry());
         let _rest = fill(&tls);
         let loader = Loader::new(&memory, &program, &tls);
-        match loader.load("c", &file) {
-            Err(LoadError::TlsReserve(ReserveError::SurplusExhausted { needed, free, .. })) => {
+        match loader.load("c", &file).map_err(LoadError::into_cause) {
+            Err(Cause::TlsReserve(ReserveError::SurplusExhausted { needed, free, .. })) => {
                 assert_eq!((needed >= 64 + 4 + 8 + 2, free), (true, 0), "{flags:?}");
             }
             other => panic!("{flags:?}: {other:?}"),
@@ -173,8 +173,9 @@ fn others_cannot_have_offsets_from_tp_to_what_has_none() {
     let _rest = fill(&tls);
     let loader = Loader::new(&memory, &program, &tls);
     loader.load("first", &file).unwrap();
-    let problem = |flags| match loader.load("second", &compile::c(USES, flags).unwrap()) {
-        Err(LoadError::Relocation { problem, .. }) => problem,
+    let load = |flags| loader.load("second", &compile::c(USES, flags).unwrap());
+    let problem = |flags| match load(flags).map_err(LoadError::into_cause) {
+        Err(Cause::Relocation { problem, .. }) => problem,
         other => panic!("{other:?}"),
     };
     assert_eq!(problem(&["-fPIC", "-ftls-model=initial-exec"]), Problem::NoStaticSpace);
@@ -214,10 +215,11 @@ fn who_cannot_be_asked_is_listed_with_all_that_is_undefined() {
         let (memory, program, tls) = (HostMemory::default(), Program::bare(), registry());
         let loader = Loader::new(&memory, &program, &tls);
         let undefined = |names: &[&str]| {
-            let names = names.iter().map(|&name| Box::from(name)).collect();
-            Err(LoadError::Undefined(names))
+            let names = names.iter().map(|&name| Text::from(name)).collect();
+            Err(Cause::Undefined(names))
         };
-        let load = || loader.load("c", &file).map(|object| object.text());
+        let load =
+            || loader.load("c", &file).map(|object| object.text()).map_err(LoadError::into_cause);
         assert_eq!(load(), undefined(&["missing"]), "{flags:?}");
         let _rest = fill(&tls);
         assert_eq!(load(), undefined(&["missing", "__tls_get_addr"]), "{flags:?}");

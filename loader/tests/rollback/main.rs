@@ -19,7 +19,7 @@ use proptest::prelude::*;
 use stacks::Frames;
 use std::sync::atomic::Ordering;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
-use unspool_loader::{LoadError, Loader, MapError};
+use unspool_loader::{Cause, Loader, MapError};
 use unspool_tls::Registry;
 use unspool_unwind::{RegisterError, global};
 
@@ -58,8 +58,8 @@ fn a_failing_seal_gives_everything_back_at_every_step() {
         let (memory, program, tls) = (HostMemory::default(), Program::full(), registry());
         memory.failing_protect.store(step, Ordering::Relaxed);
         let loader = Loader::new(&memory, &program, &tls);
-        let error = loader.load("guest", &file).map(|_| ()).unwrap_err();
-        assert!(matches!(error, LoadError::Map(MapError::Protect { .. })), "{error}");
+        let error = loader.load("guest", &file).map(|_| ()).unwrap_err().into_cause();
+        assert!(matches!(error, Cause::Map(MapError::Protect { .. })), "{error}");
         assert_eq!(loader.objects().count(), 0);
         nothing_is_left(&memory, &tls);
     }
@@ -77,12 +77,10 @@ fn a_full_table_of_modules_gives_the_last_object_back() {
         let free = tls.surplus_free();
         if let Err(error) = loader.load("guest", &file) {
             assert_eq!(tls.surplus_free(), free);
-            break error;
+            break error.into_cause();
         }
     };
-    let LoadError::UnwindRegister(RegisterError::Full { capacity }) = error else {
-        panic!("{error}")
-    };
+    let Cause::UnwindRegister(RegisterError::Full { capacity }) = error else { panic!("{error}") };
     assert_eq!(
         (loader.objects().count(), memory.live(), global().len()),
         (capacity, capacity, capacity)

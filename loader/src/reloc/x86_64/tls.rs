@@ -19,11 +19,9 @@
 //! AMD64/EM64T" §2.3.
 #![forbid(unsafe_code)]
 
-use alloc::boxed::Box;
-
 use super::{Kind, Operands, field, signed};
 use crate::elf::Relocation;
-use crate::reloc::Problem;
+use crate::reloc::{Code, Problem};
 
 /// The function that the dynamic models call.
 pub(crate) const TLS_GET_ADDR: &str = "__tls_get_addr";
@@ -47,7 +45,7 @@ pub(crate) enum Call {
 pub(crate) fn call_after(kind: Kind, first: &Relocation, call: &Relocation) -> Option<Call> {
     let form = match Kind::decode(call.kind)? {
         Kind::Call32 | Kind::Relative32 => Call::Direct,
-        Kind::GotRelative32 => Call::Indirect,
+        Kind::GotRelative32 | Kind::GotRelaxable32 | Kind::GotRelaxable32Rex => Call::Indirect,
         Kind::PltOffset64 => Call::Large,
         _ => return None,
     };
@@ -90,7 +88,7 @@ impl RipRelative {
 }
 
 fn unexpected(code: &[u8]) -> Problem {
-    Problem::UnexpectedCode { found: Box::from(code) }
+    Problem::UnexpectedCode { found: Code::new(code) }
 }
 
 /// Writes `opcode $value, %reg` with a signed 32-bit immediate.

@@ -7,7 +7,9 @@ use object::elf;
 
 fn operands(symbol: Value, addend: i64) -> Operands {
     let (place, stub, slot) = (Some(0x4000_0000), None, Some(0x4000_2000));
-    Operands { symbol, addend, place, stub, slot, got: 0, in_code: true, block: Block::Static(-64) }
+    let block = Block::Static(-64);
+    let (module, size) = (None, None);
+    Operands { symbol, addend, place, stub, slot, got: 0, in_code: true, block, module, size }
 }
 
 fn overflow<T: core::fmt::Debug>(result: Result<T, Problem>, value: i128) {
@@ -47,7 +49,7 @@ fn initial_exec_in_other_instructions_is_refused_with_their_bytes() {
         [0x48, 0x8b, 0x45, 0, 0, 0, 0], // not relative to rip
     ];
     for code in others {
-        let found = Box::from(code.as_slice());
+        let found = Code::new(&code);
         assert_eq!(relax_ie(code, -16), Err(Problem::UnexpectedCode { found }));
     }
     let mut short = [0x8b, 0x05, 0, 0, 0, 0];
@@ -152,10 +154,10 @@ fn dynamic_sequences_with_any_other_byte_are_refused() {
             }
             let mut section = Vec::from(code);
             section[at] ^= 0x80;
-            let found = Box::from(section.as_slice());
+            let found = Code::new(&section);
             let operands = operands(Value::Tls(-16), -4);
             let result = relax_call(kind, call, &mut section, lea, &operands);
-            assert_eq!(result, Err(Problem::UnexpectedCode { found: Box::clone(&found) }));
+            assert_eq!(result, Err(Problem::UnexpectedCode { found }));
             assert_eq!(*section, *found);
         }
     }
@@ -236,12 +238,12 @@ fn descriptors_become_immediates_and_their_calls_nothing() {
 fn descriptors_in_other_instructions_are_refused_with_their_bytes() {
     let others = [[0x48, 0x8b, 0x05, 0, 0, 0, 0], [0x66, 0x8d, 0x05, 0, 0, 0, 0]];
     for code in others {
-        let found = Box::from(code.as_slice());
+        let found = Code::new(&code);
         assert_eq!(relax_lea(code), Err(Problem::UnexpectedCode { found }));
     }
     let operands = operands(Value::Tls(-16), 0);
     for (mut call, offset) in [([0xff, 0x11], 0), ([0x67, 0xff], 0)] {
-        let found = Box::from(call.as_slice());
+        let found = Code::new(&call);
         let result = relax_descriptor(Kind::DescriptorCall, &mut call, offset, &operands);
         assert_eq!(result, Err(Problem::UnexpectedCode { found }));
     }

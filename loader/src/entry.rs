@@ -1,0 +1,145 @@
+//! What the files of a set say of one name.
+//!
+//! ```text
+//!   extern int x __attribute__((weak))   weak reference  ┐
+//!   extern int x                         undefined       │  the strongest counts;
+//!   int x __attribute__((weak)) = 1      weak            │  of equals the first, but:
+//!   int x         (-fcommon)             common          │   common ones are as large as the largest
+//!   int x = 1                            strong          ┘   strong ones are an error
+//! ```
+#![forbid(unsafe_code)]
+
+use object::elf;
+
+use crate::elf::{Binding, Definition, Symbol};
+use crate::placement::{Group, Place};
+use crate::reloc::Wants;
+use crate::symbols::Value;
+
+/// How much a file knows of a name.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Strength {
+    /// Refers to it, and takes 0 if there is none.
+    WeakReference,
+    /// Refers to it.
+    Undefined,
+    /// Defines it, unless others do.
+    Weak,
+    /// Has a tentative definition of it.
+    Common,
+    /// Defines it.
+    Strong,
+}
+
+/// A name, and what is known of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Entry<'a> {
+    /// Empty for a local symbol that has none.
+    pub name: &'a str,
+    /// The file and the number of the symbol that counts.
+    pub file: u32,
+    pub symbol: u32,
+    pub strength: Strength,
+    /// Whether others cannot see it.
+    pub hidden: bool,
+    /// Whether it is the symbol of one file alone.
+    pub local: bool,
+    pub kind: elf::SymbolType,
+    /// Bytes.
+    pub size: u64,
+    /// What a tentative definition asks for.
+    pub align: u64,
+    /// Where a tentative definition goes.
+    pub common: Place,
+    /// What the relocations want of it.
+    pub wants: Wants,
+    /// Whether there are general dynamic accesses to it.
+    pub by_call: bool,
+    /// The number of its slots, if it has any.
+    pub slots: Option<u32>,
+    /// What it means elsewhere: in an earlier object, or in the program.
+    pub elsewhere: Option<Value>,
+    /// What it means, as soon as that is known.
+    pub value: Value,
+}
+
+impl<'a> Entry<'a> {
+    /// What one symbol says.
+    pub fn new(
+        name: &'a str,
+        file: usize,
+        number: usize,
+        symbol: &Symbol,
+        strength: Strength,
+    ) -> Self {
+        let align = match symbol.definition {
+            Definition::Common { align } => align,
+            _ => 0,
+        };
+        Self {
+            name,
+            file: file as u32,
+            symbol: number as u32,
+            strength,
+            hidden: symbol.hidden,
+            local: symbol.binding == Binding::Local,
+            kind: symbol.kind,
+            size: symbol.size,
+            align,
+            ..Self::root(name)
+        }
+    }
+
+    /// A name that no file says anything of.
+    pub fn root(name: &'a str) -> Self {
+        Self {
+            name,
+            file: u32::MAX,
+            symbol: u32::MAX,
+            strength: Strength::WeakReference,
+            hidden: false,
+            local: false,
+            kind: elf::STT_NOTYPE,
+            size: 0,
+            align: 0,
+            common: Place { group: Group::Skipped, offset: 0 },
+            wants: Wants::Nothing,
+            by_call: false,
+            slots: None,
+            elsewhere: None,
+            value: Value::ZERO,
+        }
+    }
+
+    /// Takes what a stronger symbol says.
+    pub fn replace(&mut self, stronger: &Self) {
+        let hidden = self.hidden | stronger.hidden;
+        *self = Self { hidden, ..*stronger };
+    }
+
+    /// Grows to hold another tentative definition.
+    pub fn widen(&mut self, other: &Self) {
+        self.size = self.size.max(other.size);
+        self.align = self.align.max(other.align);
+    }
+
+    /// Whether the files define it.
+    pub fn is_defined(&self) -> bool {
+        self.strength >= Strength::Weak
+    }
+
+    /// Whether others can see it.
+    pub fn is_offered(&self) -> bool {
+        self.is_defined() && !self.hidden && !self.local
+    }
+
+    /// Whether it may turn out to mean something of another object or of the program.
+    pub fn may_be_elsewhere(&self) -> bool {
+        !self.is_defined() || self.yields()
+    }
+
+    /// Whether definitions that were there before count more.
+    pub fn yields(&self) -> bool {
+        self.strength == Strength::Weak && !self.hidden && !self.local
+    }
+}

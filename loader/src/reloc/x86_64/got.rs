@@ -1,0 +1,148 @@
+//! Instructions that take an address from the GOT, and what they become when they can do without.
+//!
+//! ```text
+//!   call *foo@GOTPCREL(%rip)        ──►  addr32 call foo          foo within 2 GiB of the place
+//!   jmp *foo@GOTPCREL(%rip)         ──►  jmp foo; nop
+//!   mov foo@GOTPCREL(%rip), %reg    ──►  lea foo(%rip), %reg
+//!   mov foo@GOTPCREL(%rip), %reg    ──►  mov $foo, %reg           foo in the lowest or highest
+//!   test %reg, foo@GOTPCREL(%rip)   ──►  test $foo, %reg          2 GiB
+//!   add foo@GOTPCREL(%rip), %reg    ──►  add $foo, %reg           so are adc, and, cmp, or, sbb,
+//!                                                                 sub, xor
+//! ```
+//!
+//! Promise: code does the same as before, in as many bytes, or is left as it is. Reference: psABI
+//! x86-64, appendix B.2 (`R_X86_64_GOTPCRELX`, `R_X86_64_REX_GOTPCRELX`).
+#![forbid(unsafe_code)]
+
+use super::{Operands, signed};
+use crate::reloc::Problem;
+
+/// What an instruction does with the slot, by opcode and ModRM.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Use {
+    Call,
+    Jump,
+    Load,
+    Test,
+    /// The operation's number in opcode 0x81.
+    Arithmetic(u8),
+}
+
+impl Use {
+    fn of(opcode: u8, modrm: u8) -> Option<Self> {
+        // Any register, and an address relative to rip.
+        let with_register = modrm & 0xc7 == 0x05;
+        match (opcode, modrm) {
+            (0xff, 0x15) => Some(Self::Call),
+            (0xff, 0x25) => Some(Self::Jump),
+            (0x8b, _) if with_register => Some(Self::Load),
+            (0x85, _) if with_register => Some(Self::Test),
+            _ if with_register && opcode & 0xc7 == 0x03 => Some(Self::Arithmetic(opcode >> 3)),
+            _ => None,
+        }
+    }
+}
+
+/// The instruction before a displacement.
+#[derive(Clone, Copy)]
+struct Instruction {
+    uses: Use,
+    /// Where its displacement is.
+    at: usize,
+    /// Whether there is a REX prefix before it, as the relocation's type says.
+    rex: bool,
+}
+
+impl Instruction {
+    /// The instruction whose displacement of four bytes is at `offset`. The addend must account for
+    /// them and nothing else.
+    fn before(rex: bool, code: &[u8], offset: u64, addend: i64) -> Option<Self> {
+        let at = usize::try_from(offset).ok()?;
+        let &[opcode, modrm, _, _, _, _] = code.get(at.checked_sub(2)?..)?.first_chunk()?;
+        let prefixed = !rex || code.get(at.checked_sub(3)?)? & 0xf0 == 0x40;
+        let uses = Use::of(opcode, modrm)?;
+        (prefixed && addend == -4).then_some(Self { uses, at, rex })
+    }
+
+    /// Has the instruction name the symbol by its distance; whether it can.
+    fn name_distance(self, code: &mut [u8], distance: [u8; 4]) -> bool {
+        let (start, after) = (self.at - 2, self.at + 4);
+        let new = match self.uses {
+            Use::Call => [0x67, 0xe8],
+            Use::Load => [0x8d, code[self.at - 1]],
+            _ => return false,
+        };
+        code[start..self.at].copy_from_slice(&new);
+        code[self.at..after].copy_from_slice(&distance);
+        true
+    }
+
+    /// Has the jump, which is a byte shorter, name the symbol by its distance; whether it can.
+    fn jump(self, code: &mut [u8], distance: [u8; 4]) -> bool {
+        if self.uses != Use::Jump {
+            return false;
+        }
+        let [a, b, c, d] = distance;
+        code[self.at - 2..self.at + 4].copy_from_slice(&[0xe9, a, b, c, d, 0x90]);
+        true
+    }
+
+    /// Has the instruction take the symbol's address as a number; whether it can.
+    fn name_address(self, code: &mut [u8], address: [u8; 4]) -> bool {
+        let (opcode, operation) = match self.uses {
+            Use::Load => (0xc7, 0),
+            Use::Test => (0xf7, 0),
+            Use::Arithmetic(operation) => (0x81, operation),
+            Use::Call | Use::Jump => return false,
+        };
+        let register = code[self.at - 1] >> 3 & 7;
+        code[self.at - 2] = opcode;
+        code[self.at - 1] = 0xc0 | operation << 3 | register;
+        if self.rex {
+            // With the register in the r/m field, REX.R becomes REX.B.
+            let prefix = &mut code[self.at - 3];
+            *prefix = *prefix & !0b101 | *prefix >> 2 & 1;
+        }
+        code[self.at..self.at + 4].copy_from_slice(&address);
+        true
+    }
+}
+
+/// Rewrites the instruction whose displacement is at `offset`, if it can do without its slot;
+/// whether it did. `rex` says that there is a REX prefix.
+pub(super) fn relax(
+    rex: bool,
+    code: &mut [u8],
+    offset: u64,
+    operands: &Operands,
+) -> Result<bool, Problem> {
+    let address = operands.address()?;
+    let instruction = Instruction::before(rex, code, offset, operands.addend);
+    let (Some(instruction), true) = (instruction, operands.in_code) else { return Ok(false) };
+    let distance = operands.place.map(|place| operands.plus_addend(address) - i128::from(place));
+    if let Some(distance) = distance {
+        // The jump's displacement is a byte before the place.
+        if let Ok(distance) = signed(distance + 1)
+            && instruction.jump(code, distance)
+        {
+            return Ok(true);
+        }
+        if let Ok(distance) = signed(distance)
+            && instruction.name_distance(code, distance)
+        {
+            return Ok(true);
+        }
+    }
+    // As the CPU extends it with the sign.
+    let number = i32::try_from(address.cast_signed());
+    Ok(number.is_ok_and(|number| instruction.name_address(code, number.to_le_bytes())))
+}
+
+/// Whether the instruction does without its slot wherever the symbol is within 2 GiB.
+pub(crate) fn relaxes_if_near(rex: bool, code: &[u8], offset: u64, addend: i64) -> bool {
+    let instruction = Instruction::before(rex, code, offset, addend);
+    instruction.is_some_and(|it| matches!(it.uses, Use::Call | Use::Jump | Use::Load))
+}
+
+#[cfg(test)]
+mod tests;
