@@ -13,7 +13,7 @@ use core::ptr::null_mut;
 
 use alloc::boxed::Box;
 use unspool_stack_trace::end_short;
-use unspool_unwind::{Exception, catch};
+use unspool_unwind::{Exception, catch, delete_exception};
 
 use crate::handler::{begin, default_report, fatal, report};
 use crate::hook::{self, PanicHookInfo, as_str};
@@ -73,6 +73,9 @@ unsafe fn caught(exception: *mut Exception) -> Payload {
     let handler = unsafe { (*exception).handler_cfa() };
     // SAFETY: the caller's promise.
     let Some((payload, previous)) = (unsafe { payload::take(exception) }) else {
+        // As std: who made it may clean up after it before the words.
+        // SAFETY: caught and not ours, and nobody has used it since.
+        unsafe { delete_exception(exception) };
         fatal(format_args!("Rust cannot catch foreign exceptions"))
     };
     platform().state().caught(previous);

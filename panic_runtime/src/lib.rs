@@ -26,7 +26,6 @@ mod catch;
 mod fault;
 mod handler;
 mod hook;
-mod lsda;
 mod payload;
 mod personality;
 mod platform;

@@ -7,9 +7,9 @@
 //!
 //! Compiled Rust code names it `rust_eh_personality` in its unwind tables.
 
+use unspool_unwind::lsda::{Action, Lsda};
 use unspool_unwind::{Actions, Context, Exception, Reason, Register};
 
-use crate::lsda::{Action, Lsda};
 use crate::payload::{self, Cause};
 
 /// Decides, for a frame of a Rust function, whether it catches and where it lands

@@ -10,7 +10,7 @@ use core::fmt::{self, Write};
 use spin::Once;
 use unspool_stack_trace::{NoSymbols, Style, Symbolize, Trace};
 use unspool_unwind::{
-    Cursor, Modules, Pc, RaiseError, Registers, StackBounds, global, set_dead_end,
+    Cursor, Environment, Modules, Pc, RaiseError, Registers, StackBounds, global, set_environment,
 };
 
 use crate::handler::fatal;
@@ -98,8 +98,11 @@ impl Platform for Unset {
 /// Sets the program's platform. The first call counts; later ones change nothing.
 pub fn set_platform(platform: &'static dyn Platform) {
     PLATFORM.call_once(|| platform);
-    set_dead_end(unwinding_stuck);
+    set_environment(&ENVIRONMENT);
 }
+
+/// How exceptions of other languages are raised here, too.
+static ENVIRONMENT: Environment = Environment::new(|_| platform().stack(), unwinding_stuck);
 
 /// The program's platform; one that is silent and knows nothing if none is set.
 pub fn platform() -> &'static dyn Platform {

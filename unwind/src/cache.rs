@@ -39,10 +39,10 @@ pub struct Known {
     pub(crate) module: ModuleTag,
 }
 
-/// Where an LSDA lies, and how many bytes its module has from there on.
+/// Where an LSDA lies, and how many bytes its module has from there on; 0 if it lies elsewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Lsda {
-    pub(crate) address: u64,
+    pub(crate) pointer: Pointer,
     pub(crate) length: u32,
 }
 
@@ -62,6 +62,7 @@ const SIGNAL_FRAME: u64 = 1 << 32;
 const INDIRECT: u64 = 1 << 33;
 const PERSONALITY: u64 = 1 << 34;
 const HAS_LSDA: u64 = 1 << 35;
+const INDIRECT_LSDA: u64 = 1 << 36;
 /// Where the module's tag stands.
 const MODULE: u32 = 40;
 
@@ -153,7 +154,11 @@ impl Cache {
 fn encode(address: u64, known: &Known) -> [u64; WORDS] {
     let [first, second] = known.rule.to_words();
     let (lsda, mut flags) = match known.lsda {
-        Some(lsda) => (lsda.address, u64::from(lsda.length) | HAS_LSDA),
+        Some(Lsda { pointer, length }) => {
+            let indirect = matches!(pointer, Pointer::Indirect(_));
+            let kind = if indirect { HAS_LSDA | INDIRECT_LSDA } else { HAS_LSDA };
+            (pointer.address(), u64::from(length) | kind)
+        }
         None => (0, 0),
     };
     flags |= u64::from(known.module.number()) << MODULE;
@@ -175,13 +180,15 @@ fn encode(address: u64, known: &Known) -> [u64; WORDS] {
 
 fn decode(words: &[u64; WORDS]) -> Known {
     let [_, first, second, start, lsda, personality, flags] = *words;
-    let pointer = if flags & INDIRECT != 0 { Pointer::Indirect } else { Pointer::Direct };
+    let pointer =
+        |indirect| if flags & indirect != 0 { Pointer::Indirect } else { Pointer::Direct };
     Known {
         rule: Rule::from_words([first, second]),
         signal_frame: flags & SIGNAL_FRAME != 0,
         start,
-        lsda: (flags & HAS_LSDA != 0).then_some(Lsda { address: lsda, length: flags as u32 }),
-        personality: (flags & PERSONALITY != 0).then(|| pointer(personality)),
+        lsda: (flags & HAS_LSDA != 0)
+            .then(|| Lsda { pointer: pointer(INDIRECT_LSDA)(lsda), length: flags as u32 }),
+        personality: (flags & PERSONALITY != 0).then(|| pointer(INDIRECT)(personality)),
         module: ModuleTag::from_number((flags >> MODULE) as u8),
     }
 }
@@ -194,7 +201,7 @@ mod tests {
         Known {
             signal_frame: start.is_multiple_of(2),
             start,
-            lsda: Some(Lsda { address: start + 1, length: start as u32 }),
+            lsda: Some(Lsda { pointer: Pointer::Indirect(start + 1), length: start as u32 }),
             personality: Some(Pointer::Indirect(start + 2)),
             module: ModuleTag::of(start << 12),
             ..Known::NOTHING

@@ -74,7 +74,7 @@ static_assertions::const_assert_eq!(size_of::<RegisterRule>(), 8);
 
 impl Row {
     /// Before any instruction: everything unspecified.
-    const START: Self = Self {
+    pub(crate) const START: Self = Self {
         cfa: CfaRule::Offset(Register::RSP, 0),
         args_size: 0,
         rules: [RegisterRule::Unspecified; Register::COUNT],
@@ -93,17 +93,25 @@ impl Function<'_> {
     ///
     /// [`UnwindError::BadTable`] or [`UnwindError::Unsupported`], each with `address`.
     pub fn row(&self, address: u64) -> Result<Row, UnwindError> {
-        let mut program = Program { function: self, target: address, row: Row::START };
-        program.run_all()?;
-        Ok(program.row)
+        let mut row = Row::START;
+        self.run_to(address, &mut row)?;
+        Ok(row)
     }
 
-    /// The row in force at `address` as a rule, if it fits one.
+    /// Makes a row, which is [`Row::START`], the one in force at `address`. In place: it is too
+    /// large to be handed through returns on a small stack.
     #[inline(never)]
-    pub(crate) fn rule(&self, address: u64) -> Result<Option<Rule>, UnwindError> {
-        let mut program = Program { function: self, target: address, row: Row::START };
-        program.run_all()?;
-        Ok(Rule::from_row(&program.row))
+    pub(crate) fn run_to(&self, address: u64, row: &mut Row) -> Result<(), UnwindError> {
+        Program { function: self, target: address, row }.run_all()
+    }
+
+    /// The row in force at `address` as a rule, if it fits one; `Err` inside is a rule that has
+    /// only the row's `args_size`.
+    #[inline(never)]
+    pub(crate) fn rule(&self, address: u64) -> Result<Result<Rule, Rule>, UnwindError> {
+        let mut row = Row::START;
+        self.run_to(address, &mut row)?;
+        Ok(Rule::from_row(&row).ok_or(Rule::with_args_size(row.args_size)))
     }
 }
 
@@ -121,14 +129,14 @@ enum Next {
     End,
 }
 
-struct Program<'f, 'm> {
+struct Program<'f, 'm, 'r> {
     function: &'f Function<'m>,
     /// The address asked for.
     target: u64,
-    row: Row,
+    row: &'r mut Row,
 }
 
-impl Program<'_, '_> {
+impl Program<'_, '_, '_> {
     fn run_all(&mut self) -> Result<(), UnwindError> {
         self.run(self.function.cie.program)?;
         self.run(self.function.program)
@@ -206,30 +214,24 @@ impl Program<'_, '_> {
         Ok(None)
     }
 
-    /// What the CIE says of a register. CIE programs have two or three instructions, so running
-    /// one again is cheaper than keeping its row.
+    /// What the CIE says of a register. CIE programs have two or three instructions, so looking
+    /// through one again is cheaper than keeping its row.
     #[cold]
     #[inline(never)]
     fn initial_rule(&self, register: gimli::Register) -> Result<RegisterRule, UnwindError> {
-        let Some(column) = Register::from_dwarf(register.0) else {
-            return Ok(RegisterRule::Unspecified);
-        };
-        let mut initial = Program { function: self.function, target: self.target, row: Row::START };
-        initial.run_initial()?;
-        Ok(initial.row.rule(column))
-    }
-
-    /// The CIE's program, in which nothing can be restored.
-    fn run_initial(&mut self) -> Result<(), UnwindError> {
         let span = self.function.cie.program;
         let bases = self.function.module.bases();
         let encoding = self.function.cie.address_encoding;
         let decoder = Decoder { encoding, bases, end: span.end };
         let mut reader = self.function.module.reader(span).map_err(|e| self.bad_table(e))?;
+        let mut initial = RegisterRule::Unspecified;
         while let Some(instruction) = decoder.next(&mut reader).map_err(|e| self.bad_table(e))? {
-            self.step(instruction)?;
+            match self.rule_of(instruction)? {
+                Some((of, rule)) if of == register => initial = rule,
+                _ => {}
+            }
         }
-        Ok(())
+        Ok(initial)
     }
 
     /// One instruction that does not move the location.
@@ -261,14 +263,20 @@ impl Program<'_, '_> {
                 self.row.args_size = u32::try_from(size).map_err(|_| self.unsupported())?;
             }
             Instruction::Nop => {}
-            other => return self.register_rule(other),
+            other => {
+                let (register, rule) = self.rule_of(other)?.ok_or_else(|| self.unsupported())?;
+                self.set(register, rule);
+            }
         }
         Ok(())
     }
 
-    /// One instruction that gives a register its rule.
-    fn register_rule(&mut self, instruction: Instruction<usize>) -> Result<(), UnwindError> {
-        let (register, rule) = match instruction {
+    /// The rule that an instruction gives to a register, if it is of those that do.
+    fn rule_of(
+        &self,
+        instruction: Instruction<usize>,
+    ) -> Result<Option<(gimli::Register, RegisterRule)>, UnwindError> {
+        Ok(Some(match instruction {
             Instruction::Undefined { register } => (register, RegisterRule::Undefined),
             Instruction::SameValue { register } => (register, RegisterRule::SameValue),
             Instruction::Offset { register, factored_offset } => {
@@ -292,10 +300,8 @@ impl Program<'_, '_> {
             Instruction::ValExpression { register, expression } => {
                 (register, RegisterRule::ValExpression(self.expression(expression)?))
             }
-            _ => return Err(self.unsupported()),
-        };
-        self.set(register, rule);
-        Ok(())
+            _ => return Ok(None),
+        }))
     }
 
     /// Columns beyond RA (vector registers and the like) are not callee-saved in the System V

@@ -15,6 +15,7 @@ use crate::dwarf::Frame;
 use crate::error::UnwindError;
 use crate::fde::Function;
 use crate::in_flight::ModuleTag;
+use crate::module::Module;
 use crate::modules::FindModule;
 use crate::registers::Registers;
 use crate::rule::Rule;
@@ -40,7 +41,13 @@ pub struct Cursor<'m, S, M> {
     pc: Pc,
     stack: S,
     modules: &'m M,
+    /// Signal frames so far whose caller was on a lower stack.
+    descents: u8,
 }
+
+/// How often a walk may go from a handler's stack to a lower one. Handlers nest on their stack, so
+/// once is what programs do; and a walk must end.
+const DESCENTS: u8 = 4;
 
 impl<S: Clone, M> Clone for Cursor<'_, S, M> {
     fn clone(&self) -> Self {
@@ -59,7 +66,7 @@ impl<S, M> fmt::Debug for Cursor<'_, S, M> {
 impl<'m, S: ReadStack, M: FindModule> Cursor<'m, S, M> {
     /// Starts in the frame with these registers; `pc` tells how its `ip` came about.
     pub const fn new(registers: Registers, pc: Pc, stack: S, modules: &'m M) -> Self {
-        Self { registers, pc, stack, modules }
+        Self { registers, pc, stack, modules, descents: 0 }
     }
 
     /// Where the frame is executing.
@@ -83,11 +90,20 @@ impl<'m, S: ReadStack, M: FindModule> Cursor<'m, S, M> {
         Ok(function)
     }
 
-    #[inline(never)]
-    pub(crate) fn find_function(&self, function: &mut Function<'m>) -> Result<(), UnwindError> {
+    #[inline]
+    fn find_function(&self, function: &mut Function<'m>) -> Result<(), UnwindError> {
         let address = self.pc.lookup();
-        let module = self.modules.find(address).ok_or(UnwindError::NoModule(address))?;
-        module.find_function(address, function)
+        self.find_module(&mut function.module)?;
+        function.locate(address)?;
+        Ok(())
+    }
+
+    /// Finds the module, and gives back the stack that this took.
+    #[inline(never)]
+    fn find_module(&self, module: &mut Module<'m>) -> Result<(), UnwindError> {
+        let address = self.pc.lookup();
+        *module = self.modules.find(address).ok_or(UnwindError::NoModule(address))?;
+        Ok(())
     }
 
     /// Moves to the caller.
@@ -102,6 +118,12 @@ impl<'m, S: ReadStack, M: FindModule> Cursor<'m, S, M> {
             Some((rule, signal_frame)) => self.leave_by(&rule, signal_frame),
             None => self.step_by_tables(),
         }
+    }
+
+    /// What was remembered of the frame's address.
+    #[inline]
+    pub(crate) fn recall(&self) -> Option<Known> {
+        self.modules.recall(self.pc.lookup())
     }
 
     #[cold]
@@ -126,17 +148,22 @@ impl<'m, S: ReadStack, M: FindModule> Cursor<'m, S, M> {
         known.module = ModuleTag::of(function.module.text.0);
         known.start = function.start();
         known.personality = function.personality();
-        known.lsda = function.lsda_data().zip(function.lsda()).map(|(data, address)| {
-            let length = u32::try_from(data.len()).unwrap_or(u32::MAX);
-            Lsda { address, length }
+        // Of an area outside the module's only the address is known; personalities of other
+        // languages need no more.
+        known.lsda = function.lsda().map(|pointer| {
+            let length = function.lsda_data().map_or(0, <[u8]>::len);
+            Lsda { pointer, length: u32::try_from(length).unwrap_or(u32::MAX) }
         });
         match function.rule(address)? {
-            Some(rule) => {
+            Ok(rule) => {
                 known.rule = rule;
                 self.modules.memorize(address, generation, known);
                 Ok(Exit::Rule)
             }
-            None => Ok(Exit::Dwarf),
+            Err(only_args_size) => {
+                known.rule = only_args_size;
+                Ok(Exit::Dwarf)
+            }
         }
     }
 
@@ -155,9 +182,13 @@ impl<'m, S: ReadStack, M: FindModule> Cursor<'m, S, M> {
     #[cold]
     #[inline(never)]
     pub(crate) fn leave_by_dwarf(&mut self) -> Result<Step, UnwindError> {
-        let function = self.function()?;
+        let mut function = Function::UNKNOWN;
+        self.find_function(&mut function)?;
         let frame = Frame { function: &function, pc: self.pc, stack: &self.stack };
-        let step = frame.leave(&mut self.registers)?;
+        let sp = self.registers.sp();
+        let may_descend = function.is_signal_frame() && self.descents < DESCENTS;
+        let step = frame.leave(&mut self.registers, may_descend)?;
+        self.descents += u8::from(self.registers.sp() < sp);
         Ok(self.arrive(step, function.is_signal_frame()))
     }
 
@@ -165,15 +196,9 @@ impl<'m, S: ReadStack, M: FindModule> Cursor<'m, S, M> {
     #[cold]
     #[inline(never)]
     pub(crate) fn cfa_by_dwarf(&self) -> Result<u64, UnwindError> {
-        let function = self.function()?;
+        let mut function = Function::UNKNOWN;
+        self.find_function(&mut function)?;
         Frame { function: &function, pc: self.pc, stack: &self.stack }.cfa(&self.registers)
-    }
-
-    /// `DW_CFA_GNU_args_size` of a frame without a rule.
-    #[cold]
-    #[inline(never)]
-    pub(crate) fn args_size_by_dwarf(&self) -> Result<u32, UnwindError> {
-        Ok(self.function()?.row(self.pc.lookup())?.args_size)
     }
 
     #[inline]

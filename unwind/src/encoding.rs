@@ -78,6 +78,11 @@ pub fn pointer(
     encoding: DwEhPe,
     bases: &Bases,
 ) -> Result<Option<Pointer>> {
+    if encoding == constants::DW_EH_PE_aligned {
+        let address = bases.section.wrapping_add(position as u64);
+        reader.skip((address.wrapping_neg() & 7) as usize)?;
+        return Ok(Some(reader.read_u64()?).filter(|&n| n != 0).map(Pointer::Direct));
+    }
     let number = number(reader, encoding)?;
     let base = match encoding.application() {
         constants::DW_EH_PE_absptr => 0,
@@ -116,6 +121,19 @@ mod tests {
         assert_eq!(read(&minus_2, 0x4b), Ok(Some(Pointer::Direct(0x3ffe))));
         assert_eq!(read(&minus_2, 0x03), Ok(Some(Pointer::Direct(0xffff_fffe))));
         assert_eq!(read(&minus_2, 0x9b), Ok(Some(Pointer::Indirect(0x1002))));
+    }
+
+    #[test]
+    fn an_aligned_pointer_is_read_at_the_next_multiple_of_eight() {
+        for (position, padding) in [(0, 0), (1, 7), (4, 4), (7, 1)] {
+            let mut bytes = vec![0xee; padding];
+            bytes.extend(0x1234u64.to_le_bytes());
+            let mut reader = EndianSlice::new(&bytes, LittleEndian);
+            let bases = Bases { section: 0x1000, ..Bases::default() };
+            let read = pointer(&mut reader, position, DwEhPe(0x50), &bases);
+            assert_eq!(read, Ok(Some(Pointer::Direct(0x1234))));
+            assert!(reader.is_empty());
+        }
     }
 
     #[test]

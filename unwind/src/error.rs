@@ -82,6 +82,14 @@ pub enum RaiseError {
         /// What it answered.
         reason: Reason,
     },
+    /// In a forced unwinding, the stop function or a personality answered with something that
+    /// ends it.
+    Forced {
+        /// The frame's program counter.
+        pc: u64,
+        /// What it answered.
+        reason: Reason,
+    },
     /// Phase 2 went past the frame that phase 1 had chosen: tables changed, or the stack did.
     HandlerLost {
         /// The CFA of the chosen frame.
@@ -95,7 +103,7 @@ impl RaiseError {
         match self {
             Self::EndOfStack => Reason::END_OF_STACK,
             Self::Unwind(_) | Self::Personality { .. } => Reason::FATAL_PHASE1_ERROR,
-            Self::HandlerLost { .. } => Reason::FATAL_PHASE2_ERROR,
+            Self::HandlerLost { .. } | Self::Forced { .. } => Reason::FATAL_PHASE2_ERROR,
         }
     }
 }
@@ -113,6 +121,9 @@ impl fmt::Display for RaiseError {
             Self::Unwind(error) => error.fmt(f),
             Self::Personality { pc, reason } => {
                 write!(f, "the personality of {pc:#x} answered {}", reason.0)
+            }
+            Self::Forced { pc, reason } => {
+                write!(f, "forced unwinding stopped at {pc:#x} with {}", reason.0)
             }
             Self::HandlerLost { cfa } => write!(f, "the handler frame with CFA {cfa:#x} is gone"),
         }
@@ -142,6 +153,13 @@ pub enum RegisterError {
         /// Where it would start.
         start: u64,
     },
+    /// The `.eh_frame` section to register cannot be read.
+    BadFrames(gimli::Error),
+    /// No `.eh_frame` section was registered that begins there.
+    NotRegistered {
+        /// Where it would begin.
+        begin: u64,
+    },
 }
 
 impl fmt::Display for RegisterError {
@@ -152,6 +170,10 @@ impl fmt::Display for RegisterError {
                 write!(f, "text at {start:#x} overlaps the module at {existing:#x}")
             }
             Self::Empty { start } => write!(f, "the text range at {start:#x} is empty"),
+            Self::BadFrames(source) => write!(f, "bad .eh_frame: {source}"),
+            Self::NotRegistered { begin } => {
+                write!(f, "no .eh_frame at {begin:#x} is registered")
+            }
         }
     }
 }

@@ -11,7 +11,7 @@
 
 use static_assertions::const_assert_eq;
 
-use crate::raise::Context;
+use crate::context::Context;
 
 /// The header of every exception, at the start of the thrower's object
 /// (`struct _Unwind_Exception`).
@@ -22,9 +22,10 @@ pub struct Exception {
     pub class: u64,
     /// Frees the exception when a foreign runtime caught it.
     pub cleanup: Option<unsafe extern "C" fn(Reason, *mut Exception)>,
-    /// The unwinder's: unused by ordinary exceptions (the stop function of a forced unwind).
+    /// The unwinder's: the stop function of a forced unwinding, or 0.
     pub(crate) private_1: u64,
-    /// The unwinder's: the CFA of the frame that catches, set by phase 1.
+    /// The unwinder's: the CFA of the frame that catches, set by phase 1; the stop function's
+    /// argument, if there is one.
     pub(crate) private_2: u64,
 }
 
@@ -38,6 +39,11 @@ impl Exception {
         cleanup: Option<unsafe extern "C" fn(Reason, *mut Exception)>,
     ) -> Self {
         Self { class, cleanup, private_1: 0, private_2: 0 }
+    }
+
+    /// Whether it is on its way by forced unwinding.
+    pub(crate) const fn is_forced(&self) -> bool {
+        self.private_1 != 0
     }
 
     /// The CFA of the frame that phase 1 chose to catch it; 0 before that.
@@ -86,6 +92,8 @@ impl Actions {
     pub const HANDLER_FRAME: Self = Self(4);
     /// With [`CLEANUP_PHASE`](Self::CLEANUP_PHASE): nobody may catch.
     pub const FORCE_UNWIND: Self = Self(8);
+    /// For a stop function: there is no frame left.
+    pub const END_OF_STACK: Self = Self(16);
 
     /// Whether all of `other`'s bits are set.
     pub const fn contains(self, other: Self) -> bool {
@@ -103,3 +111,18 @@ impl Actions {
 /// the ABI version (1), what to do, the exception's class, the exception, and the frame.
 pub type Personality =
     unsafe extern "C" fn(i32, Actions, u64, *mut Exception, &mut Context) -> Reason;
+
+/// Decides, frame by frame, whether a forced unwinding goes on (`_Unwind_Stop_Fn`, Itanium EH
+/// §1.3.2). The arguments are those of a personality, and what the unwinding was begun with.
+pub type Stop = unsafe extern "C" fn(
+    i32,
+    Actions,
+    u64,
+    *mut Exception,
+    &mut Context,
+    *mut core::ffi::c_void,
+) -> Reason;
+
+/// Is told of every frame of a walk (`_Unwind_Trace_Fn`); anything but
+/// [`Reason::NO_REASON`] ends it.
+pub type Trace = unsafe extern "C" fn(&mut Context, *mut core::ffi::c_void) -> Reason;

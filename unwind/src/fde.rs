@@ -54,7 +54,7 @@ pub struct Function<'m> {
     pub(crate) program: Span,
     start: u64,
     end: u64,
-    lsda: Option<u64>,
+    lsda: Option<Pointer>,
 }
 
 impl<'m> Function<'m> {
@@ -67,6 +67,28 @@ impl<'m> Function<'m> {
         end: 0,
         lsda: None,
     };
+
+    /// Finds the function around `address` in the module that is set, and gives its FDE's offset.
+    ///
+    /// In place: a `Function` is too large to be handed through returns on a small stack.
+    #[inline]
+    pub(crate) fn locate(&mut self, address: u64) -> core::result::Result<usize, UnwindError> {
+        let bad_table = |source| UnwindError::BadTable { pc: address, source };
+        let found = self.module.find(address).map_err(bad_table)?;
+        let offset = found.ok_or(UnwindError::NoFde(address))?;
+        self.read(offset).map_err(bad_table)?;
+        if (self.start..self.end).contains(&address) {
+            Ok(offset)
+        } else {
+            Err(UnwindError::NoFde(address))
+        }
+    }
+
+    #[inline(never)]
+    fn read(&mut self, offset: usize) -> Result<()> {
+        let module = self.module;
+        module.read(offset, self)
+    }
 
     /// The first address of the function (or of the part that this FDE covers).
     pub const fn start(&self) -> u64 {
@@ -85,13 +107,16 @@ impl<'m> Function<'m> {
     }
 
     /// Where the language-specific data area of the function lies, if it has one.
-    pub const fn lsda(&self) -> Option<u64> {
+    pub const fn lsda(&self) -> Option<Pointer> {
         self.lsda
     }
 
-    /// Where the LSDA of the function starts, to the end of the module's LSDAs.
+    /// Where the LSDA of the function starts, to the end of the module's LSDAs, if it lies there.
     pub fn lsda_data(&self) -> Option<&'m [u8]> {
-        self.module.lsda.rest_at(self.lsda?)
+        match self.lsda? {
+            Pointer::Direct(address) => self.module.lsda.rest_at(address),
+            Pointer::Indirect(_) => None,
+        }
     }
 
     /// The personality routine of the function, if it has one.
@@ -108,27 +133,28 @@ impl<'m> Module<'m> {
     /// [`UnwindError::NoFde`] if no FDE covers the address, [`UnwindError::BadTable`] if the
     /// table cannot be read.
     pub fn function(&self, address: u64) -> core::result::Result<Function<'m>, UnwindError> {
-        let mut function = Function::UNKNOWN;
-        self.find_function(address, &mut function)?;
+        let mut function = Function { module: *self, ..Function::UNKNOWN };
+        function.locate(address)?;
         Ok(function)
     }
 
-    /// As [`function`](Self::function), into a place that is there already: a `Function` is too
-    /// large to be handed through several returns on a small stack.
-    #[inline(never)]
-    pub(crate) fn find_function(
-        &self,
-        address: u64,
-        function: &mut Function<'m>,
-    ) -> core::result::Result<(), UnwindError> {
-        let bad_table = |source| UnwindError::BadTable { pc: address, source };
-        let offset = self.find(address).map_err(bad_table)?.ok_or(UnwindError::NoFde(address))?;
-        self.read(offset, function).map_err(bad_table)?;
-        if (function.start..function.end).contains(&address) {
-            Ok(())
-        } else {
-            Err(UnwindError::NoFde(address))
+    /// From the lowest address that an FDE describes to one past the highest; `None` if there
+    /// is no FDE with code. (Linkers leave FDEs of code that they dropped at address 0.)
+    pub(crate) fn extent(&self) -> Result<Option<(u64, u64)>> {
+        let (mut offset, mut function) = (0, Function::UNKNOWN);
+        let mut extent: Option<(u64, u64)> = None;
+        while let Some(entry) = self.entry(offset)? {
+            if entry.id != 0 {
+                self.read(offset, &mut function)?;
+                let Function { start, end, .. } = function;
+                if start != 0 && start < end {
+                    let (low, high) = extent.unwrap_or((start, end));
+                    extent = Some((low.min(start), high.max(end)));
+                }
+            }
+            offset = entry.body.end;
         }
+        Ok(extent)
     }
 
     /// Calls `each` with every FDE, in the order of `.eh_frame`; sorted by `start`, they are an
@@ -191,8 +217,11 @@ impl<'m> Module<'m> {
         let table = DwEhPe(reader.read_u8()?);
         number(&mut reader, eh_frame)?;
         let size = match table.format() {
+            constants::DW_EH_PE_sdata2 | constants::DW_EH_PE_udata2 => 2,
             constants::DW_EH_PE_sdata4 | constants::DW_EH_PE_udata4 => 4,
-            constants::DW_EH_PE_sdata8 | constants::DW_EH_PE_udata8 => 8,
+            constants::DW_EH_PE_sdata8
+            | constants::DW_EH_PE_udata8
+            | constants::DW_EH_PE_absptr => 8,
             _ => return self.search(address),
         };
         if count == constants::DW_EH_PE_omit {
@@ -236,7 +265,14 @@ impl<'m> Module<'m> {
         let at = |reader: &Bytes<'_>| entry.body.end - reader.len();
         let position = at(&reader);
         let start = pointer(&mut reader, position, cie.address_encoding, &bases)?;
-        let start = start.map_or(0, Pointer::address);
+        let start = match start {
+            None => 0,
+            Some(Pointer::Direct(address)) => address,
+            // No linker makes it so: nobody could sort such a table.
+            Some(Pointer::Indirect(_)) => {
+                return Err(Error::UnsupportedPointerEncoding(cie.address_encoding));
+            }
+        };
         // The size is a number in the same format, relative to nothing.
         let end = start.wrapping_add(number(&mut reader, cie.address_encoding)?);
         bases.function = start;
@@ -254,7 +290,7 @@ impl<'m> Module<'m> {
         function.program = program;
         function.start = start;
         function.end = end;
-        function.lsda = lsda.map(Pointer::address);
+        function.lsda = lsda;
         Ok(())
     }
 

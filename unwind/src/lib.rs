@@ -30,21 +30,26 @@
 //! ```
 #![cfg_attr(not(test), no_std)]
 
-#[cfg(feature = "abi")]
-mod abi;
+pub mod abi;
 mod address;
 mod arch;
 mod cache;
 mod cfi;
+mod context;
 mod cursor;
 mod dwarf;
 pub mod encoding;
+mod environment;
 mod error;
 mod exception;
+mod expression;
 mod fde;
+mod forced;
+mod frames;
 mod in_flight;
 mod instruction;
 mod linker;
+pub mod lsda;
 mod module;
 mod modules;
 mod raise;
@@ -53,20 +58,26 @@ mod rule;
 #[cfg(test)]
 mod sample;
 mod stack;
+mod trace;
 
 pub use address::Pc;
 pub use arch::catch;
 pub use cache::Known;
 pub use cfi::{CfaRule, RegisterRule, Row};
+pub use context::Context;
 pub use cursor::{Cursor, Step};
+pub use environment::{Environment, set_environment};
 pub use error::{RaiseError, RegisterError, UnwindError};
-pub use exception::{Actions, Exception, Personality, Reason};
+pub use exception::{Actions, Exception, Personality, Reason, Stop, Trace};
 pub use fde::{FdeEntry, Function};
+pub use forced::forced_unwind;
+pub use frames::{deregister_frames, register_frames};
 pub use in_flight::in_flight_in;
 pub use linker::MissingSymbol;
 pub use module::{FdeIndex, Module, Section};
 pub use modules::{FindModule, Modules, Registration, global, register};
-pub use raise::{Context, raise, raise_from, resume, set_dead_end};
+pub use raise::{delete_exception, raise, raise_from, raise_here, resume, resume_or_rethrow};
 pub use registers::{Register, Registers};
 pub use rule::Rule;
 pub use stack::{NoStack, ReadStack, StackBounds};
+pub use trace::{backtrace, frame_of};

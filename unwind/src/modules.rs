@@ -50,7 +50,7 @@ pub trait FindModule {
 const CAPACITY: usize = 256;
 
 /// A module as words, so that a torn read is a wrong number and not undefined behaviour.
-const WORDS: usize = 10;
+const WORDS: usize = 11;
 
 /// One copy of the table: sorted by start of text, packed.
 struct Copy {
@@ -126,6 +126,8 @@ pub struct Modules {
     version: AtomicU64,
     copies: [Copy; 2],
     writing: AtomicBool,
+    /// The generation of modules that are found elsewhere.
+    elsewhere: AtomicU64,
     cache: Cache,
 }
 
@@ -136,6 +138,7 @@ impl Modules {
             version: AtomicU64::new(0),
             copies: [Copy::new(), Copy::new()],
             writing: AtomicBool::new(false),
+            elsewhere: AtomicU64::new(0),
             cache: Cache::new(),
         }
     }
@@ -155,7 +158,58 @@ impl Modules {
         &self,
         module: Module<'static>,
     ) -> Result<Registration<'_>, RegisterError> {
-        let (start, end) = module.text;
+        self.insert(&encode(&module))?;
+        Ok(Registration { modules: self, start: module.text.0 })
+    }
+
+    /// Adds a module that is removed by `key`, which is not zero; `object` comes back then.
+    ///
+    /// # Errors
+    ///
+    /// As [`register`](Self::register).
+    ///
+    /// # Safety
+    ///
+    /// As [`register`](Self::register).
+    pub(crate) unsafe fn register_frames(
+        &self,
+        module: Module<'static>,
+        key: u64,
+        object: u64,
+    ) -> Result<(), RegisterError> {
+        let mut words = encode(&module);
+        words[KEY] = key;
+        words[OBJECT] = object;
+        self.insert(&words)
+    }
+
+    /// Removes the modules that [`register_frames`](Self::register_frames) added with this key,
+    /// and gives their object.
+    pub(crate) fn deregister_frames(&self, key: u64) -> Option<u64> {
+        let _writer = Writer::enter(&self.writing);
+        let copy = &self.copies[0];
+        let place = || (0..copy.len()).find(|&index| key != 0 && copy.words(index)[KEY] == key);
+        let mut object = None;
+        while let Some(index) = place() {
+            object = Some(copy.words(index)[OBJECT]);
+            self.change(|copy| copy.remove(index));
+        }
+        object
+    }
+
+    /// Modules that are not in this table may have come or gone, if `generation` is not the one
+    /// that was noted last: what was memorized is forgotten.
+    pub(crate) fn note_elsewhere(&self, generation: u64) {
+        if self.elsewhere.load(Ordering::Acquire) != generation
+            && self.elsewhere.swap(generation, Ordering::AcqRel) != generation
+        {
+            // Even stays even, also in the midst of a writer's change: readers read again.
+            self.version.fetch_add(2, Ordering::Release);
+        }
+    }
+
+    fn insert(&self, words: &[u64; WORDS]) -> Result<(), RegisterError> {
+        let [start, end, ..] = *words;
         if start >= end {
             return Err(RegisterError::Empty { start });
         }
@@ -171,8 +225,8 @@ impl Modules {
         if copy.len() == CAPACITY {
             return Err(RegisterError::Full { capacity: CAPACITY });
         }
-        self.change(|copy| copy.insert(index, &encode(&module)));
-        Ok(Registration { modules: self, start })
+        self.change(|copy| copy.insert(index, words));
+        Ok(())
     }
 
     /// How many modules are registered.
@@ -308,7 +362,14 @@ const INDEX_LINEAR: u64 = 0;
 const INDEX_HEADER: u64 = 1;
 const INDEX_SORTED: u64 = 2;
 
-/// `[text start, text end, eh_frame × 2, index kind, index × 2, lsda × 2]`; sections as pointer
+/// Where the words of `.eh_frame` begin.
+const EH_FRAME: usize = 2;
+/// What the module is removed by, if it is not a [`Registration`]; otherwise 0.
+const KEY: usize = 9;
+/// What is given back then.
+const OBJECT: usize = 10;
+
+/// `[text start, text end, eh_frame × 2, index kind, index × 2, lsda × 2, …]`; sections as pointer
 /// and length, which are also their addresses: a registered module lies where it runs.
 fn encode(module: &Module<'static>) -> [u64; WORDS] {
     let (kind, index) = match module.index {
@@ -318,7 +379,7 @@ fn encode(module: &Module<'static>) -> [u64; WORDS] {
     };
     let (eh_frame, lsda) = (pointer(module.eh_frame.data), pointer(module.lsda.data));
     let (start, end) = module.text;
-    [start, end, eh_frame[0], eh_frame[1], kind, index[0], index[1], lsda[0], lsda[1], 0]
+    [start, end, eh_frame[0], eh_frame[1], kind, index[0], index[1], lsda[0], lsda[1], 0, 0]
 }
 
 fn pointer<T>(slice: &'static [T]) -> [u64; 2] {
@@ -337,7 +398,7 @@ unsafe fn decode<'m>(words: &[u64; WORDS]) -> Module<'m> {
         INDEX_SORTED => FdeIndex::Sorted(unsafe { slice::<FdeEntry>(words[5], words[6]) }),
         _ => FdeIndex::Linear,
     };
-    Module { text: (words[0], words[1]), eh_frame: section(2), index, lsda: section(7) }
+    Module { text: (words[0], words[1]), eh_frame: section(EH_FRAME), index, lsda: section(7) }
 }
 
 /// # Safety

@@ -11,122 +11,17 @@
 //! has been touched and the caller still has its whole stack to report.
 
 use core::convert::Infallible;
-use core::sync::atomic::{AtomicPtr, Ordering};
 
 use crate::address::Pc;
-use crate::arch;
-use crate::cache::{Known, Lsda};
-use crate::cursor::{Cursor, Exit, Step};
-use crate::encoding::Pointer;
-use crate::error::{RaiseError, UnwindError};
-use crate::exception::{Actions, Exception, Personality, Reason};
+use crate::context::Context;
+use crate::cursor::Step;
+use crate::environment::{Everywhere, current_stack, dead_end, resumed_stack};
+use crate::error::RaiseError;
+use crate::exception::{Actions, Exception, Reason};
+use crate::forced::resume_forced;
 use crate::in_flight::{IN_FLIGHT, Path};
-use crate::modules::{FindModule, Modules, global};
-use crate::registers::{Register, Registers};
+use crate::registers::Registers;
 use crate::stack::StackBounds;
-
-/// The version of the personality interface (Itanium EH §1.6.1).
-const ABI_VERSION: i32 = 1;
-
-type RaiseCursor = Cursor<'static, StackBounds, Modules>;
-
-/// One frame as a personality function sees it (`struct _Unwind_Context`).
-pub struct Context {
-    cursor: RaiseCursor,
-    known: Known,
-    exit: Exit,
-    cfa: u64,
-}
-
-impl Context {
-    /// The frame where a cursor with these registers stands. [`look`](Self::look) before use.
-    ///
-    /// Made in place, and filled by functions that need their own stack only for a moment.
-    #[inline(always)]
-    fn new(registers: &Registers, pc: Pc, stack: StackBounds) -> Self {
-        let cursor = Cursor::new(*registers, pc, stack, global());
-        Self { cursor, known: Known::NOTHING, exit: Exit::Dwarf, cfa: 0 }
-    }
-
-    /// Finds out about the frame where the cursor stands.
-    #[inline]
-    fn look(&mut self) -> Result<(), UnwindError> {
-        self.exit = match global().recall(self.pc().lookup()) {
-            Some(known) => {
-                self.known = known;
-                Exit::Rule
-            }
-            None => self.cursor.find_out(&mut self.known)?,
-        };
-        self.cfa = match self.exit {
-            Exit::Rule => self.known.rule.cfa(self.cursor.registers()),
-            Exit::Dwarf => self.cursor.cfa_by_dwarf()?,
-        };
-        Ok(())
-    }
-
-    /// Moves to the caller's frame, if there is one.
-    #[inline]
-    fn leave(&mut self) -> Result<Step, UnwindError> {
-        match self.exit {
-            Exit::Rule => self.cursor.leave_by(&self.known.rule, self.known.signal_frame),
-            Exit::Dwarf => self.cursor.leave_by_dwarf(),
-        }
-    }
-
-    /// What the caller pushed for the call; gone when a landing pad runs.
-    fn pushed(&self) -> Result<u64, UnwindError> {
-        Ok(u64::from(match self.exit {
-            Exit::Rule => self.known.rule.args_size(),
-            Exit::Dwarf => self.cursor.args_size_by_dwarf()?,
-        }))
-    }
-
-    /// Where the frame is executing.
-    pub const fn pc(&self) -> Pc {
-        self.cursor.pc()
-    }
-
-    /// The frame's CFA.
-    pub const fn cfa(&self) -> u64 {
-        self.cfa
-    }
-
-    /// The first address of the frame's function.
-    pub const fn region_start(&self) -> u64 {
-        self.known.start
-    }
-
-    /// The function's LSDA, to the end of the module's LSDAs.
-    pub fn lsda(&self) -> Option<&'static [u8]> {
-        let Lsda { address, length } = self.known.lsda?;
-        let first = core::ptr::with_exposed_provenance(address as usize);
-        // SAFETY: the address and what the module has from there on came from a registered
-        // module, whose slices stay valid while frames of it are on a stack, as this one is.
-        Some(unsafe { core::slice::from_raw_parts(first, length as usize) })
-    }
-
-    /// The function's LSDA's address.
-    pub fn lsda_address(&self) -> Option<u64> {
-        self.known.lsda.map(|lsda| lsda.address)
-    }
-
-    /// A register of the frame.
-    pub const fn register(&self, register: Register) -> u64 {
-        self.cursor.registers().get(register)
-    }
-
-    /// Sets a register for the landing pad. `rax` and `rdx` carry the exception and the selector
-    /// (psABI x86-64 §6.2.1).
-    pub const fn set_register(&mut self, register: Register, value: u64) {
-        self.cursor.registers_mut().set(register, value);
-    }
-
-    /// Sets where to land.
-    pub const fn set_ip(&mut self, address: u64) {
-        self.cursor.registers_mut().set(Register::RA, address);
-    }
-}
 
 /// Raises an exception from here: unwinds this stack to the frame that catches it.
 ///
@@ -163,27 +58,72 @@ pub unsafe fn raise_from(
     unsafe { two_phases(exception, registers, Pc::Exact(registers.ip()), stack) }
 }
 
-/// Goes on with phase 2 after a cleanup (`_Unwind_Resume`): the caller is the landing pad.
+/// As [`raise`], from a frame with these registers, on the environment's stack
+/// (`_Unwind_RaiseException`).
 ///
-/// Cannot return: if the unwinding cannot go on, the function set by [`set_dead_end`] gets the
-/// reason.
+/// # Safety
+///
+/// As [`raise`], and: `registers` are those of a frame that lives until this returns.
+pub unsafe fn raise_here(exception: *mut Exception, registers: &Registers) -> RaiseError {
+    let stack = current_stack(registers.sp());
+    // SAFETY: handed on to this function's caller; the environment vouches for the stack.
+    unsafe { two_phases(exception, registers, Pc::Return(registers.ip()), stack) }
+}
+
+/// Goes on with phase 2 after a cleanup (`_Unwind_Resume`), from the landing pad's registers.
+///
+/// Cannot return: if the unwinding cannot go on, the environment gets the reason.
 ///
 /// # Safety
 ///
 /// `exception` is the one that the landing pad was entered with.
-#[inline(never)]
-pub unsafe fn resume(exception: *mut Exception) -> ! {
-    let mut registers = Registers::new();
-    registers.capture();
+pub unsafe fn resume(exception: *mut Exception, registers: &Registers) -> ! {
+    Everywhere.refresh();
     // SAFETY: the exception is valid (contract).
-    let handler = unsafe { (*exception).private_2 };
-    // SAFETY: phase 1 found the handler's frame inside this very stack, so all between here and
-    // its CFA is mapped; nobody else runs on it.
-    let stack = unsafe { StackBounds::new(registers.sp(), handler) };
-    let pc = Pc::Return(registers.ip());
-    // SAFETY: the exception was raised, so `raise`'s contract holds for it.
-    let Err(error) = unsafe { cleanup_phase(exception, &registers, pc, stack) };
+    let error = if unsafe { (*exception).is_forced() } {
+        // SAFETY: as above: forced unwinding has brought it here.
+        unsafe { resume_forced(exception, registers) }
+    } else {
+        // SAFETY: as above.
+        let handler = unsafe { (*exception).private_2 };
+        let stack = resumed_stack(registers.sp(), handler);
+        let pc = Pc::Return(registers.ip());
+        // SAFETY: the exception was raised, so `raise`'s contract holds for it.
+        let Err(error) = unsafe { cleanup_phase(exception, registers, pc, stack) };
+        error
+    };
     dead_end(error)
+}
+
+/// Raises an exception again that was caught, or goes on with a forced unwinding
+/// (`_Unwind_Resume_or_Rethrow`).
+///
+/// # Safety
+///
+/// As [`raise_here`]; a forced exception was brought here by forced unwinding.
+pub unsafe fn resume_or_rethrow(exception: *mut Exception, registers: &Registers) -> RaiseError {
+    // SAFETY: the exception is valid (contract).
+    if unsafe { (*exception).is_forced() } {
+        Everywhere.refresh();
+        // SAFETY: the caller's promise.
+        unsafe { resume_forced(exception, registers) }
+    } else {
+        // SAFETY: the caller's promise.
+        unsafe { raise_here(exception, registers) }
+    }
+}
+
+/// Lets the runtime that made an exception free it (`_Unwind_DeleteException`).
+///
+/// # Safety
+///
+/// `exception` was caught, and nobody uses it afterwards.
+pub unsafe fn delete_exception(exception: *mut Exception) {
+    // SAFETY: a caught exception is valid (contract).
+    if let Some(cleanup) = unsafe { (*exception).cleanup } {
+        // SAFETY: who made the exception said that this frees it (Itanium EH §1.3.4).
+        unsafe { cleanup(Reason::FOREIGN_EXCEPTION_CAUGHT, exception) };
+    }
 }
 
 /// # Safety
@@ -196,6 +136,7 @@ unsafe fn two_phases(
     pc: Pc,
     stack: StackBounds,
 ) -> RaiseError {
+    Everywhere.refresh();
     // SAFETY: handed on to the caller.
     let (handler, path) = match unsafe { search_phase(exception, registers, pc, stack) } {
         Ok(found) => found,
@@ -230,16 +171,12 @@ unsafe fn search_phase(
     let mut frame = Context::new(registers, pc, stack);
     loop {
         frame.look()?;
-        path.add(frame.known.module);
+        path.add(frame.known().module);
         // SAFETY: handed on to the caller.
-        match unsafe { ask(&mut frame, Actions::SEARCH_PHASE, exception) } {
+        match unsafe { frame.ask(Actions::SEARCH_PHASE, exception) } {
             Reason::CONTINUE_UNWIND => {}
             // Phase 2 reads the stack up to there.
-            Reason::HANDLER_FOUND
-                if frame.cursor.stack().range().contains(&frame.cfa.wrapping_sub(1)) =>
-            {
-                return Ok((frame.cfa, path));
-            }
+            Reason::HANDLER_FOUND if frame.is_on_stack() => return Ok((frame.cfa(), path)),
             reason => {
                 return Err(RaiseError::Personality { pc: frame.pc().address(), reason });
             }
@@ -267,24 +204,21 @@ unsafe fn cleanup_phase(
     let mut frame = Context::new(registers, pc, stack);
     loop {
         frame.look()?;
-        let is_handler = frame.cfa >= handler;
+        let is_handler = frame.cfa() == handler;
         let actions = if is_handler {
             Actions::CLEANUP_PHASE.with(Actions::HANDLER_FRAME)
         } else {
             Actions::CLEANUP_PHASE
         };
         // SAFETY: handed on to the caller.
-        match unsafe { ask(&mut frame, actions, exception) } {
+        match unsafe { frame.ask(actions, exception) } {
             Reason::CONTINUE_UNWIND => {}
             Reason::INSTALL_CONTEXT => {
-                let sp = frame.cursor.registers().sp().wrapping_add(frame.pushed()?);
-                frame.cursor.registers_mut().set(Register::RSP, sp);
                 if is_handler {
                     IN_FLIGHT.end(exception);
                 }
-                // SAFETY: the personality chose the landing pad for this frame, whose registers
-                // these are.
-                unsafe { arch::land(frame.cursor.registers()) }
+                // SAFETY: the personality has just said so.
+                unsafe { frame.install() }
             }
             reason => {
                 return Err(RaiseError::Personality { pc: frame.pc().address(), reason });
@@ -293,55 +227,5 @@ unsafe fn cleanup_phase(
         if is_handler || frame.leave()? == Step::End {
             return Err(RaiseError::HandlerLost { cfa: handler });
         }
-    }
-}
-
-/// Asks the personality of a frame; a frame without one goes on.
-///
-/// # Safety
-///
-/// `exception` is a valid exception.
-unsafe fn ask(frame: &mut Context, actions: Actions, exception: *mut Exception) -> Reason {
-    let Some(personality) = personality(&frame.known) else {
-        return Reason::CONTINUE_UNWIND;
-    };
-    // SAFETY: the exception is valid (contract).
-    let class = unsafe { (*exception).class };
-    // SAFETY: a personality routine takes these arguments (Itanium EH §1.6.1).
-    unsafe { personality(ABI_VERSION, actions, class, exception, frame) }
-}
-
-/// The personality routine of a function of a registered module.
-fn personality(known: &Known) -> Option<Personality> {
-    let address = match known.personality? {
-        Pointer::Direct(address) => address,
-        Pointer::Indirect(slot) => {
-            let slot = core::ptr::with_exposed_provenance::<u64>(slot as usize);
-            // SAFETY: registering a module vouches for its tables, and so for the word in its
-            // data through which they name the personality (`DW.ref.…`).
-            unsafe { slot.read_unaligned() }
-        }
-    };
-    let address = core::ptr::with_exposed_provenance::<()>(address as usize);
-    // SAFETY: as above: where the tables name a personality, a personality routine is. Null
-    // becomes `None`.
-    unsafe { core::mem::transmute::<*const (), Option<Personality>>(address) }
-}
-
-static DEAD_END: AtomicPtr<()> = AtomicPtr::new(core::ptr::null_mut());
-
-/// Sets who is told when unwinding that has begun cannot go on: it should report and stop.
-pub fn set_dead_end(report: fn(RaiseError) -> !) {
-    DEAD_END.store(report as *mut (), Ordering::Release);
-}
-
-#[cold]
-fn dead_end(error: RaiseError) -> ! {
-    let report = DEAD_END.load(Ordering::Acquire);
-    // SAFETY: only `set_dead_end` stores here, and only such functions; null is `None`.
-    let report = unsafe { core::mem::transmute::<*mut (), Option<fn(RaiseError) -> !>>(report) };
-    match report {
-        Some(report) => report(error),
-        None => arch::stop(),
     }
 }

@@ -64,6 +64,11 @@ impl Rule {
     /// The frame is the outermost.
     pub(crate) const END_OF_STACK: Self = Self::new(END, 0, 0, [0; SAVED.len()]);
 
+    /// No way to the caller, but what a landing pad must pop.
+    pub(crate) const fn with_args_size(args_size: u32) -> Self {
+        Self::new(END, 0, args_size, [0; SAVED.len()])
+    }
+
     const fn new(bits: u8, cfa_offset: i32, args_size: u32, saved: [u8; SAVED.len()]) -> Self {
         let [a, b, c, d, e, f] = saved;
         Self {

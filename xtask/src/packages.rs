@@ -46,6 +46,7 @@ pub const WITHOUT_STD: &[&str] = &[
     "unspool-load",
     "unspool-plugin",
     "unspool-suites",
+    "unspool-unwind-so",
 ];
 
 /// Packages that promise to build on the stable toolchain.

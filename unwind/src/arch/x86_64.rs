@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   capture   registers ─► Registers         as they are when it returns
+//!   with_registers! { f }                    the caller's registers are f's last argument
 //!   land      Registers ─► registers         and jumps to their ip
 //!   catch     a frame whose landing pad is the return address of its only call
 //! ```
@@ -9,8 +10,8 @@
 use core::arch::{asm, global_asm, naked_asm};
 use core::mem::offset_of;
 
+use crate::context::Context;
 use crate::exception::{Actions, Exception, Reason};
-use crate::raise::Context;
 use crate::registers::{Register, Registers};
 
 /// The offset of a register in [`Registers`], in bytes.
@@ -68,18 +69,101 @@ unsafe extern "C" fn capture(to: *mut Registers) {
     )
 }
 
+/// The body of a naked function that calls `$callee` with its own arguments and, in `$last`, a
+/// pointer to the [`Registers`] of its caller as they are when it returns. Of these, only `rsp`,
+/// `ip` and the callee-saved ones mean anything; the others are zero.
+///
+/// The walk then begins in the caller: this frame need not be unwound.
+macro_rules! with_registers {
+    ($last:literal, $callee:path) => {
+        core::arch::naked_asm!(
+            ".cfi_startproc",
+            "sub rsp, {size}",
+            ".cfi_adjust_cfa_offset {size}",
+            "xor eax, eax",
+            "mov [rsp], rax",
+            "mov [rsp + 8], rax",
+            "mov [rsp + 16], rax",
+            "mov [rsp + 24], rbx",
+            "mov [rsp + 32], rax",
+            "mov [rsp + 40], rax",
+            "mov [rsp + 48], rbp",
+            "mov [rsp + 64], rax",
+            "mov [rsp + 72], rax",
+            "mov [rsp + 80], rax",
+            "mov [rsp + 88], rax",
+            "mov [rsp + 96], r12",
+            "mov [rsp + 104], r13",
+            "mov [rsp + 112], r14",
+            "mov [rsp + 120], r15",
+            "lea rax, [rsp + {size} + 8]",
+            "mov [rsp + 56], rax",
+            "mov rax, [rsp + {size}]",
+            "mov [rsp + 128], rax",
+            concat!("mov ", $last, ", rsp"),
+            "call {callee}",
+            "add rsp, {size}",
+            ".cfi_adjust_cfa_offset -{size}",
+            "ret",
+            ".cfi_endproc",
+            size = const size_of::<$crate::registers::Registers>(),
+            callee = sym $callee,
+        )
+    };
+}
+pub(crate) use with_registers;
+
+// A call needs the stack aligned to 16 (psABI x86-64 §3.2.2): the return address makes it so.
+static_assertions::const_assert_eq!(size_of::<Registers>() % 16, 8);
+static_assertions::const_assert_eq!(offset(Register::RBX), 24);
+static_assertions::const_assert_eq!(offset(Register::RBP), 48);
+static_assertions::const_assert_eq!(offset(Register::RSP), 56);
+static_assertions::const_assert_eq!(offset(Register::R12), 96);
+static_assertions::const_assert_eq!(offset(Register::RA), 128);
+
+/// The floating-point control words, which callees keep as they are (psABI x86-64 §3.2.1):
+/// MXCSR and the x87's.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct ControlWords {
+    mxcsr: u32,
+    x87: u16,
+}
+
+impl ControlWords {
+    #[inline(always)]
+    pub(crate) fn current() -> Self {
+        let mut words = Self { mxcsr: 0, x87: 0 };
+        // SAFETY: writes four bytes, and two, to where they belong.
+        unsafe {
+            asm!(
+                "stmxcsr [{to}]",
+                "fnstcw [{to} + 4]",
+                to = in(reg) &raw mut words,
+                options(nostack, preserves_flags),
+            );
+        }
+        words
+    }
+}
+
+static_assertions::const_assert_eq!(offset_of!(ControlWords, x87), 4);
+
 /// Continues at `registers`' ip with all of `registers`, except `r11`, which no landing pad reads
-/// (psABI x86-64 §3.2.1: a scratch register).
+/// (psABI x86-64 §3.2.1: a scratch register), and with these control words.
 ///
 /// # Safety
 ///
 /// The registers must be those of a live frame of this stack, at a place in its function that
 /// expects them; all frames below it are given up.
 #[unsafe(naked)]
-pub(crate) unsafe extern "C" fn land(registers: &Registers) -> ! {
+pub(crate) unsafe extern "C" fn land(registers: &Registers, control: ControlWords) -> ! {
     naked_asm!(
         ".cfi_startproc",
         "cld",
+        "push rsi",
+        "ldmxcsr [rsp]",
+        "fldcw [rsp + 4]",
         "mov rax, [rdi + {rax}]",
         "mov rdx, [rdi + {rdx}]",
         "mov rcx, [rdi + {rcx}]",

@@ -74,3 +74,120 @@ fn a_section_cut_or_damaged_anywhere_never_panics() {
     }
     assert!(evaluated > 1000, "most damage leaves a readable table: {evaluated}");
 }
+
+/// A CIE with this augmentation and its data, and one FDE with these bytes after its range.
+fn augmented(augmentation: &[u8], data: &[u8], fde: &[u8]) -> Vec<u8> {
+    let mut body = vec![1];
+    body.extend(augmentation);
+    body.push(0);
+    // GCC 2 had a pointer here.
+    if augmentation == b"eh" {
+        body.extend([0xee; 8]);
+    }
+    body.extend([1, 0x78, 16]);
+    body.extend(data);
+    body.extend(CALL_FRAME);
+    let entry = |id: u32, body: &[u8]| {
+        let mut bytes = (body.len() as u32 + 4).to_le_bytes().to_vec();
+        bytes.extend(id.to_le_bytes());
+        bytes.extend(body);
+        bytes
+    };
+    let mut section = entry(0, &body);
+    let mut range = START.to_le_bytes().to_vec();
+    range.extend(0x100u64.to_le_bytes());
+    range.extend(fde);
+    section.extend(entry(section.len() as u32 + 4, &range));
+    section.extend([0; 4]);
+    section
+}
+
+#[test]
+fn augmentations_say_what_a_function_has() {
+    // P absptr, L absptr, R absptr, S, B.
+    let personality = 0x1234_5678u64.to_le_bytes();
+    let mut data = vec![11, 0x00];
+    data.extend(personality);
+    data.extend([0x00, 0x00]);
+    let mut lsda = vec![8];
+    lsda.extend(0x9abcu64.to_le_bytes());
+    let section = augmented(b"zPLRSB", &data, &lsda);
+    let function = module(&section).function(START).unwrap();
+    assert_eq!(function.personality(), Some(Pointer::Direct(0x1234_5678)));
+    assert_eq!(function.lsda(), Some(Pointer::Direct(0x9abc)));
+    assert!(function.is_signal_frame());
+    assert!(function.row(START).is_ok());
+
+    for bare in [&b"eh"[..], b""] {
+        let section = augmented(bare, &[], &[]);
+        let function = module(&section).function(START).unwrap();
+        assert_eq!((function.personality(), function.lsda()), (None, None));
+        assert!(!function.is_signal_frame() && function.row(START).is_ok());
+    }
+    for unknown in [&b"zX"[..], b"R", b"armcc+"] {
+        let section = augmented(unknown, &[0], &[0]);
+        let error = UnwindError::BadTable { pc: START, source: Error::UnknownAugmentation };
+        assert_eq!(module(&section).function(START).err(), Some(error));
+    }
+}
+
+#[test]
+fn an_lsda_and_a_personality_may_be_told_by_where_they_are_stored() {
+    // P indirect absptr, L indirect absptr.
+    let mut data = vec![10, 0x80];
+    data.extend(0x7000u64.to_le_bytes());
+    data.push(0x80);
+    let mut lsda = vec![8];
+    lsda.extend(0x8000u64.to_le_bytes());
+    let section = augmented(b"zPL", &data, &lsda);
+    let function = module(&section).function(START).unwrap();
+    assert_eq!(function.personality(), Some(Pointer::Indirect(0x7000)));
+    assert_eq!(function.lsda(), Some(Pointer::Indirect(0x8000)));
+    assert_eq!(function.lsda_data(), None);
+    // A function's start cannot be: the table could not be sorted.
+    let section = augmented(b"zR", &[1, 0x80], &[0]);
+    let source = Error::UnsupportedPointerEncoding(DwEhPe(0x80));
+    let error = UnwindError::BadTable { pc: START, source };
+    assert_eq!(module(&section).function(START).err(), Some(error));
+}
+
+#[test]
+fn headers_of_every_fixed_width_are_searched_and_others_are_not_needed() {
+    let section = section(1, CALL_FRAME, &[]);
+    let linear = module(&section);
+    let mut offset = 0;
+    linear.for_each_entry(|entry| offset = entry.offset).unwrap();
+    // Tables relative to the header (datarel) with 2, 4 and 8 bytes, absolute, and in LEB128.
+    let header_at = START - 0x100;
+    for (encoding, width) in
+        [(0x32, 2), (0x3a, 2), (0x33, 4), (0x3b, 4), (0x34, 8), (0x3c, 8), (0x00, 8), (0x01, 0)]
+    {
+        let mut header = vec![1, 0x04, 0x03, encoding];
+        header.extend(SECTION.to_le_bytes());
+        header.extend(1u32.to_le_bytes());
+        let base = if encoding == 0 { 0 } else { header_at };
+        // Two bytes do not reach the section from there: the code must be near.
+        let eh_frame = if width == 2 { header_at + 0x200 } else { SECTION };
+        for value in [START - base, eh_frame + offset - base] {
+            header.extend(&value.to_le_bytes()[..width]);
+        }
+        let near = Section { data: &section, address: eh_frame };
+        let header = Section { data: &header, address: header_at };
+        let text = START..START + 0x1000;
+        let indexed = Module::new(text, near).with_index(FdeIndex::Header(header));
+        let function = indexed.function(START + 0xff).unwrap();
+        assert_eq!((function.start(), function.end()), (START, START + 0x100), "{encoding:#x}");
+        assert!(indexed.function(START + 0x100).is_err());
+    }
+}
+
+#[test]
+fn the_extent_of_a_section_leaves_out_code_that_was_dropped() {
+    let section = section(1, CALL_FRAME, &[]);
+    assert_eq!(module(&section).extent(), Ok(Some((START, START + 0x100))));
+    let mut dropped = section.clone();
+    let at = dropped.windows(8).position(|window| window == START.to_le_bytes()).unwrap();
+    dropped[at..at + 8].fill(0);
+    assert_eq!(module(&dropped).extent(), Ok(None));
+    assert_eq!(module(&[0; 4]).extent(), Ok(None));
+}

@@ -6,7 +6,7 @@
 //! 5  examples/kernel           the kernel library that they are made with
 //! 4  unspool                   the façade
 //! 3  panic_runtime  loader
-//! 2  stack_trace  thread_local_macro
+//! 2  stack_trace  thread_local_macro  unwind/so
 //! 1  unwind  tls               neither names the other
 //! ```
 #![forbid(unsafe_code)]
@@ -19,7 +19,7 @@ use crate::workspace::Package;
 pub fn floor(folder: &str) -> Option<u32> {
     Some(match folder {
         "unwind" | "tls" => 1,
-        "stack_trace" | "thread_local_macro" => 2,
+        "stack_trace" | "thread_local_macro" | "unwind/so" => 2,
         "panic_runtime" | "loader" => 3,
         "unspool" => 4,
         "examples/kernel" => 5,

@@ -1,4 +1,4 @@
-//! Reads the language-specific data area of a Rust function.
+//! Reads the language-specific data area of a function, as far as all languages agree on it.
 //!
 //! ```text
 //!   header │ LPStart? │ TType? │ call sites: (start, length, landing pad, action)* │ actions …
@@ -8,12 +8,12 @@
 //! bounds-checked: a damaged table is an error, not a wrong jump target read from beyond it.
 #![forbid(unsafe_code)]
 
+use crate::encoding::{Bases, Bytes, Pointer, number, pointer};
 use gimli::{DwEhPe, EndianSlice, LittleEndian, Reader, constants};
-use unspool_unwind::encoding::{Bases, Bytes, Pointer, number, pointer};
 
 /// What a frame wants to do about an exception.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Action {
+pub enum Action {
     /// Nothing: go on with the caller.
     None,
     /// Run the cleanup at this address.
@@ -29,22 +29,26 @@ pub(crate) enum Action {
 
 /// The data area of one function.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Lsda<'a> {
+pub struct Lsda<'a> {
     /// From the start of the area; may reach beyond its end.
-    pub(crate) data: &'a [u8],
+    pub data: &'a [u8],
     /// The address of its first byte.
-    pub(crate) address: u64,
+    pub address: u64,
     /// The first address of the function, which call sites are relative to.
-    pub(crate) function: u64,
+    pub function: u64,
 }
 
 impl Lsda<'_> {
     /// What to do at `ip`, the address of an instruction of the function.
-    pub(crate) fn action(&self, ip: u64) -> gimli::Result<Action> {
+    ///
+    /// # Errors
+    ///
+    /// The area is damaged, or has an encoding that is not known.
+    pub fn action(&self, ip: u64) -> gimli::Result<Action> {
         let mut reader = EndianSlice::new(self.data, LittleEndian);
         let landing_base = self.landing_base(&mut reader)?;
         if DwEhPe(reader.read_u8()?) != constants::DW_EH_PE_omit {
-            // The offset of the type table, which Rust has no use for.
+            // The offset of the type table, for languages that catch by type.
             reader.read_uleb128()?;
         }
         let encoding = DwEhPe(reader.read_u8()?);
@@ -83,7 +87,7 @@ impl Lsda<'_> {
     }
 }
 
-/// What an entry of the action table means for Rust, which catches everything or nothing.
+/// What an entry of the action table means for a language that catches everything or nothing.
 fn interpret(mut actions: Bytes<'_>, action: u64, landing_pad: u64) -> gimli::Result<Action> {
     let Some(offset) = action.checked_sub(1) else {
         return Ok(Action::Cleanup(landing_pad));

@@ -1,0 +1,45 @@
+// How much stack a throw uses, below the frame that throws (bytes).
+#include <cstddef>
+#include <cstdio>
+
+static const size_t PAINTED = 16384;
+static unsigned char *top, *thrower_ends;
+
+__attribute__((noinline)) static void paint() {
+    volatile unsigned char area[PAINTED];
+    for (auto &byte : area) byte = 0xa5;
+    top = (unsigned char *)area + PAINTED;
+}
+
+static size_t used() {
+    volatile unsigned char *p = top - PAINTED / 2;
+    while (*p == 0xa5) p++;
+    return thrower_ends - p;
+}
+
+struct Quiet {
+    ~Quiet() { asm volatile(""); }
+};
+
+// A realigned frame with a stack that grows: its CFA is an expression.
+__attribute__((noinline)) static void thrower(int n) {
+    alignas(64) volatile char line[64];
+    volatile char some[n];
+    Quiet quiet;
+    line[n] = some[0] = n;
+    thrower_ends = (unsigned char *)some;
+    if (n) throw n;
+}
+
+int main() {
+    size_t most = 0;
+    for (int i = 0; i < 4; i++) {
+        paint();
+        try {
+            thrower(i + 1);
+        } catch (int) {
+        }
+        most = used() > most ? used() : most;
+    }
+    std::printf("%zu\n", most);
+}

@@ -1,0 +1,10 @@
+//! Tells the linker the names and versions of what the library exports.
+
+fn main() {
+    let versions = concat!(env!("CARGO_MANIFEST_DIR"), "/versions.map");
+    println!("cargo:rerun-if-changed={versions}");
+    println!("cargo:rustc-link-arg-cdylib=-Wl,--version-script={versions}");
+    println!("cargo:rustc-link-arg-cdylib=-Wl,-soname,libgcc_s.so.1");
+    // Arithmetic that compilers call: the same code as in libgcc_s.so.1.
+    println!("cargo:rustc-link-arg-cdylib=-lgcc");
+}

@@ -1,0 +1,76 @@
+//! The unwinder as a shared library that takes `libgcc_s.so.1`'s place in Linux programs.
+//!
+//! ```text
+//!   g++, rustc, glibc … ─► _Unwind_RaiseException@GCC_3.0 ─► unspool_unwind ─► landing pads
+//!                                                              │ stack bounds    │ modules
+//!                                                              └─ stacks ────────┴─ objects
+//! ```
+//!
+//! Promise: what links against libgcc_s.so.1 finds every name that it has there (but for emulated
+//! TLS and CPU detection, which no x86-64 compiler uses), with the same version, and unwinding
+//! answers as libgcc's does. Walking allocates nothing and reads only memory that is there.
+//!
+//! ```console
+//! $ cargo build --release -p unspool-unwind-so
+//! $ LD_PRELOAD=target/release/libunspool_unwind.so program
+//! $ ln -s …/libunspool_unwind.so folder/libgcc_s.so.1 && LD_LIBRARY_PATH=folder program
+//! ```
+//!
+//! The library has no std, which would itself unwind through libgcc_s, the very library that is to be
+//! replaced. So it brings its own panic handler, which aborts, and a personality that the
+//! precompiled core asks for by name and nobody ever calls. Of the C library it takes `abort`,
+//! `dl_iterate_phdr`, `_dl_find_object` and what compilers take.
+#![no_std]
+// Only a personality language item lets a program without std unwind at all; precompiled core
+// is compiled to.
+#![feature(lang_items)]
+#![allow(internal_features)]
+
+mod arch;
+mod objects;
+mod personality;
+mod stacks;
+
+use core::panic::PanicInfo;
+
+use unspool_unwind::{Environment, RaiseError, set_environment};
+
+#[link(name = "c")]
+unsafe extern "C" {
+    /// Ends the process.
+    safe fn abort() -> !;
+}
+
+// SAFETY: the dynamic linker keeps a loaded object's tables in memory, and they describe its code,
+// while it is loaded; an object with a frame on a stack must not be unloaded (dlclose(3)).
+static ENVIRONMENT: Environment = unsafe {
+    Environment::new(stacks::around, cannot_go_on)
+        .with_unknown_stacks(stacks::widen)
+        .with_modules(objects::find, objects::generation)
+};
+
+extern "C" fn init() {
+    stacks::init();
+    set_environment(&ENVIRONMENT);
+}
+
+/// Called by the dynamic linker, before the constructors of what depends on this library.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static INIT: extern "C" fn() = init;
+
+/// As libgcc: a landing pad that cannot go on ends the process.
+fn cannot_go_on(_error: RaiseError) -> ! {
+    abort()
+}
+
+#[panic_handler]
+fn panic(_info: &PanicInfo<'_>) -> ! {
+    abort()
+}
+
+/// Named by the unwind tables of the precompiled core. Nothing unwinds here: a panic aborts.
+#[lang = "eh_personality"]
+extern "C" fn no_personality() -> ! {
+    abort()
+}

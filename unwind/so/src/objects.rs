@@ -1,0 +1,185 @@
+//! Finds the loaded object around an address, as the dynamic linker knows it.
+//!
+//! ```text
+//!   _dl_find_object (glibc 2.35, no lock) ─┐
+//!   else dl_iterate_phdr ──────────────────┴─► .eh_frame_hdr ─► .eh_frame ─► Module
+//!   dl_iterate_phdr ─► loads + unloads so far: what is remembered of addresses holds as long
+//! ```
+//!
+//! The count is asked for once a raise, not once a frame: an object with a frame on the stack is
+//! not unloaded meanwhile. Nothing allocates.
+
+use core::ffi::{c_char, c_int, c_void};
+use core::mem::offset_of;
+use core::ptr::{from_mut, null_mut, with_exposed_provenance};
+use core::slice;
+
+use gimli::{DwEhPe, EndianSlice, LittleEndian, Reader};
+use static_assertions::const_assert_eq;
+use unspool_unwind::encoding::{Bases, Pointer, pointer};
+use unspool_unwind::{FdeIndex, Module, Section};
+
+use crate::arch::dl_find_object;
+
+/// `struct dl_find_object` (glibc, <dlfcn.h>).
+#[repr(C)]
+pub(crate) struct FoundObject {
+    flags: u64,
+    map_start: *mut c_void,
+    map_end: *mut c_void,
+    link_map: *mut c_void,
+    eh_frame_hdr: *mut c_void,
+    reserved: [u64; 7],
+}
+
+/// `struct dl_phdr_info` (<link.h>).
+#[repr(C)]
+struct Object {
+    address: u64,
+    name: *const c_char,
+    headers: *const ProgramHeader,
+    header_count: u16,
+    loads: u64,
+    unloads: u64,
+}
+
+const_assert_eq!(offset_of!(Object, loads), 32);
+
+/// `Elf64_Phdr`.
+#[repr(C)]
+struct ProgramHeader {
+    kind: u32,
+    flags: u32,
+    offset: u64,
+    address: u64,
+    physical: u64,
+    file_size: u64,
+    memory_size: u64,
+    align: u64,
+}
+
+const_assert_eq!(size_of::<ProgramHeader>(), 56);
+
+const PT_LOAD: u32 = 1;
+const PT_GNU_EH_FRAME: u32 = 0x6474_e550;
+
+type Visit = unsafe extern "C" fn(*const Object, usize, *mut c_void) -> c_int;
+
+unsafe extern "C" {
+    /// Calls `visit` for every loaded object until it returns something else than 0.
+    fn dl_iterate_phdr(visit: Visit, data: *mut c_void) -> c_int;
+}
+
+/// How many objects were loaded and unloaded so far.
+pub(crate) fn generation() -> u64 {
+    unsafe extern "C" fn first(object: *const Object, _size: usize, count: *mut c_void) -> c_int {
+        // SAFETY: the linker gives an object that is valid during the call, with these fields
+        // since glibc 2.4.
+        let Object { loads, unloads, .. } = unsafe { &*object };
+        // SAFETY: `generation` gives its number.
+        unsafe { count.cast::<u64>().write(loads + unloads) };
+        1
+    }
+    let mut count = 0u64;
+    // SAFETY: `first` gets the number it expects.
+    unsafe { dl_iterate_phdr(first, from_mut(&mut count).cast()) };
+    count
+}
+
+/// The object whose memory contains `address`.
+pub(crate) fn find(address: u64) -> Option<Module<'static>> {
+    let (start, end, header) = match dl_find_object() {
+        Some(find) => {
+            let mut found = FoundObject {
+                flags: 0,
+                map_start: null_mut(),
+                map_end: null_mut(),
+                link_map: null_mut(),
+                eh_frame_hdr: null_mut(),
+                reserved: [0; 7],
+            };
+            let pc = with_exposed_provenance::<c_void>(address as usize).cast_mut();
+            // SAFETY: any address may be asked for; the result is a `struct dl_find_object`.
+            if unsafe { find(pc, &mut found) } != 0 {
+                return None;
+            }
+            let at = |pointer: *mut c_void| pointer.expose_provenance() as u64;
+            (at(found.map_start), at(found.map_end), at(found.eh_frame_hdr))
+        }
+        None => iterate(address)?,
+    };
+    if header == 0 {
+        return None;
+    }
+    // SAFETY: the linker has mapped the object from `start` to `end`; its tables are not written.
+    let header = unsafe { section(header, end) };
+    let eh_frame = eh_frame(&header)?;
+    if !(start..end).contains(&eh_frame) {
+        return None;
+    }
+    // SAFETY: as above.
+    let (eh_frame, all) = unsafe { (section(eh_frame, end), section(start, end)) };
+    let module = Module::new(start..end, eh_frame);
+    Some(module.with_index(FdeIndex::Header(header)).with_lsda(all))
+}
+
+/// Where the `.eh_frame` is that a header belongs to (LSB core §10.6.2).
+fn eh_frame(header: &Section<'_>) -> Option<u64> {
+    let mut reader = EndianSlice::new(header.data, LittleEndian);
+    if reader.read_u8().ok()? != 1 {
+        return None;
+    }
+    let encoding = DwEhPe(reader.read_u8().ok()?);
+    let _count_and_table = reader.read_u16().ok()?;
+    let bases = Bases { section: header.address, data: header.address, ..Bases::default() };
+    let position = header.data.len() - reader.len();
+    match pointer(&mut reader, position, encoding, &bases) {
+        Ok(Some(Pointer::Direct(address))) => Some(address),
+        _ => None,
+    }
+}
+
+/// # Safety
+///
+/// `start..end` is memory of a loaded object.
+unsafe fn section(start: u64, end: u64) -> Section<'static> {
+    let first = with_exposed_provenance(start as usize);
+    // SAFETY: the caller's promise.
+    Section::in_memory(unsafe { slice::from_raw_parts(first, (end - start) as usize) })
+}
+
+/// What is looked for, and the object's start, end and header when it is found.
+struct Search {
+    address: u64,
+    found: Option<(u64, u64, u64)>,
+}
+
+/// As `_dl_find_object`, where there is none.
+fn iterate(address: u64) -> Option<(u64, u64, u64)> {
+    unsafe extern "C" fn look(object: *const Object, _size: usize, search: *mut c_void) -> c_int {
+        // SAFETY: the linker gives an object that is valid during the call; `iterate` its search.
+        let (object, search) = unsafe { (&*object, &mut *search.cast::<Search>()) };
+        let count = usize::from(object.header_count);
+        // SAFETY: the object has that many program headers.
+        let headers = unsafe { slice::from_raw_parts(object.headers, count) };
+        let (mut low, mut high, mut inside, mut header) = (u64::MAX, 0, false, 0);
+        for each in headers {
+            let start = object.address.wrapping_add(each.address);
+            let end = start.wrapping_add(each.memory_size);
+            if each.kind == PT_LOAD {
+                (low, high) = (low.min(start), high.max(end));
+                inside |= (start..end).contains(&search.address);
+            } else if each.kind == PT_GNU_EH_FRAME {
+                header = start;
+            }
+        }
+        if inside {
+            search.found = Some((low, high, header));
+        }
+        c_int::from(inside)
+    }
+    let mut search = Search { address, found: None };
+    // SAFETY: `look` gets the search it expects.
+    unsafe { dl_iterate_phdr(look, from_mut(&mut search).cast()) };
+    search.found
+}

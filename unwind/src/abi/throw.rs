@@ -1,0 +1,120 @@
+//! Raising, and going on.
+//!
+//! ```text
+//!   C name (naked) ─ the caller's registers ─► the same in Rust ─► RaiseError ─► _URC_…
+//! ```
+
+use core::ffi::c_void;
+
+use crate::arch::with_registers;
+use crate::error::{RaiseError, UnwindError};
+use crate::exception::{Exception, Reason, Stop};
+use crate::registers::Registers;
+
+/// What C callers are told of an error (Itanium EH §1.3.1). To them, code without tables is the
+/// end of the stack, as libgcc has it: nobody beyond it can catch.
+const fn code(error: RaiseError) -> Reason {
+    match error {
+        RaiseError::Unwind(UnwindError::NoModule(_) | UnwindError::NoFde(_)) => {
+            Reason::END_OF_STACK
+        }
+        other => other.code(),
+    }
+}
+
+/// Raises an exception. Returns only if nobody catches it, or the search for who does cannot go
+/// on (Itanium EH §1.3.1).
+///
+/// # Safety
+///
+/// As [`raise`](crate::raise).
+#[cfg_attr(feature = "abi", unsafe(no_mangle))]
+#[unsafe(naked)]
+pub unsafe extern "C-unwind" fn _Unwind_RaiseException(exception: *mut Exception) -> Reason {
+    with_registers!("rsi", raise)
+}
+
+unsafe extern "C" fn raise(exception: *mut Exception, registers: &Registers) -> Reason {
+    // SAFETY: the contract of `_Unwind_RaiseException`, whose caller's registers these are.
+    code(unsafe { crate::raise_here(exception, registers) })
+}
+
+/// Goes on unwinding after a cleanup (Itanium EH §1.3.3).
+///
+/// # Safety
+///
+/// Called by landing pads, with the exception that they were entered with.
+#[cfg_attr(feature = "abi", unsafe(no_mangle))]
+#[unsafe(naked)]
+pub unsafe extern "C-unwind" fn _Unwind_Resume(exception: *mut Exception) -> ! {
+    with_registers!("rsi", resume)
+}
+
+unsafe extern "C" fn resume(exception: *mut Exception, registers: &Registers) -> ! {
+    // SAFETY: the landing pad's promise is the same.
+    unsafe { crate::resume(exception, registers) }
+}
+
+/// Raises a caught exception again, or goes on with a forced unwinding that was intercepted
+/// (GCC's; `throw;` in C++).
+///
+/// # Safety
+///
+/// As [`resume_or_rethrow`](crate::resume_or_rethrow).
+#[cfg_attr(feature = "abi", unsafe(no_mangle))]
+#[unsafe(naked)]
+pub unsafe extern "C-unwind" fn _Unwind_Resume_or_Rethrow(exception: *mut Exception) -> Reason {
+    with_registers!("rsi", rethrow)
+}
+
+unsafe extern "C" fn rethrow(exception: *mut Exception, registers: &Registers) -> Reason {
+    // SAFETY: the contract of `_Unwind_Resume_or_Rethrow`.
+    code(unsafe { crate::resume_or_rethrow(exception, registers) })
+}
+
+/// Unwinds until `stop` leaves (Itanium EH §1.3.2).
+///
+/// # Safety
+///
+/// As [`forced_unwind`](crate::forced_unwind).
+#[cfg_attr(feature = "abi", unsafe(no_mangle))]
+#[unsafe(naked)]
+pub unsafe extern "C-unwind" fn _Unwind_ForcedUnwind(
+    exception: *mut Exception,
+    stop: Stop,
+    argument: *mut c_void,
+) -> Reason {
+    with_registers!("rcx", force)
+}
+
+unsafe extern "C" fn force(
+    exception: *mut Exception,
+    stop: Stop,
+    argument: *mut c_void,
+    registers: &Registers,
+) -> Reason {
+    // SAFETY: the contract of `_Unwind_ForcedUnwind`.
+    match unsafe { crate::forced_unwind(exception, stop, argument, registers) } {
+        RaiseError::EndOfStack => Reason::END_OF_STACK,
+        // There is no phase 1 that could have failed.
+        _ => Reason::FATAL_PHASE2_ERROR,
+    }
+}
+
+/// Frees an exception that a foreign runtime caught (Itanium EH §1.3.4).
+///
+/// # Safety
+///
+/// As [`delete_exception`](crate::delete_exception).
+#[cfg_attr(feature = "abi", unsafe(no_mangle))]
+pub unsafe extern "C-unwind" fn _Unwind_DeleteException(exception: *mut Exception) {
+    // SAFETY: the contract is the same.
+    unsafe { crate::delete_exception(exception) };
+}
+
+const _: unsafe extern "C-unwind" fn(*mut Exception) -> Reason = _Unwind_RaiseException;
+const _: unsafe extern "C-unwind" fn(*mut Exception) -> ! = _Unwind_Resume;
+const _: unsafe extern "C-unwind" fn(*mut Exception) -> Reason = _Unwind_Resume_or_Rethrow;
+const _: unsafe extern "C-unwind" fn(*mut Exception, Stop, *mut c_void) -> Reason =
+    _Unwind_ForcedUnwind;
+const _: unsafe extern "C-unwind" fn(*mut Exception) = _Unwind_DeleteException;

@@ -1,0 +1,211 @@
+//! One frame as a personality function sees it.
+//!
+//! ```text
+//!   Context │ cursor: registers, pc, stack │ what is known of the function │ control words │
+//!     look ─► known ─ ask the personality ─► leave ─► the caller's frame, look …
+//!                            └─► sets registers and ip ─► land
+//! ```
+
+use crate::address::Pc;
+use crate::arch::{self, ControlWords};
+use crate::cache::{Known, Lsda};
+use crate::cursor::{Cursor, Exit, Step};
+use crate::encoding::Pointer;
+use crate::environment::{Everywhere, LiveStack};
+use crate::error::UnwindError;
+use crate::exception::{Actions, Exception, Personality, Reason};
+use crate::registers::{Register, Registers};
+use crate::stack::{ReadStack, StackBounds};
+
+/// The version of the personality interface (Itanium EH §1.6.1).
+pub(crate) const ABI_VERSION: i32 = 1;
+
+/// One frame as a personality function sees it (`struct _Unwind_Context`).
+pub struct Context {
+    cursor: Cursor<'static, LiveStack, Everywhere>,
+    known: Known,
+    cfa: u64,
+    /// What the stack is given back with.
+    control: ControlWords,
+    exit: Exit,
+}
+
+impl Context {
+    /// The frame where a cursor with these registers stands. [`look`](Self::look) before use.
+    ///
+    /// Made in place, and filled by functions that need their own stack only for a moment.
+    #[inline(always)]
+    pub(crate) fn new(registers: &Registers, pc: Pc, stack: StackBounds) -> Self {
+        let cursor = Cursor::new(*registers, pc, LiveStack::new(stack), &Everywhere);
+        let control = ControlWords::current();
+        Self { cursor, known: Known::NOTHING, exit: Exit::Dwarf, cfa: 0, control }
+    }
+
+    /// Finds out about the frame where the cursor stands.
+    ///
+    /// Part of the loops that call it: their callees then begin on one frame less.
+    #[inline(always)]
+    pub(crate) fn look(&mut self) -> Result<(), UnwindError> {
+        if self.recall() {
+            return Ok(());
+        }
+        self.exit = self.cursor.find_out(&mut self.known)?;
+        self.cfa = match self.exit {
+            Exit::Rule => self.known.rule.cfa(self.cursor.registers()),
+            Exit::Dwarf => self.cursor.cfa_by_dwarf()?,
+        };
+        Ok(())
+    }
+
+    /// Whether the frame's address was asked for before: then everything is known.
+    #[inline(never)]
+    fn recall(&mut self) -> bool {
+        let Some(known) = self.cursor.recall() else { return false };
+        self.cfa = known.rule.cfa(self.cursor.registers());
+        self.known = known;
+        self.exit = Exit::Rule;
+        true
+    }
+
+    /// Moves to the caller's frame, if there is one.
+    #[inline(always)]
+    pub(crate) fn leave(&mut self) -> Result<Step, UnwindError> {
+        match self.exit {
+            Exit::Rule => self.cursor.leave_by(&self.known.rule, self.known.signal_frame),
+            Exit::Dwarf => self.cursor.leave_by_dwarf(),
+        }
+    }
+
+    /// Looks at the frame, or at what is beyond the last one: whether there is none.
+    ///
+    /// Code without tables is where a walk ends, as beyond the outermost frame.
+    pub(crate) fn look_or_end(&mut self) -> Result<bool, UnwindError> {
+        if self.register(Register::RA) == 0 {
+            return Ok(true);
+        }
+        match self.look() {
+            Ok(()) => Ok(false),
+            Err(UnwindError::NoModule(_) | UnwindError::NoFde(_)) => {
+                self.known = Known::NOTHING;
+                Ok(true)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Moves to the caller's frame, or beyond the last one, where the ip is zero.
+    pub(crate) fn leave_or_end(&mut self) -> Result<(), UnwindError> {
+        if self.leave()? == Step::End {
+            self.known = Known::NOTHING;
+            self.set_ip(0);
+        }
+        Ok(())
+    }
+
+    /// Asks the personality of the frame; a frame without one goes on.
+    ///
+    /// # Safety
+    ///
+    /// `exception` is a valid exception.
+    pub(crate) unsafe fn ask(&mut self, actions: Actions, exception: *mut Exception) -> Reason {
+        let Some(personality) = personality(&self.known) else {
+            return Reason::CONTINUE_UNWIND;
+        };
+        // SAFETY: the exception is valid (contract).
+        let class = unsafe { (*exception).class };
+        // SAFETY: a personality routine takes these arguments (Itanium EH §1.6.1).
+        unsafe { personality(ABI_VERSION, actions, class, exception, self) }
+    }
+
+    /// Continues in the frame, where its personality has set it to; what the frame pushed for
+    /// the call is gone then.
+    ///
+    /// # Safety
+    ///
+    /// The personality of the frame has answered [`Reason::INSTALL_CONTEXT`].
+    pub(crate) unsafe fn install(&mut self) -> ! {
+        let pushed = self.known.rule.args_size();
+        let sp = self.cursor.registers().sp().wrapping_add(pushed.into());
+        self.set_register(Register::RSP, sp);
+        // SAFETY: the personality chose the landing pad for this frame, whose registers these
+        // are.
+        unsafe { arch::land(self.cursor.registers(), self.control) }
+    }
+
+    /// Tells the frame's module from most others.
+    pub(crate) const fn known(&self) -> &Known {
+        &self.known
+    }
+
+    /// Whether the word below the frame's CFA, its return address, can be read.
+    pub(crate) fn is_on_stack(&self) -> bool {
+        self.cursor.stack().read(self.cfa.wrapping_sub(8)).is_some()
+    }
+
+    /// Where the frame is executing.
+    pub const fn pc(&self) -> Pc {
+        self.cursor.pc()
+    }
+
+    /// The frame's CFA.
+    pub const fn cfa(&self) -> u64 {
+        self.cfa
+    }
+
+    /// The first address of the frame's function.
+    pub const fn region_start(&self) -> u64 {
+        self.known.start
+    }
+
+    /// The function's LSDA, to the end of the module's LSDAs, if it lies there.
+    pub fn lsda(&self) -> Option<&'static [u8]> {
+        let Lsda { pointer, length } = self.known.lsda.filter(|lsda| lsda.length != 0)?;
+        let first = core::ptr::with_exposed_provenance(target(pointer) as usize);
+        // SAFETY: the address and what the module has from there on came from a registered
+        // module, whose slices stay valid while frames of it are on a stack, as this one is.
+        Some(unsafe { core::slice::from_raw_parts(first, length as usize) })
+    }
+
+    /// The function's LSDA's address, also if it lies outside the module's LSDAs.
+    pub fn lsda_address(&self) -> Option<u64> {
+        self.known.lsda.map(|lsda| target(lsda.pointer))
+    }
+
+    /// A register of the frame. What no callee has saved is only known for callee-saved ones.
+    pub const fn register(&self, register: Register) -> u64 {
+        self.cursor.registers().get(register)
+    }
+
+    /// Sets a register for the landing pad. `rax` and `rdx` carry the exception and the selector
+    /// (psABI x86-64 §6.2.1).
+    pub const fn set_register(&mut self, register: Register, value: u64) {
+        self.cursor.registers_mut().set(register, value);
+    }
+
+    /// Sets where to land.
+    pub const fn set_ip(&mut self, address: u64) {
+        self.cursor.registers_mut().set(Register::RA, address);
+    }
+}
+
+/// Where a pointer in the tables of a registered module leads.
+fn target(pointer: Pointer) -> u64 {
+    match pointer {
+        Pointer::Direct(address) => address,
+        Pointer::Indirect(slot) => {
+            let slot = core::ptr::with_exposed_provenance::<u64>(slot as usize);
+            // SAFETY: registering a module vouches for its tables, and so for the word in its
+            // data through which they name something (`DW.ref.…`).
+            unsafe { slot.read_unaligned() }
+        }
+    }
+}
+
+/// The personality routine of a function of a registered module.
+fn personality(known: &Known) -> Option<Personality> {
+    let address = target(known.personality?);
+    let address = core::ptr::with_exposed_provenance::<()>(address as usize);
+    // SAFETY: registering a module vouches for its tables: where they name a personality, a
+    // personality routine is. Null becomes `None`.
+    unsafe { core::mem::transmute::<*const (), Option<Personality>>(address) }
+}

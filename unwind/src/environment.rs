@@ -1,0 +1,189 @@
+//! What raising asks of the program it runs in.
+//!
+//! ```text
+//!   stack(sp) ─► bounds of the stack        widen(bounds, address) ─► more of it
+//!   find(address) ─► module                 besides those that are registered
+//!   generation() ─► number                  changes when those come or go
+//!   dead_end(error) ─► !                    unwinding has begun and cannot go on
+//! ```
+//!
+//! Values, set once: a kernel says what stack it is on, a library in a process also asks the
+//! dynamic linker for modules. Without an environment nothing can be read, and so nothing raised
+//! through the C names.
+
+use core::cell::Cell;
+use core::ptr::from_ref;
+use core::sync::atomic::{AtomicPtr, Ordering};
+
+use crate::arch;
+use crate::cache::Known;
+use crate::error::RaiseError;
+use crate::module::Module;
+use crate::modules::{FindModule, global};
+use crate::rule::Rule;
+use crate::stack::{ReadStack, StackBounds};
+
+type Stack = fn(sp: u64) -> StackBounds;
+type Resumed = fn(sp: u64, handler: u64) -> StackBounds;
+type Widen = fn(known: StackBounds, address: u64) -> Option<StackBounds>;
+type Find = fn(address: u64) -> Option<Module<'static>>;
+type Generation = fn() -> u64;
+
+/// What raising asks of the program it runs in. Every function may be called in any context in
+/// which something is raised or walked: none may allocate, or unwind.
+#[derive(Clone, Copy)]
+pub struct Environment {
+    stack: Stack,
+    resumed: Resumed,
+    widen: Widen,
+    find: Find,
+    generation: Option<Generation>,
+    dead_end: fn(RaiseError) -> !,
+}
+
+impl Environment {
+    /// `stack` gives the stack that the caller runs on, whose stack pointer it gets; `dead_end`
+    /// reports that unwinding has begun and cannot go on, and stops.
+    pub const fn new(stack: Stack, dead_end: fn(RaiseError) -> !) -> Self {
+        Self {
+            stack,
+            resumed: up_to_the_handler,
+            widen: no_more,
+            find: nowhere,
+            generation: None,
+            dead_end,
+        }
+    }
+
+    /// For stacks whose bounds are not known beforehand: `stack` may give what is known of them,
+    /// and when a walk reads beyond, `widen` gets that and the address, and gives bounds with
+    /// the address inside, or `None`.
+    ///
+    /// A cleanup then goes on with what `stack` gives, too; otherwise with the stack up to the
+    /// frame that catches.
+    #[must_use]
+    pub const fn with_unknown_stacks(self, widen: Widen) -> Self {
+        Self { widen, resumed: anew, ..self }
+    }
+
+    /// Where modules are that are not registered, and a number that changes when one of them
+    /// goes and another may have taken its place.
+    ///
+    /// # Safety
+    ///
+    /// `find` gives only modules for which [`register`](crate::register) could be called, as
+    /// long as a frame of theirs is on a stack.
+    #[must_use]
+    pub const unsafe fn with_modules(self, find: Find, generation: Generation) -> Self {
+        Self { find, generation: Some(generation), ..self }
+    }
+}
+
+static NOTHING: Environment = Environment::new(|_| StackBounds::EMPTY, |_| arch::stop());
+static ENVIRONMENT: AtomicPtr<Environment> = AtomicPtr::new(from_ref(&NOTHING).cast_mut());
+
+/// Sets the program's environment. Before, nothing can be raised through the C names.
+pub fn set_environment(environment: &'static Environment) {
+    ENVIRONMENT.store(from_ref(environment).cast_mut(), Ordering::Release);
+}
+
+fn environment() -> &'static Environment {
+    let environment = ENVIRONMENT.load(Ordering::Acquire);
+    // SAFETY: only references that live for ever are stored there.
+    unsafe { &*environment }
+}
+
+fn no_more(_known: StackBounds, _address: u64) -> Option<StackBounds> {
+    None
+}
+
+fn nowhere(_address: u64) -> Option<Module<'static>> {
+    None
+}
+
+fn up_to_the_handler(sp: u64, handler: u64) -> StackBounds {
+    // SAFETY: phase 1 found the handler's frame inside this very stack, so all between here and
+    // its CFA is mapped; nobody else runs on it.
+    unsafe { StackBounds::new(sp, handler) }
+}
+
+fn anew(sp: u64, _handler: u64) -> StackBounds {
+    current_stack(sp)
+}
+
+/// The stack with this stack pointer in use.
+pub(crate) fn current_stack(sp: u64) -> StackBounds {
+    (environment().stack)(sp)
+}
+
+/// The stack that a cleanup with this stack pointer has run on, up to its handler.
+pub(crate) fn resumed_stack(sp: u64, handler: u64) -> StackBounds {
+    (environment().resumed)(sp, handler)
+}
+
+#[cold]
+pub(crate) fn dead_end(error: RaiseError) -> ! {
+    (environment().dead_end)(error)
+}
+
+/// A stack of which more may become known while it is walked.
+pub(crate) struct LiveStack(Cell<StackBounds>);
+
+impl LiveStack {
+    pub(crate) const fn new(known: StackBounds) -> Self {
+        Self(Cell::new(known))
+    }
+
+    #[cold]
+    fn read_beyond(&self, address: u64) -> Option<u64> {
+        let wider = (environment().widen)(self.0.get(), address)?;
+        self.0.set(wider);
+        wider.read(address)
+    }
+}
+
+impl ReadStack for LiveStack {
+    #[inline]
+    fn read(&self, address: u64) -> Option<u64> {
+        self.0.get().read(address).or_else(|| self.read_beyond(address))
+    }
+}
+
+/// All modules that exceptions pass through: the registered ones, and those of the environment.
+pub(crate) struct Everywhere;
+
+impl Everywhere {
+    /// Forgets what was remembered, if modules of the environment came or went since.
+    ///
+    /// Once a walk is enough: what has frames on its stack does not go meanwhile.
+    pub(crate) fn refresh(&self) {
+        if let Some(generation) = environment().generation {
+            global().note_elsewhere(generation());
+        }
+    }
+}
+
+impl FindModule for Everywhere {
+    fn find(&self, address: u64) -> Option<Module<'_>> {
+        global().find(address).or_else(|| (environment().find)(address))
+    }
+
+    #[inline]
+    fn recall(&self, address: u64) -> Option<Known> {
+        global().recall(address)
+    }
+
+    #[inline]
+    fn recall_rule(&self, address: u64) -> Option<(Rule, bool)> {
+        global().recall_rule(address)
+    }
+
+    #[inline]
+    fn generation(&self) -> u32 {
+        global().generation()
+    }
+
+    fn memorize(&self, address: u64, generation: u32, known: &Known) {
+        global().memorize(address, generation, known);
+    }
+}
