@@ -13,7 +13,7 @@ use crate::arch::per_cpu;
 use crate::lock::Lock;
 
 /// Bytes of the heap.
-pub(crate) const SIZE: usize = 64 << 20;
+pub(crate) const SIZE: usize = 256 << 20;
 
 static HEAP: Lock<Heap> = Lock::new(Heap::empty());
 

@@ -11,8 +11,9 @@
  * its modules what it likes; if it offers these, take this file with you.
  *
  * Besides, there are memcpy, memmove, memset, memcmp, memchr, strlen, strcmp, strncmp, strchr, strrchr
- * and bcmp; malloc, calloc, realloc, aligned_alloc and free; abort. Their declarations are those of
- * <string.h> and <stdlib.h>.
+ * and bcmp; malloc, calloc, realloc, aligned_alloc and free; abort; printf, sprintf and snprintf (no
+ * floating point), puts, putchar, fputs, fputc, fwrite, stdout and stderr. Their declarations are those
+ * of <string.h>, <stdlib.h> and <stdio.h>.
  *
  * Compile with -fexceptions: unspool_panic and unspool_run_tasks may leave your functions by
  * unwinding, which takes unwind tables (x86-64 has them by default) and, for __attribute__((cleanup)),

@@ -10,12 +10,15 @@
 //! serial port) gets; everything else goes to standard error (or the second port).
 #![no_std]
 #![no_main]
+#![feature(c_variadic)]
 
 extern crate alloc;
 
 mod c_runtime;
 mod offer;
+mod stdio;
 mod strings;
+mod threads;
 
 use alloc::boxed::Box;
 use alloc::ffi::CString;

@@ -11,6 +11,7 @@ use core::any::Any;
 use core::ffi::{CStr, c_char, c_int};
 
 use unspool::panic::resume_unwind;
+use unspool_kernel::Error;
 use unspool_kernel::machine::{Stream, machine};
 use unspool_kernel::task::{Builder, JoinHandle};
 
@@ -82,13 +83,13 @@ extern "C-unwind" fn unspool_run_tasks(
 fn spawn(
     n: c_int,
     function: extern "C-unwind" fn(c_int) -> c_int,
-) -> (Vec<JoinHandle<c_int>>, Option<(c_int, unspool_kernel::Error)>) {
+) -> (Vec<JoinHandle<c_int>>, Option<(c_int, Error)>) {
     let mut tasks = Vec::new();
-    for index in 0..n {
+    if tasks.try_reserve_exact(n as usize).is_err() {
         let size = (n as usize) * size_of::<JoinHandle<c_int>>();
-        if tasks.try_reserve(1).is_err() {
-            return (tasks, Some((index, unspool_kernel::Error::OutOfMemory { size })));
-        }
+        return (tasks, Some((0, Error::OutOfMemory { size })));
+    }
+    for index in 0..n {
         match Builder::new("C task").stack_size(STACK).spawn(move || function(index)) {
             Ok(task) => tasks.push(task),
             Err(error) => return (tasks, Some((index, error))),

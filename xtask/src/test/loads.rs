@@ -7,14 +7,15 @@
 //! stdout must be exactly what the code printed. To add a case, add a [`Case`].
 
 use std::env;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use super::plan::Spot;
-use crate::command::{self, End, Stream};
+use crate::command::{self, End, Stream, first_line};
 use crate::workspace::Workspace;
 
 /// Where the sources are, and the header that they include.
@@ -60,6 +61,10 @@ const BYTES: [u8; 277] = {
     bytes
 };
 
+/// What `runtime.c` prints.
+const RUNTIME: &[u8] = b"9 trunc|  -42|42   |-0042|007|4294967295\n\
+ff ff 10 10000000000 6 -1099511627776 c % abc|    ab|\n";
+
 /// All of them.
 pub const CASES: &[Case] = &[
     case("@basics.o", &BYTES, 0),
@@ -69,6 +74,17 @@ pub const CASES: &[Case] = &[
     case("--entry no_tasks @basics.o", b"", 0),
     case("@arguments.o", b"arguments.o", 42),
     case("@static_tls.o", b"", 1),
+    failure("@runtime.o", RUNTIME, 0, &["to stderr"]),
+    failure("--entry aborts @runtime.o", b"", 101, &["abort was called"]),
+    case("@user.o @needed.o", b"", 42),
+    case("@needed.o @user.o", b"", 42),
+    case("@members.a", b"", 42),
+    case("@members.a @user.o", b"", 42),
+    failure("@user.o", b"", 3, &["user.o", "`helper`"]),
+    failure("--whole-archive @members.a", b"", 3, &["`nobody_at_all`"]),
+    case("@constructors.o", b"begin entry ended ", 0),
+    case("@exceptions.o @libsupc++.a", b"", 129),
+    failure("--entry uncaught @exceptions.o @libsupc++.a", b"", 101, &["foreign exception"]),
     failure("--surplus 64 @static_tls.o", b"", 3, &["4096", "64"]),
     failure("--entry nobody @basics.o", b"", 3, &["basics.o: defines no nobody"]),
     failure("@../undefined.o", b"", 3, &["nobody_has_this_function", "nobody_has_this_either"]),
@@ -76,7 +92,12 @@ pub const CASES: &[Case] = &[
     failure("--entry fault @basics.o", b"", 101, &["page fault: read of 0x8", "fault"]),
     failure("--entry panic @basics.o", b"cleaned up ", 101, &["as asked", "'entry'"]),
     failure("--entry tasks_panic @basics.o", b"before", 101, &["the second of three", "'C task'"]),
-    failure("--entry too_many @basics.o", b"", 101, &["unspool_run_tasks: no task", "of 1000000"]),
+    failure(
+        "--entry too_many @basics.o",
+        b"",
+        101,
+        &["unspool_run_tasks: no task 0 of 2147483647"],
+    ),
     failure("@nobody.o", b"", 125, &["nobody.o"]),
 ];
 
@@ -86,7 +107,7 @@ pub const CASES: &[Case] = &[
 /// A source does not compile, or the header not by itself.
 pub fn compile(workspace: &Workspace) -> Result<PathBuf> {
     let folder = workspace.output().join("objects/load");
-    std::fs::create_dir_all(&folder)?;
+    fs::create_dir_all(&folder)?;
     let source = workspace.root.join(FOLDER);
     let header = workspace.root.join(HEADER);
     for (compiler, standard, language) in [("cc", "c99", "c"), ("c++", "c++11", "c++")] {
@@ -95,20 +116,36 @@ pub fn compile(workspace: &Workspace) -> Result<PathBuf> {
         check.args([&format!("-std={standard}"), "-x", language]).arg(&header);
         succeed(check)?;
     }
-    let objects: [(&str, &[&str]); 4] = [
+    let objects: [(&str, &[&str]); 9] = [
         ("basics", &[]),
         ("arguments", &[]),
+        // As it stands there: neither folded nor warned about.
+        ("runtime", &["-fno-builtin"]),
         ("static_tls", &["-fPIC", "-ftls-model=initial-exec"]),
         ("../undefined", &[]),
+        ("constructors", &[]),
+        ("needed", &[]),
+        ("unneeded", &[]),
+        ("user", &[]),
     ];
-    for (name, flags) in objects {
-        let mut cc = Command::new("cc");
-        cc.args(["-c", "-O2", "-fexceptions", "-Wall", "-Werror"]).args(flags).arg("-I");
-        cc.arg(header.with_file_name("")).arg(source.join(format!("{name}.c")));
-        cc.arg("-o").arg(folder.join(format!("{name}.o")));
-        succeed(cc)?;
+    let c = objects.map(|(name, flags)| ("cc", format!("{name}.c"), flags));
+    let cpp: (&str, String, &[&str]) = ("c++", "exceptions.cpp".to_owned(), &[]);
+    for (compiler, file, flags) in c.into_iter().chain([cpp]) {
+        let mut compile = Command::new(compiler);
+        compile.args(["-c", "-O2", "-fexceptions", "-Wall", "-Werror"]).args(flags).arg("-I");
+        compile.arg(header.with_file_name("")).arg(source.join(&file));
+        compile.arg("-o").arg(folder.join(file).with_extension("o"));
+        succeed(compile)?;
     }
-    std::fs::copy(source.join("basics.c"), folder.join("basics.c"))?;
+    let archive = folder.join("members.a");
+    // `ar` would add to it.
+    let _ = fs::remove_file(&archive);
+    let mut ar = Command::new("ar");
+    ar.current_dir(&folder).args(["rcs", "members.a", "needed.o", "unneeded.o", "user.o"]);
+    succeed(ar)?;
+    let runtime = first_line("c++", &["-print-file-name=libsupc++.a"]).context("no libsupc++.a")?;
+    fs::copy(runtime, folder.join("libsupc++.a"))?;
+    fs::copy(source.join("basics.c"), folder.join("basics.c"))?;
     Ok(folder)
 }
 
