@@ -29,8 +29,8 @@ use crate::workspace::Workspace;
 
 /// What `--help` says after all options.
 const EXIT_CODES: &str = "\
-The files (relocatable objects) are loaded in the order given: each may use those before it. The \
-function runs on a task that was there before; it is called as `int main(int, char **)` would be. What it prints is all \
+The files (relocatable objects, and archives of them) are loaded as one set. The function runs on a \
+task that was there before; it is called as `int main(int, char **)` would be. What it prints is all \
 that goes to stdout.
 
 Exit codes:
@@ -46,7 +46,7 @@ Each of the last five is explained on stderr; what the function returned is not.
 #[derive(Args)]
 #[command(after_help = EXIT_CODES)]
 pub struct Options {
-    /// Relocatable objects
+    /// Objects and archives; of an archive, the members that define what is still undefined
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     /// In QEMU instead of in a bare Linux process
@@ -62,6 +62,9 @@ pub struct Options {
     /// Bytes that each task's TLS area keeps for what is loaded (default: 32768)
     #[arg(long, value_name = "BYTES")]
     surplus: Option<usize>,
+    /// Take all members of archives
+    #[arg(long)]
+    whole_archive: bool,
     /// Stop it after so many seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     timeout: u64,
@@ -151,6 +154,7 @@ fn words(options: &Options) -> Vec<String> {
     let cpus = options.smp.filter(|_| !options.qemu).map(|cpus| cpus as usize);
     let words = [
         options.entry.as_ref().map(|entry| format!("entry={entry}")),
+        options.whole_archive.then(|| "whole".to_owned()),
         number("surplus=", options.surplus),
         number("cpus=", cpus),
     ];
@@ -176,8 +180,8 @@ mod tests {
     #[test]
     fn options_become_words() {
         assert!(words(&options("a.o")).is_empty());
-        let all = options("--entry f --surplus 64 --smp 3 a.o b.o");
-        assert_eq!(words(&all), ["entry=f", "surplus=64", "cpus=3"]);
+        let all = options("--entry f --surplus 64 --whole-archive --smp 3 a.o b.a");
+        assert_eq!(words(&all), ["entry=f", "whole", "surplus=64", "cpus=3"]);
         // There, the machine has so many.
         assert!(words(&options("--qemu --smp 3 a.o")).is_empty());
     }

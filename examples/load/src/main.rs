@@ -1,4 +1,4 @@
-//! Loads the files that were passed to it, calls one function of them, unloads them.
+//! Loads the files that were passed to it as one set, calls one function of them, unloads them.
 //!
 //! ```text
 //!   task "entry":  runs, waits ─────────► int test_main(void) ─► ends ─┐
@@ -31,8 +31,7 @@ use core::ptr::{null, with_exposed_provenance};
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use spin::Once;
-use unspool::loader::{Handle, UnloadError};
-use unspool_kernel::cpio::Module;
+use unspool::loader::{Handle, Input, Set, UnloadError};
 use unspool_kernel::task::{self, Builder, JoinHandle};
 use unspool_kernel::walk::AllStacks;
 use unspool_kernel::{Boot, ExitCode, eprintln, loader};
@@ -56,32 +55,29 @@ type Entry = extern "C-unwind" fn(c_int, *const *const c_char, *const *const c_c
 
 fn main(boot: &Boot) -> ExitCode {
     let word = |prefix| boot.args().find_map(move |word| word.strip_prefix(prefix));
+    let whole = boot.args().any(|word| word == "whole");
     let named = word("entry=").map(|name| [name]);
     let entries = named.as_ref().map_or(&ENTRIES[..], |name| name);
-    let files: Vec<_> = boot.modules().collect();
-    let name = files.first().map_or("nothing", |file| file.name);
-    run(&files, name, entries)
+    let inputs: Vec<_> = boot
+        .modules()
+        .map(|file| Input::new(file.name, file.bytes))
+        .map(|input| if whole { input.whole() } else { input })
+        .collect();
+    let name = boot.modules().next().map_or("nothing", |file| file.name);
+    run(&Set::new(name, &inputs).roots(entries), name, entries)
 }
 
-fn run(files: &[Module<'_>], name: &str, entries: &[&str]) -> ExitCode {
+fn run(set: &Set<'_>, name: &str, entries: &[&str]) -> ExitCode {
     let found = Arc::new(Once::new());
     let task = match wait_for_entry(name, &found) {
         Ok(task) => task,
         Err(error) => return refuse(NOT_LOADED, &error),
     };
-    let mut objects = Vec::new();
-    for file in files {
-        // Each may use those before it.
-        match loader().load(file.name, file.bytes) {
-            Ok(object) => objects.push(object),
-            Err(error) => {
-                eprintln!("{}: {error}", file.name);
-                return NOT_LOADED;
-            }
-        }
-    }
-    let symbol = |name: &&str| objects.iter().find_map(|object| object.symbol(name));
-    let Some(address) = entries.iter().find_map(symbol) else {
+    let object = match loader().load_set(set) {
+        Ok(object) => object,
+        Err(error) => return refuse(NOT_LOADED, &error),
+    };
+    let Some(address) = entries.iter().find_map(|name| object.symbol(name)) else {
         eprintln!("{name}: defines no {}", entries.join(", and no "));
         return NOT_LOADED;
     };
@@ -91,13 +87,13 @@ fn run(files: &[Module<'_>], name: &str, entries: &[&str]) -> ExitCode {
     found.call_once(|| entry);
     task.task().unpark();
     let code = outcome(task.join());
-    for object in objects.iter().rev() {
-        if let Err(error) = unload(object) {
-            eprintln!("{}: not unloaded: {error}", object.name());
-            return if code == ExitCode::SUCCESS { NOT_UNLOADED } else { code };
+    match unload(&object) {
+        Ok(()) => code,
+        Err(error) => {
+            eprintln!("{name}: not unloaded: {error}");
+            if code == ExitCode::SUCCESS { NOT_UNLOADED } else { code }
         }
     }
-    code
 }
 
 fn refuse(code: ExitCode, error: &dyn core::fmt::Display) -> ExitCode {
