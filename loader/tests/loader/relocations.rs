@@ -6,7 +6,7 @@ use crate::memory::HostMemory;
 use crate::program::{Program, registry};
 use crate::task;
 use std::ptr::with_exposed_provenance;
-use unspool_loader::{LoadError, Loader, Object};
+use unspool_loader::{Cause, Loader, Object};
 use unspool_tls::Registry;
 
 extern "C" fn triple(x: u64) -> u64 {
@@ -449,8 +449,11 @@ fn what_does_not_fit_says_where_and_what() {
         let (memory, tls) = (HostMemory::default(), registry());
         let loader = Loader::new(&memory, &program, &tls);
         let error = loader.load("s", &file).map(|_| ()).unwrap_err();
-        assert!(matches!(error, LoadError::Relocation { offset: 0x18, .. }), "{field}: {error}");
-        assert_eq!(error.to_string(), format!(".data.here+0x18: {message}"));
+        assert!(
+            matches!(error.cause(), Cause::Relocation { offset: 0x18, .. }),
+            "{field}: {error}"
+        );
+        assert_eq!(error.to_string(), format!("s: .data.here+0x18: {message}"));
         assert_eq!(memory.live(), 0);
     }
 }

@@ -3,6 +3,7 @@
 
 #[path = "../loader/compile.rs"]
 mod compile;
+mod exhaustion;
 mod heap;
 #[path = "../loader/memory.rs"]
 mod memory;
