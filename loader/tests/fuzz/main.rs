@@ -116,9 +116,12 @@ fn one(files: &[&[u8]], random: &mut Random, counts: &mut Counts) {
     let mut objects = Vec::new();
     for file in files {
         let before = (memory.live(), tls.surplus_free(), tls.modules(), global().len());
-        // At times there is memory for so many allocations only.
-        let granted = if random.once_in(4) { random.within(0..80) } else { usize::MAX };
-        match heap::with_allocations(granted, || load(&loader, file)) {
+        let loaded = match random.below(16) {
+            0 => heap::failing_always(|| load(&loader, file)),
+            1..4 => heap::failing_at(random.within(0..80), || load(&loader, file)).0,
+            _ => load(&loader, file),
+        };
+        match loaded {
             Ok(object) => {
                 counts.loaded += 1;
                 look_at(&loader, &memory, &object, random);

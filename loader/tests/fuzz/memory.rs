@@ -82,7 +82,7 @@ unsafe impl Memory for Guarded {
         }
         let start = low_pages(size).ok_or(MapError::Exhausted { size })?;
         // Its records are not the loader's.
-        heap::exempt(|| state.live.insert(start.addr().get(), size));
+        heap::untouched(|| state.live.insert(start.addr().get(), size));
         Ok(start)
     }
 

@@ -76,3 +76,23 @@ pub fn gnu(compiler: &str, source: &str, extension: &str, flags: &[&str]) -> Opt
     command.args(["-c", "-O2", "-ffreestanding", "-fno-stack-protector"]);
     Some(build(source, extension, command.args(flags)))
 }
+
+/// A static library with an index, made of files with names, or `None` where there is no `ar`.
+pub fn archive(members: &[(&str, &[u8])]) -> Option<Vec<u8>> {
+    if !exists("ar") {
+        return None;
+    }
+    let folder = scratch("d");
+    std::fs::create_dir(&folder).unwrap();
+    let mut command = Command::new("ar");
+    command.current_dir(&folder).args(["rcsD", "library.a"]);
+    for (name, bytes) in members {
+        std::fs::write(folder.join(name), bytes).unwrap();
+        command.arg(name);
+    }
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let archive = std::fs::read(folder.join("library.a")).unwrap();
+    std::fs::remove_dir_all(folder).unwrap();
+    Some(archive)
+}

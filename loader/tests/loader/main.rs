@@ -12,10 +12,12 @@ macro_rules! function {
     }};
 }
 
+mod archives;
 mod bad_input;
 mod compile;
 mod destructors;
 mod heap;
+mod initializers;
 mod matrix;
 mod memory;
 mod models;
@@ -24,6 +26,8 @@ mod program;
 mod relocations;
 mod run;
 mod run_c;
+mod sets;
 mod stacks;
 mod task;
+mod toolchain;
 mod unload;

@@ -63,7 +63,7 @@ impl Symbols for Program {
 }
 
 /// The address of code below 2 GiB that traps.
-fn trap() -> u64 {
+pub fn trap() -> u64 {
     static TRAP: Mutex<Option<u64>> = Mutex::new(None);
     *TRAP.lock().unwrap().get_or_insert_with(|| {
         let page = low_pages(PAGE).unwrap();

@@ -451,7 +451,10 @@ fn what_does_not_fit_says_where_and_what() {
         let (memory, tls) = (HostMemory::default(), registry());
         let loader = Loader::new(&memory, &program, &tls);
         let error = loader.load("s", &file).map(|_| ()).unwrap_err();
-        assert!(matches!(error.cause(), Cause::Relocation { offset: 0x18, .. }), "{field}: {error}");
+        assert!(
+            matches!(error.cause(), Cause::Relocation { offset: 0x18, .. }),
+            "{field}: {error}"
+        );
         assert_eq!(error.to_string(), format!("s: .data.here+0x18: {message}"));
         assert_eq!(memory.live(), 0);
     }

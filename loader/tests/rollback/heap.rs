@@ -1,4 +1,4 @@
-//! Counts what a thread has on the heap, and lets its allocations fail.
+//! Counts what a thread has on the heap.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -10,36 +10,55 @@ static HEAP: Counting = Counting;
 
 std::thread_local! {
     static BYTES: Cell<isize> = const { Cell::new(0) };
-    /// How many allocations are still granted, if they are counted.
-    static GRANTED: Cell<Option<usize>> = const { Cell::new(None) };
+    /// How many allocations succeed until one fails, or all do.
+    static LEFT: Cell<Option<usize>> = const { Cell::new(None) };
+    static ALL: Cell<bool> = const { Cell::new(false) };
+}
+
+/// What `run` returns when its allocation number `failing`, counted from 0, fails; and whether it
+/// came to that.
+pub fn failing_at<R>(failing: usize, run: impl FnOnce() -> R) -> (R, bool) {
+    LEFT.set(Some(failing));
+    let result = run();
+    (result, LEFT.take().is_none())
+}
+
+/// What `run` returns when all its allocations fail.
+pub fn failing_always<R>(run: impl FnOnce() -> R) -> R {
+    ALL.set(true);
+    let result = run();
+    ALL.set(false);
+    result
+}
+
+/// What `run` returns, whose allocations are not counted and do not fail: it is the test's own.
+pub fn untouched<R>(run: impl FnOnce() -> R) -> R {
+    let (left, all) = (LEFT.take(), ALL.replace(false));
+    let result = run();
+    LEFT.set(left);
+    ALL.set(all);
+    result
+}
+
+/// Whether the allocation that is asked for is to fail.
+fn fails() -> bool {
+    let countdown = || match LEFT.get() {
+        Some(0) => {
+            LEFT.set(None);
+            true
+        }
+        left => {
+            LEFT.set(left.map(|left| left - 1));
+            false
+        }
+    };
+    // A thread that ends allocates when these are gone.
+    ALL.try_with(Cell::get).unwrap_or(false) || LEFT.try_with(|_| countdown()).unwrap_or(false)
 }
 
 /// Bytes that this thread has allocated more than it has freed.
 pub fn used() -> isize {
     BYTES.get()
-}
-
-/// What `run` returns when only so many of this thread's allocations are granted.
-pub fn with_allocations<R>(granted: usize, run: impl FnOnce() -> R) -> R {
-    GRANTED.set(Some(granted));
-    let result = run();
-    GRANTED.set(None);
-    result
-}
-
-/// What `run` returns; its allocations are granted, and not counted.
-pub fn exempt<R>(run: impl FnOnce() -> R) -> R {
-    let granted = GRANTED.take();
-    let result = run();
-    GRANTED.set(granted);
-    result
-}
-
-fn is_granted() -> bool {
-    let granted = GRANTED.try_with(Cell::get).unwrap_or(None);
-    let Some(left) = granted else { return true };
-    GRANTED.set(Some(left.saturating_sub(1)));
-    left > 0
 }
 
 fn count(bytes: isize) {
@@ -50,8 +69,8 @@ fn count(bytes: isize) {
 // SAFETY: the system's allocator does it all.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        if !is_granted() {
-            return core::ptr::null_mut();
+        if fails() {
+            return std::ptr::null_mut();
         }
         count(layout.size() as isize);
         // SAFETY: the caller's promise.

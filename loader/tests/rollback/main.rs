@@ -3,6 +3,7 @@
 
 #[path = "../loader/compile.rs"]
 mod compile;
+mod exhaustion;
 mod heap;
 #[path = "../loader/memory.rs"]
 mod memory;
@@ -17,11 +18,10 @@ use memory::HostMemory;
 use program::{Program, SURPLUS, registry};
 use proptest::prelude::*;
 use stacks::Frames;
-use std::ptr::NonNull;
 use std::sync::atomic::Ordering;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
-use unspool_loader::{Access, Cause, Handle, Loader, MapError, Memory};
-use unspool_tls::{PublishError, Registry, ReserveError};
+use unspool_loader::{Cause, Loader, MapError};
+use unspool_tls::Registry;
 use unspool_unwind::{RegisterError, global};
 
 /// One test at a time: all look at the global table.
@@ -88,80 +88,6 @@ fn a_full_table_of_modules_gives_the_last_object_back() {
     );
     drop(loader);
     assert_eq!((memory.live(), global().len(), tls.surplus_free()), (0, 0, 1 << 20));
-}
-
-/// Pages, whose records are the host's and not part of what is tried.
-struct Pages(HostMemory);
-
-// SAFETY: as those of `HostMemory`, which does it all.
-unsafe impl Memory for Pages {
-    fn map(&self, size: usize) -> Result<NonNull<u8>, MapError> {
-        heap::exempt(|| self.0.map(size))
-    }
-
-    unsafe fn protect(
-        &self,
-        start: NonNull<u8>,
-        size: usize,
-        access: Access,
-    ) -> Result<(), MapError> {
-        // SAFETY: the caller's promise.
-        heap::exempt(|| unsafe { self.0.protect(start, size, access) })
-    }
-
-    unsafe fn unmap(&self, start: NonNull<u8>, size: usize) {
-        // SAFETY: the caller's promise.
-        heap::exempt(|| unsafe { self.0.unmap(start, size) });
-    }
-}
-
-#[test]
-fn every_allocation_of_a_load_may_fail_and_nothing_is_left() {
-    let _alone = alone();
-    let (memory, tls) = (Pages(HostMemory::default()), registry());
-    let program = Program::full().with_tls("y", -8);
-    let area = tls.new_area(0).unwrap();
-    let loader = Loader::new(&memory, &program, &tls);
-    // Once for what the loader, the registry and the host keep.
-    let try_each = |file: &[u8]| {
-        unload(&loader, loader.load("guest", file).unwrap());
-        let used = heap::used();
-        (0..)
-            .take_while(|&granted| {
-                let loaded = heap::with_allocations(granted, || loader.load("guest", file));
-                let failed = match loaded {
-                    Ok(object) => {
-                        unload(&loader, object);
-                        false
-                    }
-                    Err(error) => {
-                        let missing = matches!(
-                            error.cause(),
-                            Cause::OutOfMemory
-                                | Cause::TlsReserve(ReserveError::OutOfMemory)
-                                | Cause::TlsPublish(PublishError::OutOfMemory { .. })
-                        );
-                        assert!(missing, "{error:?} after {granted} allocations");
-                        true
-                    }
-                };
-                assert_eq!((memory.0.live(), global().len()), (0, 0));
-                assert_eq!(heap::used(), used, "after {granted} allocations");
-                failed
-            })
-            .count()
-    };
-    for file in SEEDS.iter() {
-        let failures = try_each(file);
-        assert!(failures > 8, "only {failures} allocations");
-    }
-    drop(loader);
-    drop(area);
-    nothing_is_left(&memory.0, &tls);
-}
-
-fn unload(loader: &Loader<'_>, object: Handle<'_>) {
-    loader.unload(&object, &Frames::none()).unwrap();
 }
 
 /// Objects of several compilers and models.
