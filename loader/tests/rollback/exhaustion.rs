@@ -1,6 +1,7 @@
 //! Every allocation of a load fails in turn, and nothing stays.
 
 use std::ptr::NonNull;
+use std::sync::Mutex;
 
 use crate::compile::{self, RUST_FLAGS};
 use crate::memory::HostMemory;
@@ -134,7 +135,15 @@ fn runtime(set: &Set<'_>) -> Program {
     let Err(error) = loader.load_set(set) else { panic!("nothing is undefined") };
     let Cause::Undefined(names) = error.into_cause() else { panic!() };
     let program = Program::bare().with("__cxa_atexit", register as *const () as u64);
-    names.iter().fold(program, |program, name| program.with(name.to_string().leak(), 1))
+    names.iter().fold(program, |program, name| program.with(keep(name), 1))
+}
+
+/// The name, for as long as the process lives; somebody still has it, so that it is no leak.
+fn keep(name: &str) -> &'static str {
+    static NAMES: Mutex<Vec<&'static str>> = Mutex::new(Vec::new());
+    let name: &'static str = name.to_string().leak();
+    NAMES.lock().unwrap().push(name);
+    name
 }
 
 #[test]
