@@ -12,7 +12,7 @@
 use gimli::constants;
 use gimli::{DwEhPe, EndianSlice, Error, LittleEndian, Reader, Result};
 
-use crate::encoding::{Bases, Bytes, Pointer, number, pointer};
+use crate::encoding::{Bases, Bytes, Pointer, base, number, pointer};
 use crate::error::UnwindError;
 use crate::module::{FdeIndex, Module, Section};
 
@@ -227,22 +227,29 @@ impl<'m> Module<'m> {
         if count == constants::DW_EH_PE_omit {
             return self.search(address);
         }
+        // Where an address is stored cannot be sorted by it.
+        if table.is_indirect() {
+            return Err(Error::UnsupportedPointerEncoding(table));
+        }
         let count = number(&mut reader, count)?;
+        if count > reader.len() as u64 / (2 * size) {
+            return Err(Error::OffsetOutOfBounds(count));
+        }
         let first = header.data.len() - reader.len();
         let bases =
             Bases { section: header.address, data: header.address, text: self.text.0, function: 0 };
         let value = |place: u64| -> Result<u64> {
-            let overflow = Error::OffsetOutOfBounds(place);
-            let offset = place.checked_mul(size).and_then(|n| usize::try_from(n).ok());
-            let position = offset.and_then(|n| n.checked_add(first)).ok_or(overflow)?;
-            let rest = header.data.get(position..).ok_or(overflow)?;
+            let position = first + (place * size) as usize;
+            let rest = header.data.get(position..).ok_or(Error::OffsetOutOfBounds(place))?;
             let mut reader = EndianSlice::new(rest, LittleEndian);
-            Ok(pointer(&mut reader, position, table, &bases)?.map_or(0, Pointer::address))
+            // Zero is a number here as any other: all entries are there.
+            let number = number(&mut reader, table)?;
+            Ok(number.wrapping_add(base(position, table, &bases)?))
         };
         let (mut low, mut high) = (0, count);
         while low < high {
             let middle = low.midpoint(high);
-            if value(middle.wrapping_mul(2))? <= address {
+            if value(middle * 2)? <= address {
                 low = middle + 1;
             } else {
                 high = middle;
@@ -308,8 +315,12 @@ impl<'m> Module<'m> {
         if augmentation.slice() == b"eh" {
             reader.skip(size_of::<u64>())?;
         }
-        if version == 4 && (reader.read_u8()?, reader.read_u8()?) != (8, 0) {
-            return Err(Error::UnknownAugmentation);
+        if version == 4 {
+            match (reader.read_u8()?, reader.read_u8()?) {
+                (8, 0) => {}
+                (8, segment) => return Err(Error::UnsupportedSegmentSize(segment)),
+                (address, _) => return Err(Error::UnsupportedAddressSize(address)),
+            }
         }
         *cie = Cie::NEW;
         cie.code_factor = reader.read_uleb128()?;
@@ -317,7 +328,7 @@ impl<'m> Module<'m> {
         let return_address =
             if version == 1 { reader.read_u8()?.into() } else { reader.read_uleb128()? };
         if return_address != RETURN_ADDRESS {
-            return Err(Error::UnknownAugmentation);
+            return Err(Error::UnsupportedRegister(return_address));
         }
         if let Some(letters) = augmentation.slice().strip_prefix(b"z") {
             cie.sized = true;
@@ -339,6 +350,10 @@ impl<'m> Module<'m> {
         mut data: Bytes<'m>,
         end: usize,
     ) -> Result<()> {
+        // Each is said at most once: what an FDE costs to read has a bound.
+        if letters.len() > LETTERS {
+            return Err(Error::UnknownAugmentation);
+        }
         for letter in letters {
             match letter {
                 b'L' => cie.lsda_encoding = DwEhPe(data.read_u8()?),
@@ -393,6 +408,8 @@ impl<'m> Module<'m> {
 
 /// The DWARF number of the return address column.
 const RETURN_ADDRESS: u64 = 16;
+/// More letters than there are in an augmentation.
+const LETTERS: usize = 8;
 
 impl Cie {
     const NEW: Self = Self {

@@ -81,6 +81,10 @@ impl Lsda<'_> {
         if encoding == constants::DW_EH_PE_omit {
             return Ok(self.function);
         }
+        // An address in the code of the function is not stored elsewhere.
+        if encoding.is_indirect() {
+            return Err(gimli::Error::UnsupportedPointerEncoding(encoding));
+        }
         let bases = Bases { section: self.address, function: self.function, ..Bases::default() };
         let position = self.data.len() - reader.len();
         Ok(pointer(reader, position, encoding, &bases)?.map_or(0, Pointer::address))
