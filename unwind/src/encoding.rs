@@ -31,7 +31,7 @@ impl Pointer {
     }
 }
 
-/// What pointers of a section may be relative to. Zero where there is none.
+/// What pointers of a section may be relative to. Zero where there is none: then they are errors.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Bases {
     /// The address of the section's first byte, for pc-relative pointers.
@@ -99,14 +99,19 @@ pub fn pointer(
 /// What a pointer at `position` is relative to.
 #[inline]
 pub(crate) fn base(position: usize, encoding: DwEhPe, bases: &Bases) -> Result<u64> {
-    Ok(match encoding.application() {
-        constants::DW_EH_PE_absptr => 0,
-        constants::DW_EH_PE_pcrel => bases.section.wrapping_add(position as u64),
-        constants::DW_EH_PE_textrel => bases.text,
-        constants::DW_EH_PE_datarel => bases.data,
-        constants::DW_EH_PE_funcrel => bases.function,
+    let (base, undefined) = match encoding.application() {
+        constants::DW_EH_PE_absptr => return Ok(0),
+        constants::DW_EH_PE_pcrel => return Ok(bases.section.wrapping_add(position as u64)),
+        constants::DW_EH_PE_textrel => {
+            (bases.text, Error::TextRelativePointerButTextBaseIsUndefined)
+        }
+        constants::DW_EH_PE_datarel => {
+            (bases.data, Error::DataRelativePointerButDataBaseIsUndefined)
+        }
+        constants::DW_EH_PE_funcrel => (bases.function, Error::FuncRelativePointerInBadContext),
         _ => return Err(Error::UnsupportedPointerEncoding(encoding)),
-    })
+    };
+    if base == 0 { Err(undefined) } else { Ok(base) }
 }
 
 #[cfg(test)]

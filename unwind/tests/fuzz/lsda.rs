@@ -158,7 +158,7 @@ fn based(reader: &mut Bytes<'_>, encoding: u8, at: u64) -> Option<u64> {
     }
     let number = plain(reader, encoding)?;
     let base = match DwEhPe(encoding).application() {
-        gimli::DW_EH_PE_absptr | gimli::DW_EH_PE_textrel | gimli::DW_EH_PE_datarel => 0,
+        gimli::DW_EH_PE_absptr => 0,
         gimli::DW_EH_PE_pcrel => at,
         gimli::DW_EH_PE_funcrel => FUNCTION,
         _ => return None,
