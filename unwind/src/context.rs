@@ -14,6 +14,7 @@ use crate::encoding::Pointer;
 use crate::environment::{Everywhere, LiveStack};
 use crate::error::UnwindError;
 use crate::exception::{Actions, Exception, Personality, Reason};
+use crate::guess::FrameKind;
 use crate::registers::{Register, Registers};
 use crate::stack::{ReadStack, StackBounds};
 
@@ -28,6 +29,8 @@ pub struct Context {
     /// What the stack is given back with.
     control: ControlWords,
     exit: Exit,
+    /// It has no tables, but a frame pointer.
+    guessed: bool,
 }
 
 impl Context {
@@ -38,7 +41,8 @@ impl Context {
     pub(crate) fn new(registers: &Registers, pc: Pc, stack: StackBounds) -> Self {
         let cursor = Cursor::new(*registers, pc, LiveStack::new(stack), &Everywhere);
         let control = ControlWords::current();
-        Self { cursor, known: Known::NOTHING, exit: Exit::Dwarf, cfa: 0, control }
+        let (known, exit) = (Known::NOTHING, Exit::Dwarf);
+        Self { cursor, known, exit, cfa: 0, control, guessed: false }
     }
 
     /// Finds out about the frame where the cursor stands.
@@ -76,6 +80,11 @@ impl Context {
         }
     }
 
+    /// From now on, frames without tables may be left by their frame pointer.
+    pub(crate) fn allow_guesses(&mut self) {
+        self.cursor.allow_guesses();
+    }
+
     /// Looks at the frame, or at what is beyond the last one: whether there is none.
     ///
     /// Code without tables is where a walk ends, as beyond the outermost frame.
@@ -84,10 +93,15 @@ impl Context {
             return Ok(true);
         }
         match self.look() {
-            Ok(()) => Ok(false),
-            Err(UnwindError::NoModule(_) | UnwindError::NoFde(_)) => {
+            Ok(()) => {
+                self.guessed = false;
+                Ok(false)
+            }
+            Err(error @ (UnwindError::NoModule(_) | UnwindError::NoFde(_))) => {
                 self.known = Known::NOTHING;
-                Ok(true)
+                let Ok((_, cfa)) = self.cursor.guess(error) else { return Ok(true) };
+                (self.cfa, self.guessed) = (cfa, true);
+                Ok(false)
             }
             Err(error) => Err(error),
         }
@@ -95,7 +109,8 @@ impl Context {
 
     /// Moves to the caller's frame, or beyond the last one, where the ip is zero.
     pub(crate) fn leave_or_end(&mut self) -> Result<(), UnwindError> {
-        if self.leave()? == Step::End {
+        let step = if self.guessed { self.cursor.step()? } else { self.leave()? };
+        if step == Step::End {
             self.known = Known::NOTHING;
             self.set_ip(0);
         }
@@ -145,6 +160,11 @@ impl Context {
     /// Where the frame is executing.
     pub const fn pc(&self) -> Pc {
         self.cursor.pc()
+    }
+
+    /// How the frame was found.
+    pub const fn kind(&self) -> FrameKind {
+        self.cursor.kind()
     }
 
     /// The frame's CFA.

@@ -14,6 +14,7 @@ use crate::cache::{Known, Lsda};
 use crate::dwarf::Frame;
 use crate::error::UnwindError;
 use crate::fde::Function;
+use crate::guess::{FrameKind, caller};
 use crate::in_flight::ModuleTag;
 use crate::module::Module;
 use crate::modules::FindModule;
@@ -43,6 +44,9 @@ pub struct Cursor<'m, S, M> {
     modules: &'m M,
     /// Signal frames so far whose caller was on a lower stack.
     descents: u8,
+    /// Frames without tables are left by their frame pointer.
+    guesses: bool,
+    kind: FrameKind,
 }
 
 /// How often a walk may go from a handler's stack to a lower one. Handlers nest on their stack, so
@@ -66,7 +70,28 @@ impl<S, M> fmt::Debug for Cursor<'_, S, M> {
 impl<'m, S: ReadStack, M: FindModule> Cursor<'m, S, M> {
     /// Starts in the frame with these registers; `pc` tells how its `ip` came about.
     pub const fn new(registers: Registers, pc: Pc, stack: S, modules: &'m M) -> Self {
-        Self { registers, pc, stack, modules, descents: 0 }
+        let (descents, guesses, kind) = (0, false, FrameKind::Known);
+        Self { registers, pc, stack, modules, descents, guesses, kind }
+    }
+
+    /// From now on, leaves a frame without tables by its frame pointer, if that may be one, and
+    /// goes on by tables where there are any. [`kind`](Self::kind) tells.
+    ///
+    /// The return address must be in a module; beyond code that is in none itself, it may be
+    /// anywhere.
+    #[must_use]
+    pub fn with_guesses(mut self) -> Self {
+        self.allow_guesses();
+        self
+    }
+
+    pub(crate) const fn allow_guesses(&mut self) {
+        self.guesses = true;
+    }
+
+    /// How the frame was found.
+    pub const fn kind(&self) -> FrameKind {
+        self.kind
     }
 
     /// Where the frame is executing.
@@ -130,10 +155,34 @@ impl<'m, S: ReadStack, M: FindModule> Cursor<'m, S, M> {
     #[inline(never)]
     fn step_by_tables(&mut self) -> Result<Step, UnwindError> {
         let mut known = Known::NOTHING;
-        match self.find_out(&mut known)? {
-            Exit::Rule => self.leave_by(&known.rule, known.signal_frame),
-            Exit::Dwarf => self.leave_by_dwarf(),
+        match self.find_out(&mut known) {
+            Ok(Exit::Rule) => self.leave_by(&known.rule, known.signal_frame),
+            Ok(Exit::Dwarf) => self.leave_by_dwarf(),
+            Err(error @ (UnwindError::NoModule(_) | UnwindError::NoFde(_))) => {
+                let caller = self.guess(error)?;
+                Ok(self.leave_by_guess(caller))
+            }
+            Err(error) => Err(error),
         }
+    }
+
+    /// The caller's registers and the CFA by the frame pointer; the error says that there are no
+    /// tables.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn guess(&self, error: UnwindError) -> Result<(Registers, u64), UnwindError> {
+        let elsewhere = matches!(error, UnwindError::NoModule(_));
+        let is_code = |address| elsewhere || self.modules.find(address).is_some();
+        let caller = self.guesses.then(|| caller(&self.registers, &self.stack, is_code));
+        caller.flatten().ok_or(error)
+    }
+
+    /// Moves to the caller that was guessed.
+    fn leave_by_guess(&mut self, (caller, cfa): (Registers, u64)) -> Step {
+        self.registers = caller;
+        let step = self.arrive(Step::Caller { cfa }, false);
+        self.kind = FrameKind::Guess;
+        step
     }
 
     /// Finds out by the tables what there is to know of the frame's address, and remembers it if
@@ -203,6 +252,7 @@ impl<'m, S: ReadStack, M: FindModule> Cursor<'m, S, M> {
 
     #[inline]
     fn arrive(&mut self, step: Step, signal_frame: bool) -> Step {
+        self.kind = FrameKind::Known;
         let ip = self.registers.ip();
         if step == Step::End || ip == 0 {
             return Step::End;

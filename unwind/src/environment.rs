@@ -38,6 +38,7 @@ pub struct Environment {
     widen: Widen,
     find: Find,
     generation: Option<Generation>,
+    guesses: bool,
     dead_end: fn(RaiseError) -> !,
 }
 
@@ -51,6 +52,7 @@ impl Environment {
             widen: no_more,
             find: nowhere,
             generation: None,
+            guesses: false,
             dead_end,
         }
     }
@@ -76,6 +78,13 @@ impl Environment {
     #[must_use]
     pub const unsafe fn with_modules(self, find: Find, generation: Generation) -> Self {
         Self { find, generation: Some(generation), ..self }
+    }
+
+    /// [`backtrace`](crate::backtrace) (`_Unwind_Backtrace`) goes on by frame pointers where there
+    /// are no tables ([`Cursor::with_guesses`](crate::Cursor::with_guesses)). Raising never does.
+    #[must_use]
+    pub const fn with_guesses(self) -> Self {
+        Self { guesses: true, ..self }
     }
 }
 
@@ -109,6 +118,11 @@ fn up_to_the_handler(sp: u64, handler: u64) -> StackBounds {
 
 fn anew(sp: u64, _handler: u64) -> StackBounds {
     current_stack(sp)
+}
+
+/// Whether walks go on by frame pointers.
+pub(crate) fn guesses() -> bool {
+    environment().guesses
 }
 
 /// The stack with this stack pointer in use.

@@ -273,7 +273,8 @@ impl<'m> Module<'m> {
         let position = at(&reader);
         let start = pointer(&mut reader, position, cie.address_encoding, &bases)?;
         let start = match start {
-            None => 0,
+            // Code at what its address is relative to; absolute, that is code that was dropped.
+            None => base(position, cie.address_encoding, &bases)?,
             Some(Pointer::Direct(address)) => address,
             // No linker makes it so: nobody could sort such a table.
             Some(Pointer::Indirect(_)) => {
