@@ -150,7 +150,9 @@ pub(crate) static IN_FLIGHT: InFlight = InFlight::new();
 ///
 /// In flight is what has been raised, found a handler, and not entered it yet. An exception that
 /// is thrown while this is asked is found if a frame of the module was already gone from its
-/// stack before. One whose task never gets to the handler stays in flight. Takes no lock.
+/// stack before. One whose task never gets to the handler stays in flight. A forced unwinding
+/// counts for the module of its stop function only: nobody looks at its exception on the way, and
+/// frames that it has not come to are on their stack. Takes no lock.
 pub fn in_flight_in(text: Range<u64>) -> bool {
     IN_FLIGHT.any_in(&text)
 }

@@ -157,5 +157,8 @@ mod tests {
         assert_eq!(action(&table, 0x12), Ok(Action::Cleanup(0x9121)));
         table[6] = 0x05;
         assert!(matches!(action(&table, 0x12), Err(gimli::Error::UnsupportedPointerEncoding(_))));
+        // LPStart is not stored elsewhere.
+        (table[0], table[6]) = (0x9b, 0x03);
+        assert!(matches!(action(&table, 0x12), Err(gimli::Error::UnsupportedPointerEncoding(_))));
     }
 }

@@ -7,7 +7,6 @@
 use std::arch::global_asm;
 use std::ffi::{c_int, c_void};
 use std::hint::black_box;
-use std::sync::Mutex;
 
 use libc::{dl_iterate_phdr, dl_phdr_info, size_t};
 use unspool_unwind::abi::_Unwind_Backtrace;
@@ -34,12 +33,20 @@ global_asm!(
 );
 
 unsafe extern "C" {
-    fn unspool_bare(call: extern "C" fn(&mut Frames), frames: &mut Frames);
+    fn unspool_bare(call: *const c_void, argument: *mut c_void);
     safe static unspool_bare_end: u8;
 }
 
 /// Addresses of a walk, and which frames were guessed.
 type Frames = Vec<(u64, FrameKind)>;
+
+/// Calls `inner` through the bare function.
+fn through_bare(inner: extern "C" fn(&mut Frames)) -> Frames {
+    let mut frames = Frames::new();
+    // SAFETY: it calls the function with its argument.
+    unsafe { unspool_bare(inner as *const c_void, (&raw mut frames).cast()) };
+    frames
+}
 
 /// Registers the modules of this process that have a search table.
 fn modules() {
@@ -138,9 +145,7 @@ fn a_walk_goes_through_code_without_tables_if_it_may_guess() {
     }
     modules();
     let (above, _) = walk(false);
-    let mut frames = Frames::new();
-    // SAFETY: it calls the function with its argument.
-    unsafe { unspool_bare(inner, &mut frames) };
+    let frames = through_bare(inner);
     let bare = frames.iter().position(|&(ip, _)| is_bare(ip)).unwrap();
     assert!(frames[..=bare].iter().all(|&(_, kind)| kind == FrameKind::Known));
     let [(_, guessed), rest @ ..] = &frames[bare + 1..] else { panic!("nothing beyond") };
@@ -150,7 +155,6 @@ fn a_walk_goes_through_code_without_tables_if_it_may_guess() {
     assert!(rest.len() > 3 && above.ends_with(rest), "{rest:x?}, {above:x?}");
 }
 
-static MODE: Mutex<()> = Mutex::new(());
 static PLAIN: Environment = Environment::new(stack, |error| panic!("{error}"));
 static GUESSING: Environment = PLAIN.with_guesses();
 
@@ -168,13 +172,9 @@ fn a_backtrace_guesses_only_if_the_environment_asks() {
         assert_eq!(reason, Reason::END_OF_STACK);
     }
     modules();
-    let _mode = MODE.lock().unwrap();
     let [plain, guessing] = [&PLAIN, &GUESSING].map(|environment| {
         set_environment(environment);
-        let mut frames = Frames::new();
-        // SAFETY: it calls the function with its argument.
-        unsafe { unspool_bare(inner, &mut frames) };
-        frames
+        through_bare(inner)
     });
     assert!(is_bare(plain.last().unwrap().0), "without asking, it ends there");
     assert_eq!(plain[..], guessing[..plain.len()]);
