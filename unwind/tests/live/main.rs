@@ -1,0 +1,5 @@
+//! Walking and landing in this very process.
+
+mod guess;
+mod landing;
+mod process;
