@@ -148,6 +148,8 @@ pub fn may_refuse(error: UnwindError, fde: &Fde<'_>) -> bool {
     match source {
         // Return addresses have column 16.
         gimli::Error::UnsupportedRegister(_) => cie.return_address_register().0 != 16,
+        // Letters without `z`, which no tool writes: to gimli, `S` may stand alone.
+        gimli::Error::UnknownAugmentation => cie.is_signal_trampoline(),
         // Version 4 has more in it than gimli reads.
         _ if cie.version() == 4 => true,
         // A function cannot start where a pointer leads: nobody could sort such a table.
