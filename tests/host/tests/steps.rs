@@ -13,6 +13,8 @@ use unspool_host_tests::stepping::space::Place;
 
 /// Instructions of a short run, all programs together.
 const SHORT: u64 = 1_000_000;
+/// From so many on, a run has room for programs that take long to come to what they are here for.
+const LONG: u64 = 10_000_000;
 /// Programs that may be missing on a machine leave at least so many.
 const PROGRAMS: usize = 5;
 /// The signal of our kernel's ticks, as a process.
@@ -45,14 +47,21 @@ impl Run {
     fn new(name: &'static str, path: impl AsRef<Path>, arguments: &[&str]) -> Self {
         let mut command = Command::new(path.as_ref());
         command.args(arguments).env_clear();
-        let program = Program { name, command, start: Start::Entry, ticks: None };
+        let program =
+            Program { name, command, start: Start::Entry, ticks: None, follow_threads: false };
         Self { program, share: 2, visits: &[] }
     }
 
     /// Our unwinder in libgcc's place.
     fn with_ours(mut self) -> Self {
         self.program.command.env("LD_LIBRARY_PATH", place_of_ours());
-        self.visits = &["6x86_644land", "_Unwind_RaiseException", "_Unwind_Resume"];
+        self.visits = &["6x86_644land", "_Unwind_RaiseException"];
+        self.bound()
+    }
+
+    /// Without lazy binding, which would take most of a short run.
+    fn bound(mut self) -> Self {
+        self.program.command.env("LD_BIND_NOW", "1");
         self
     }
 
@@ -149,7 +158,8 @@ fn throwing() -> Vec<Run> {
         Run::new("C++ exceptions, ours", &exceptions, &[]).with_ours(),
         Run::new("C++ throwing in handlers, ours", &signals, &[]).with_ours(),
         Run::new("Rust std panics, libgcc", &panics, &[]),
-        Run::new("Rust std panics, ours", &panics, &[]).with_ours(),
+        // A short run ends before the first landing.
+        Run { visits: &[], ..Run::new("Rust std panics, ours", &panics, &[]).with_ours() },
     ]
 }
 
@@ -169,6 +179,18 @@ fn kernel() -> Run {
         "_Unwind_Resume",
     ];
     kernel
+}
+
+/// The resolver of TLS descriptors, on an area of its own in a thread of its own. (The test then
+/// fails: it also compares the flags, in which it finds that it is executed step by step.)
+fn descriptors() -> Run {
+    let tests = cargo(&["test", "--no-run", "--lib", "--package", "unspool-tls"]).unwrap();
+    let test = "a_block_made_beforehand_is_found";
+    let mut run = Run::new("TLS descriptors", tests, &["--test-threads=1", test]);
+    run.program.follow_threads = true;
+    run.share = 4;
+    run.visits = &["15resolve_dynamic"];
+    run.bound()
 }
 
 /// Runs them all, as many at once as there are CPUs.
@@ -221,6 +243,9 @@ fn report(name: &str, tally: &Tally) {
 fn ours_is_right_at_every_instruction() {
     let steps = std::env::var("UNSPOOL_STEPS").map_or(SHORT, |n| n.parse().expect("a number"));
     let mut runs = vec![kernel()];
+    if steps >= LONG {
+        runs.push(descriptors());
+    }
     runs.extend(throwing());
     runs.extend(foreign());
     let done = run_all(runs, steps);

@@ -26,14 +26,18 @@ pub enum Stop {
     Step,
     /// Before the next instruction it gets this signal, if that is passed on.
     Signal(c_int),
+    /// It started a thread, which is the one under control now, before its first instruction.
+    Thread,
     /// It is gone.
     End,
 }
 
-/// A process under our control. The thread that starts it alone can control it.
+/// A thread of a process under our control: its newest if threads are followed, else its first; the
+/// others run freely. The thread that starts the process alone can control it.
 pub struct Child {
     process: Process,
-    pid: pid_t,
+    /// The number of the thread.
+    pid: Cell<pid_t>,
 }
 
 impl Child {
@@ -56,20 +60,35 @@ impl Child {
         // SAFETY: `prepare` calls the system alone, and allocates nothing.
         let spawned = unsafe { command.pre_exec(prepare) }.spawn();
         let process = spawned.with_context(|| format!("starting {command:?}"))?;
-        let pid = process.id() as pid_t;
+        let pid = Cell::new(process.id() as pid_t);
         let child = Self { process, pid };
         match child.wait()? {
             Stop::Step => {}
             other => bail!("{command:?} began with {other:?}"),
         }
-        child.request(libc::PTRACE_SETOPTIONS, 0, libc::PTRACE_O_EXITKILL as usize)?;
+        child.options(0)?;
         Ok(child)
     }
 
+    /// From now on, controls each thread that the one under control starts, in its place.
+    ///
+    /// # Errors
+    ///
+    /// If the process is gone.
+    pub fn follow_threads(&self) -> Result<()> {
+        self.options(libc::PTRACE_O_TRACECLONE)
+    }
+
+    fn options(&self, options: c_int) -> Result<()> {
+        let options = options | libc::PTRACE_O_EXITKILL;
+        self.request(libc::PTRACE_SETOPTIONS, 0, options as usize)?;
+        Ok(())
+    }
+
     fn request(&self, request: libc::c_uint, address: usize, data: usize) -> Result<c_long> {
-        // SAFETY: no request that is made here lets the system write memory of this process,
-        // but for PTRACE_GETREGS, whose caller passes a place for them.
-        let result = unsafe { libc::ptrace(request, self.pid, address, data) };
+        // SAFETY: of the requests that are made here only PTRACE_GETREGS and PTRACE_GETEVENTMSG
+        // let the system write memory of this process, and their callers pass places for that.
+        let result = unsafe { libc::ptrace(request, self.pid.get(), address, data) };
         if result == -1 {
             return Err(io::Error::last_os_error()).with_context(|| format!("ptrace({request})"));
         }
@@ -77,16 +96,37 @@ impl Child {
     }
 
     fn wait(&self) -> Result<Stop> {
-        let mut status = 0;
-        // SAFETY: `status` is a place for the result.
-        if unsafe { libc::waitpid(self.pid, &mut status, libc::__WALL) } == -1 {
-            return Err(io::Error::last_os_error()).context("waitpid");
-        }
+        let status = self.status()?;
         Ok(match () {
             () if !libc::WIFSTOPPED(status) => Stop::End,
+            () if status >> 16 == libc::PTRACE_EVENT_CLONE => {
+                self.take_thread()?;
+                Stop::Thread
+            }
             () if libc::WSTOPSIG(status) == libc::SIGTRAP => Stop::Step,
             () => Stop::Signal(libc::WSTOPSIG(status)),
         })
+    }
+
+    fn status(&self) -> Result<c_int> {
+        let mut status = 0;
+        // SAFETY: `status` is a place for the result.
+        if unsafe { libc::waitpid(self.pid.get(), &mut status, libc::__WALL) } == -1 {
+            return Err(io::Error::last_os_error()).context("waitpid");
+        }
+        Ok(status)
+    }
+
+    /// Lets go of the thread under control for the one that it has started.
+    fn take_thread(&self) -> Result<()> {
+        let mut thread: libc::c_ulong = 0;
+        let place = (&raw mut thread).expose_provenance();
+        self.request(libc::PTRACE_GETEVENTMSG, 0, place)?;
+        self.request(libc::PTRACE_DETACH, 0, 0)?;
+        self.pid.set(thread as pid_t);
+        // It begins by stopping.
+        self.status()?;
+        Ok(())
     }
 
     /// Executes one instruction, or enters the handler of `signal` if that is not 0.
@@ -116,6 +156,7 @@ impl Child {
             signal = match self.wait()? {
                 Stop::Step => break,
                 Stop::Signal(signal) => signal,
+                Stop::Thread => bail!("a thread before {address:#x}"),
                 Stop::End => bail!("ended before {address:#x}"),
             };
         }
@@ -135,7 +176,7 @@ impl Child {
     ///
     /// If the system does not tell.
     pub fn entry(&self) -> Result<u64> {
-        let vector = std::fs::read(format!("/proc/{}/auxv", self.pid))?;
+        let vector = std::fs::read(format!("/proc/{}/auxv", self.pid.get()))?;
         let word = |bytes: &[u8]| u64::from_ne_bytes(bytes.try_into().expect("eight bytes"));
         let mut entries = vector.chunks_exact(16).map(|pair| (word(&pair[..8]), word(&pair[8..])));
         let entry = entries.find(|&(kind, _)| kind == ENTRY).context("no AT_ENTRY")?;
@@ -148,7 +189,7 @@ impl Child {
     ///
     /// If the process is gone.
     pub fn maps(&self) -> Result<String> {
-        Ok(std::fs::read_to_string(format!("/proc/{}/maps", self.pid))?)
+        Ok(std::fs::read_to_string(format!("/proc/{}/maps", self.pid.get()))?)
     }
 
     /// The registers.
@@ -172,7 +213,7 @@ impl Child {
             iov_len: length,
         };
         // SAFETY: `here` is a slice that is borrowed for the call; `there` is another process's.
-        let read = unsafe { libc::process_vm_readv(self.pid, &here, 1, &there, 1, 0) };
+        let read = unsafe { libc::process_vm_readv(self.pid.get(), &here, 1, &there, 1, 0) };
         read == length as isize
     }
 

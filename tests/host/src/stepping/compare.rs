@@ -49,6 +49,8 @@ pub struct Program {
     /// A signal that a clock sends: one of so many instructions is passed on, the others are not.
     /// A program that is a thousand times slower than usual would do nothing else.
     pub ticks: Option<(c_int, u64)>,
+    /// Whether a thread takes the place of the one that starts it.
+    pub follow_threads: bool,
 }
 
 /// Disagreements in one function.
@@ -102,6 +104,9 @@ pub fn run(program: &mut Program, limit: u64, cpu: usize) -> Result<Tally> {
     let child = Child::spawn(command, cpu)?;
     if program.start == Start::Entry {
         child.run_to(child.entry()?)?;
+    }
+    if program.follow_threads {
+        child.follow_threads()?;
     }
     let begun = Instant::now();
     let mut stepper = Stepper {
@@ -171,6 +176,11 @@ impl Stepper<'_> {
             let event = if signal == 0 { Event::Executed } else { Event::Signalled };
             signal = match stop {
                 Stop::End => return Ok(()),
+                Stop::Thread => {
+                    before = self.begin_thread()?;
+                    signal = 0;
+                    continue;
+                }
                 Stop::Step => 0,
                 Stop::Signal(number) => match ticks {
                     Some((tick, every)) if tick == number => {
@@ -190,6 +200,15 @@ impl Stepper<'_> {
             before = after;
         }
         Ok(())
+    }
+
+    /// Another thread is under control: none of its calls were seen, because it has made none.
+    fn begin_thread(&mut self) -> Result<user_regs_struct> {
+        self.give_up_claim();
+        (self.shadow, self.stack, self.stale) = (Shadow::default(), 0..0, true);
+        let registers = self.child.registers()?;
+        self.settle(&registers)?;
+        Ok(registers)
     }
 
     /// Before an instruction whose effects cannot be seen afterwards.
