@@ -156,17 +156,31 @@ static_assertions::const_assert_eq!(offset_of!(ControlWords, x87), 4);
 ///
 /// The registers must be those of a live frame of this stack, at a place in its function that
 /// expects them; all frames below it are given up.
+///
+/// An interrupt may walk the stack meanwhile. As soon as a register of the caller is lost, the
+/// frame that control goes to is the caller: first its registers are in the struct, then in place.
 #[unsafe(naked)]
 pub(crate) unsafe extern "C" fn land(registers: &Registers, control: ControlWords) -> ! {
     naked_asm!(
         ".cfi_startproc",
         "cld",
         "push rsi",
+        ".cfi_adjust_cfa_offset 8",
         "ldmxcsr [rsp]",
         "fldcw [rsp + 4]",
         "mov rax, [rdi + {rax}]",
         "mov rdx, [rdi + {rdx}]",
         "mov rcx, [rdi + {rcx}]",
+        // DW_CFA_def_cfa_expression, 4 bytes: DW_OP_breg5 (rdi) rsp's offset, DW_OP_deref.
+        ".cfi_escape 0x0f, 4, 0x75, {rsp} & 127 | 128, {rsp} >> 7, 0x06",
+        // DW_CFA_expression for a column, 3 bytes: DW_OP_breg5 its offset.
+        ".cfi_escape 0x10, 3, 3, 0x75, {rbx} & 127 | 128, {rbx} >> 7",
+        ".cfi_escape 0x10, 6, 3, 0x75, {rbp} & 127 | 128, {rbp} >> 7",
+        ".cfi_escape 0x10, 12, 3, 0x75, {r12} & 127 | 128, {r12} >> 7",
+        ".cfi_escape 0x10, 13, 3, 0x75, {r13} & 127 | 128, {r13} >> 7",
+        ".cfi_escape 0x10, 14, 3, 0x75, {r14} & 127 | 128, {r14} >> 7",
+        ".cfi_escape 0x10, 15, 3, 0x75, {r15} & 127 | 128, {r15} >> 7",
+        ".cfi_escape 0x10, 16, 3, 0x75, {ra} & 127 | 128, {ra} >> 7",
         "mov rbx, [rdi + {rbx}]",
         "mov rsi, [rdi + {rsi}]",
         "mov rbp, [rdi + {rbp}]",
@@ -182,7 +196,17 @@ pub(crate) unsafe extern "C" fn land(registers: &Registers, control: ControlWord
         // the stack pointer has moved: by then everything is read.
         "push qword ptr [rdi + {rsp}]",
         "mov rdi, [rdi + {rdi}]",
+        // 3 bytes: DW_OP_breg7 (rsp) 0, DW_OP_deref.
+        ".cfi_escape 0x0f, 3, 0x77, 0, 0x06",
+        ".cfi_same_value rbx",
+        ".cfi_same_value rbp",
+        ".cfi_same_value r12",
+        ".cfi_same_value r13",
+        ".cfi_same_value r14",
+        ".cfi_same_value r15",
+        ".cfi_register rip, r11",
         "pop rsp",
+        ".cfi_def_cfa rsp, 0",
         "jmp r11",
         ".cfi_endproc",
         rax = const offset(Register::RAX),
