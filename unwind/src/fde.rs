@@ -229,8 +229,12 @@ impl<'m> Module<'m> {
         }
         let count = number(&mut reader, count)?;
         let first = header.data.len() - reader.len();
-        let bases =
-            Bases { section: header.address, data: header.address, text: self.text.0, function: 0 };
+        let bases = Bases {
+            section: header.address,
+            data: header.address,
+            text: self.text_base,
+            function: 0,
+        };
         let value = |place: u64| -> Result<u64> {
             let overflow = Error::OffsetOutOfBounds(place);
             let offset = place.checked_mul(size).and_then(|n| usize::try_from(n).ok());
@@ -387,7 +391,12 @@ impl<'m> Module<'m> {
     }
 
     pub(crate) const fn bases(&self) -> Bases {
-        Bases { section: self.eh_frame.address, text: self.text.0, data: 0, function: 0 }
+        Bases {
+            section: self.eh_frame.address,
+            text: self.text_base,
+            data: self.data_base,
+            function: 0,
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use core::ffi::c_int;
 use crate::address::Pc;
 use crate::context::Context;
 use crate::registers::Register;
+use crate::trace::bases_of;
 
 /// The column with this number, if it is one that is tracked.
 fn column(index: c_int) -> Option<Register> {
@@ -67,16 +68,16 @@ pub extern "C" fn _Unwind_GetRegionStart(context: &Context) -> u64 {
     context.region_start()
 }
 
-/// What `DW_EH_PE_textrel` is relative to in an LSDA: 0, no tool for x86-64 uses it.
+/// What `DW_EH_PE_textrel` is relative to in an LSDA: 0, unless the tables were registered with it.
 #[cfg_attr(feature = "abi", unsafe(no_mangle))]
-pub extern "C" fn _Unwind_GetTextRelBase(_context: &Context) -> u64 {
-    0
+pub extern "C" fn _Unwind_GetTextRelBase(context: &Context) -> u64 {
+    bases_of(context.pc().lookup()).0
 }
 
-/// What `DW_EH_PE_datarel` is relative to in an LSDA: 0, no tool for x86-64 uses it.
+/// What `DW_EH_PE_datarel` is relative to in an LSDA: 0, unless the tables were registered with it.
 #[cfg_attr(feature = "abi", unsafe(no_mangle))]
-pub extern "C" fn _Unwind_GetDataRelBase(_context: &Context) -> u64 {
-    0
+pub extern "C" fn _Unwind_GetDataRelBase(context: &Context) -> u64 {
+    bases_of(context.pc().lookup()).1
 }
 
 type Get = extern "C" fn(&Context) -> u64;
