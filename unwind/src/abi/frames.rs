@@ -26,7 +26,6 @@ use crate::trace::{backtrace, bases_of, frame_of};
 /// # Safety
 ///
 /// As [`backtrace`].
-#[cfg_attr(feature = "abi", unsafe(no_mangle))]
 #[unsafe(naked)]
 pub unsafe extern "C-unwind" fn _Unwind_Backtrace(trace: Trace, argument: *mut c_void) -> Reason {
     with_registers!("rdx", show)
@@ -41,7 +40,6 @@ unsafe extern "C" fn show(trace: Trace, argument: *mut c_void, registers: &Regis
 }
 
 /// The first address of the function with the call that returns to `pc`, or null.
-#[cfg_attr(feature = "abi", unsafe(no_mangle))]
 pub extern "C" fn _Unwind_FindEnclosingFunction(pc: *const c_void) -> *mut c_void {
     let address = (pc.addr() as u64).wrapping_sub(1);
     let start = frame_of(address).map_or(0, |frame| frame.start);
@@ -59,7 +57,6 @@ pub struct Bases {
 
 /// The FDE of `pc`, or null; `bases` gets what its pointers are relative to and the first address
 /// of its function.
-#[cfg_attr(feature = "abi", unsafe(no_mangle))]
 pub extern "C" fn _Unwind_Find_FDE(pc: *const c_void, bases: &mut Bases) -> *const c_void {
     let pc = pc.addr() as u64;
     let Ok(frame) = frame_of(pc) else { return null() };
@@ -74,7 +71,6 @@ pub extern "C" fn _Unwind_Find_FDE(pc: *const c_void, bases: &mut Bases) -> *con
 /// # Safety
 ///
 /// As [`register_frames`](crate::register_frames).
-#[cfg_attr(feature = "abi", unsafe(no_mangle))]
 pub unsafe extern "C" fn __register_frame(begin: *const u8) {
     // SAFETY: the contract is the same.
     unsafe { __register_frame_info(begin, null_mut()) };
@@ -85,7 +81,6 @@ pub unsafe extern "C" fn __register_frame(begin: *const u8) {
 /// # Safety
 ///
 /// As [`register_frames`](crate::register_frames).
-#[cfg_attr(feature = "abi", unsafe(no_mangle))]
 pub unsafe extern "C" fn __register_frame_info(begin: *const u8, object: *mut c_void) {
     // SAFETY: the contract is the same.
     unsafe { __register_frame_info_bases(begin, object, null_mut(), null_mut()) };
@@ -96,7 +91,6 @@ pub unsafe extern "C" fn __register_frame_info(begin: *const u8, object: *mut c_
 /// # Safety
 ///
 /// As [`register_frames`](crate::register_frames).
-#[cfg_attr(feature = "abi", unsafe(no_mangle))]
 pub unsafe extern "C" fn __register_frame_info_bases(
     begin: *const u8,
     object: *mut c_void,
@@ -113,7 +107,6 @@ pub unsafe extern "C" fn __register_frame_info_bases(
 /// # Safety
 ///
 /// As [`register_frames`](crate::register_frames), for each; and `begins` is such a list, valid until it is deregistered.
-#[cfg_attr(feature = "abi", unsafe(no_mangle))]
 pub unsafe extern "C" fn __register_frame_table(begins: *const *const u8) {
     // SAFETY: the contract is the same.
     unsafe { __register_frame_info_table(begins, null_mut()) };
@@ -124,7 +117,6 @@ pub unsafe extern "C" fn __register_frame_table(begins: *const *const u8) {
 /// # Safety
 ///
 /// As [`__register_frame_table`].
-#[cfg_attr(feature = "abi", unsafe(no_mangle))]
 pub unsafe extern "C" fn __register_frame_info_table(
     begins: *const *const u8,
     object: *mut c_void,
@@ -139,7 +131,6 @@ pub unsafe extern "C" fn __register_frame_info_table(
 /// # Safety
 ///
 /// As [`__register_frame_table`].
-#[cfg_attr(feature = "abi", unsafe(no_mangle))]
 pub unsafe extern "C" fn __register_frame_info_table_bases(
     begins: *const *const u8,
     object: *mut c_void,
@@ -162,20 +153,17 @@ pub unsafe extern "C" fn __register_frame_info_table_bases(
 }
 
 /// Removes what was registered with `begin`, a section or a list; nothing, if nothing was.
-#[cfg_attr(feature = "abi", unsafe(no_mangle))]
 pub extern "C" fn __deregister_frame(begin: *const u8) {
     __deregister_frame_info(begin);
 }
 
 /// As [`__deregister_frame`]: the object that was registered with it, or null.
-#[cfg_attr(feature = "abi", unsafe(no_mangle))]
 pub extern "C" fn __deregister_frame_info(begin: *const u8) -> *mut c_void {
     let object = deregister_frames(begin).unwrap_or(0);
     with_exposed_provenance_mut(object as usize)
 }
 
 /// As [`__deregister_frame_info`].
-#[cfg_attr(feature = "abi", unsafe(no_mangle))]
 pub extern "C" fn __deregister_frame_info_bases(begin: *const u8) -> *mut c_void {
     __deregister_frame_info(begin)
 }
