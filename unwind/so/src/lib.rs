@@ -14,6 +14,7 @@
 //! $ cargo build --release -p unspool-unwind-so
 //! $ LD_PRELOAD=target/release/libunspool_unwind.so program
 //! $ ln -s …/libunspool_unwind.so folder/libgcc_s.so.1 && LD_LIBRARY_PATH=folder program
+//! $ cargo xtask so-demo    # both ways, under programs of g++ and rustc, with times
 //! ```
 //!
 //! The library has no std, which would itself unwind through libgcc_s, the very library that is to be
