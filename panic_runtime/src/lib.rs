@@ -31,6 +31,11 @@ mod personality;
 mod platform;
 mod state;
 
+#[cfg(feature = "abi")]
+mod c_names {
+    unspool_unwind::c_names!();
+}
+
 pub use core::panic::{AssertUnwindSafe, Location, PanicInfo, RefUnwindSafe, UnwindSafe};
 
 pub use catch::{abort_on_unwind, catch_unwind, panic_any, resume_unwind};

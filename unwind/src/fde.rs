@@ -236,8 +236,12 @@ impl<'m> Module<'m> {
             return Err(Error::OffsetOutOfBounds(count));
         }
         let first = header.data.len() - reader.len();
-        let bases =
-            Bases { section: header.address, data: header.address, text: self.text.0, function: 0 };
+        let bases = Bases {
+            section: header.address,
+            data: header.address,
+            text: self.text_base,
+            function: 0,
+        };
         let value = |place: u64| -> Result<u64> {
             let position = first + (place * size) as usize;
             let rest = header.data.get(position..).ok_or(Error::OffsetOutOfBounds(place))?;
@@ -403,7 +407,12 @@ impl<'m> Module<'m> {
     }
 
     pub(crate) const fn bases(&self) -> Bases {
-        Bases { section: self.eh_frame.address, text: self.text.0, data: 0, function: 0 }
+        Bases {
+            section: self.eh_frame.address,
+            text: self.text_base,
+            data: self.data_base,
+            function: 0,
+        }
     }
 }
 

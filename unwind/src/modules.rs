@@ -50,7 +50,7 @@ pub trait FindModule {
 const CAPACITY: usize = 256;
 
 /// A module as words, so that a torn read is a wrong number and not undefined behaviour.
-const WORDS: usize = 11;
+const WORDS: usize = 13;
 
 /// One copy of the table: sorted by start of text, packed.
 struct Copy {
@@ -365,12 +365,12 @@ const INDEX_SORTED: u64 = 2;
 /// Where the words of `.eh_frame` begin.
 const EH_FRAME: usize = 2;
 /// What the module is removed by, if it is not a [`Registration`]; otherwise 0.
-const KEY: usize = 9;
+const KEY: usize = 11;
 /// What is given back then.
-const OBJECT: usize = 10;
+const OBJECT: usize = 12;
 
-/// `[text start, text end, eh_frame × 2, index kind, index × 2, lsda × 2, …]`; sections as pointer
-/// and length, which are also their addresses: a registered module lies where it runs.
+/// `[text start, text end, eh_frame × 2, index kind, index × 2, lsda × 2, bases × 2, …]`; sections
+/// as pointer and length, which are also their addresses: a registered module lies where it runs.
 fn encode(module: &Module<'static>) -> [u64; WORDS] {
     let (kind, index) = match module.index {
         FdeIndex::Linear => (INDEX_LINEAR, [0, 0]),
@@ -379,7 +379,23 @@ fn encode(module: &Module<'static>) -> [u64; WORDS] {
     };
     let (eh_frame, lsda) = (pointer(module.eh_frame.data), pointer(module.lsda.data));
     let (start, end) = module.text;
-    [start, end, eh_frame[0], eh_frame[1], kind, index[0], index[1], lsda[0], lsda[1], 0, 0]
+    let ([eh_frame, eh_frame_size], [lsda, lsda_size]) = (eh_frame, lsda);
+    let ([first, second], Module { text_base, data_base, .. }) = (index, *module);
+    [
+        start,
+        end,
+        eh_frame,
+        eh_frame_size,
+        kind,
+        first,
+        second,
+        lsda,
+        lsda_size,
+        text_base,
+        data_base,
+        0,
+        0,
+    ]
 }
 
 fn pointer<T>(slice: &'static [T]) -> [u64; 2] {
@@ -398,7 +414,10 @@ unsafe fn decode<'m>(words: &[u64; WORDS]) -> Module<'m> {
         INDEX_SORTED => FdeIndex::Sorted(unsafe { slice::<FdeEntry>(words[5], words[6]) }),
         _ => FdeIndex::Linear,
     };
-    Module { text: (words[0], words[1]), eh_frame: section(EH_FRAME), index, lsda: section(7) }
+    Module::new(words[0]..words[1], section(EH_FRAME))
+        .with_index(index)
+        .with_lsda(section(7))
+        .with_bases(words[9], words[10])
 }
 
 /// # Safety

@@ -51,6 +51,12 @@ pub unsafe fn backtrace(
     }
 }
 
+/// What the pointers in the tables around `address` are relative to, for text and data; 0 unless
+/// that was said when they were registered.
+pub(crate) fn bases_of(address: u64) -> (u64, u64) {
+    Everywhere.find(address).map_or((0, 0), |module| (module.text_base, module.data_base))
+}
+
 /// Where the FDE of `address` lies in memory and the first address of its function, for any
 /// module that exceptions pass through.
 ///

@@ -89,7 +89,7 @@ pub const WITHOUT_STD: &[&str] = &[
     "unspool-load",
     "unspool-plugin",
     "unspool-suites",
-    "unspool-unwind-so",
+    UNWIND_SO,
     "unspool-std-users",
 ];
 
@@ -104,6 +104,8 @@ pub const STABLE: &[&str] = &[
     "unspool",
 ];
 
+/// The unwinder as a shared library.
+pub const UNWIND_SO: &str = "unspool-unwind-so";
 /// The kernel that is built with the stable toolchain, and with panics that abort: by itself, because
 /// others in its build would have other features, and in a profile of its own.
 pub const STABLE_KERNEL: &str = "unspool-stable-kernel";

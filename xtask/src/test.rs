@@ -5,6 +5,7 @@
 //! memcheck  the same under valgrind, as far as it can  unspool-tls, …
 //! process   unspool-suites, unspool-demo            the ELF file as a Linux process
 //! QEMU      the same files                          1 CPU, and 4
+//! so-demo   cargo xtask so-demo                   programs of g++ and rustc, our library
 //! load      cargo xtask load FILE…              output, exit codes, errors
 //! deaths    unspool-suites die:NAME               must end with a reason
 //! boot      unspool-suites, linked without a symbol must say so and exit
@@ -36,6 +37,7 @@ use crate::place::{Place, Ran};
 use crate::progress::Step;
 use crate::report::{Report, Tally};
 use crate::setup::{self, QEMU, VALGRIND};
+use crate::so_demo;
 use crate::stable;
 use crate::suite;
 use crate::workspace::Workspace;
@@ -111,6 +113,7 @@ impl<'a> Bench<'a> {
         let tally = match suite.kind {
             Kind::Host(tests) => self.host(&suite.name, tests, |_| ()),
             Kind::Memcheck(tests, skipped) => self.memcheck(&suite.name, tests, skipped),
+            Kind::SoDemo => self.so_demo(&suite.name),
             Kind::Loads(spot) => self.loads(&suite.name, spot),
             Kind::Suites(spot) => self.suites(&suite.name, SUITES, spot),
             Kind::StdUsers(spot) => self.suites(&suite.name, STD_USERS, spot),
@@ -189,6 +192,17 @@ impl<'a> Bench<'a> {
         self.keep(name, &output);
         step.end(&outcome(&tally));
         Ok(tally)
+    }
+
+    /// Each program, each way.
+    fn so_demo(&self, name: &str) -> Result<Tally> {
+        let mut output = String::new();
+        let passed = so_demo::demo(&self.workspace, &mut |line| {
+            output.push_str(line);
+            output.push('\n');
+        })?;
+        self.keep(name, &output);
+        Ok(Tally { passed, ..Tally::default() })
     }
 
     fn loads(&self, name: &str, spot: Spot) -> Result<Tally> {

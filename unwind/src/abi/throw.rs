@@ -28,7 +28,6 @@ const fn code(error: RaiseError) -> Reason {
 /// # Safety
 ///
 /// As [`raise`](crate::raise).
-#[cfg_attr(feature = "abi", unsafe(no_mangle))]
 #[unsafe(naked)]
 pub unsafe extern "C-unwind" fn _Unwind_RaiseException(exception: *mut Exception) -> Reason {
     with_registers!("rsi", raise)
@@ -44,7 +43,6 @@ unsafe extern "C" fn raise(exception: *mut Exception, registers: &Registers) -> 
 /// # Safety
 ///
 /// Called by landing pads, with the exception that they were entered with.
-#[cfg_attr(feature = "abi", unsafe(no_mangle))]
 #[unsafe(naked)]
 pub unsafe extern "C-unwind" fn _Unwind_Resume(exception: *mut Exception) -> ! {
     with_registers!("rsi", resume)
@@ -61,7 +59,6 @@ unsafe extern "C" fn resume(exception: *mut Exception, registers: &Registers) ->
 /// # Safety
 ///
 /// As [`resume_or_rethrow`](crate::resume_or_rethrow).
-#[cfg_attr(feature = "abi", unsafe(no_mangle))]
 #[unsafe(naked)]
 pub unsafe extern "C-unwind" fn _Unwind_Resume_or_Rethrow(exception: *mut Exception) -> Reason {
     with_registers!("rsi", rethrow)
@@ -77,7 +74,6 @@ unsafe extern "C" fn rethrow(exception: *mut Exception, registers: &Registers) -
 /// # Safety
 ///
 /// As [`forced_unwind`](crate::forced_unwind).
-#[cfg_attr(feature = "abi", unsafe(no_mangle))]
 #[unsafe(naked)]
 pub unsafe extern "C-unwind" fn _Unwind_ForcedUnwind(
     exception: *mut Exception,
@@ -106,7 +102,6 @@ unsafe extern "C" fn force(
 /// # Safety
 ///
 /// As [`delete_exception`](crate::delete_exception).
-#[cfg_attr(feature = "abi", unsafe(no_mangle))]
 pub unsafe extern "C-unwind" fn _Unwind_DeleteException(exception: *mut Exception) {
     // SAFETY: the contract is the same.
     unsafe { crate::delete_exception(exception) };

@@ -69,6 +69,20 @@ unsafe extern "C" fn capture(to: *mut Registers) {
     )
 }
 
+/// The body of a naked function that is `$callee`: registers and stack stay as the caller left them.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! hand_on {
+    ($callee:path) => {
+        ::core::arch::naked_asm!(
+            ".cfi_startproc",
+            "jmp {callee}",
+            ".cfi_endproc",
+            callee = sym $callee,
+        )
+    };
+}
+
 /// The body of a naked function that calls `$callee` with its own arguments and, in `$last`, a
 /// pointer to the [`Registers`] of its caller as they are when it returns. Of these, only `rsp`,
 /// `ip` and the callee-saved ones mean anything; the others are zero.

@@ -32,6 +32,8 @@ pub enum Kind<'a> {
     Host(&'a HostTests),
     /// `cargo test` of a package under valgrind, without the tests of these names.
     Memcheck(&'a HostTests, &'a [&'a str]),
+    /// `cargo xtask so-demo`.
+    SoDemo,
     /// The kernel of the suites.
     Suites(Spot),
     /// The kernel that drives others' crates.
@@ -84,7 +86,9 @@ pub fn all() -> Vec<Suite<'static>> {
         .map(|spot| Suite { name: format!("deaths: {spot}"), kind: Kind::Deaths(spot) });
     let loads = [Spot::Process, Spot::Qemu(1), Spot::Qemu(4)]
         .map(|spot| Suite { name: format!("load: {spot}"), kind: Kind::Loads(spot) });
+    let so_demo = Suite { name: "so-demo".to_owned(), kind: Kind::SoDemo };
     host.chain(memcheck)
+        .chain([so_demo])
         .chain(suites)
         .chain(users)
         .chain(loads)
