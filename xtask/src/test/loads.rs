@@ -65,6 +65,13 @@ const BYTES: [u8; 277] = {
 const RUNTIME: &[u8] = b"9 trunc|  -42|42   |-0042|007|4294967295\n\
 ff ff 10 10000000000 6 -1099511627776 c % abc|    ab|\n";
 
+/// What GNU's C++ runtime says.
+const UNCAUGHT_INT: &[&str] =
+    &["terminate called after throwing an instance of 'int'", "abort was called"];
+const UNCAUGHT_CLASS: &[&str] = &["throwing an instance of '(anonymous namespace)::Named'"];
+const PENDING: &[&str] = &["lingering.o: not unloaded: thread-local destructors", "pending (1)"];
+const LISTED: &[&str] = &[" rodata ", " none       1  ", "user.o\n", "members.a(needed.o)\n"];
+
 /// All of them.
 pub const CASES: &[Case] = &[
     case("@basics.o", &BYTES, 0),
@@ -84,7 +91,15 @@ pub const CASES: &[Case] = &[
     failure("--whole-archive @members.a", b"", 3, &["`nobody_at_all`"]),
     case("@constructors.o", b"begin entry ended ", 0),
     case("@exceptions.o @libsupc++.a", b"", 129),
-    failure("--entry uncaught @exceptions.o @libsupc++.a", b"", 101, &["foreign exception"]),
+    failure("--entry uncaught @exceptions.o @libsupc++.a", b"", 101, UNCAUGHT_INT),
+    failure("--entry uncaught_on_a_task @exceptions.o @libsupc++.a", b"", 101, UNCAUGHT_CLASS),
+    failure("@throws.o", b"", 101, &["nobody catches a C++ exception"]),
+    failure("--entry of_nobody @throws.o", b"", 101, &["cannot catch foreign exceptions"]),
+    failure("@lingering.o", b"", 4, PENDING),
+    failure("--entry five @lingering.o", b"", 5, PENDING),
+    failure("--list --entry test_main @user.o @members.a", b"", 42, LISTED),
+    failure("--list @static_tls.o", b"", 1, &[" 4096 static "]),
+    failure("--list --surplus 64 @dynamic_tls.o", b"", 1, &[" 4096 dynamic "]),
     failure("--surplus 64 @static_tls.o", b"", 3, &["4096", "64"]),
     failure("--entry nobody @basics.o", b"", 3, &["basics.o: defines no nobody"]),
     failure("@../undefined.o", b"", 3, &["nobody_has_this_function", "nobody_has_this_either"]),
@@ -116,12 +131,14 @@ pub fn compile(workspace: &Workspace) -> Result<PathBuf> {
         check.args([&format!("-std={standard}"), "-x", language]).arg(&header);
         succeed(check)?;
     }
-    let objects: [(&str, &[&str]); 9] = [
+    let objects: [(&str, &[&str]); 11] = [
         ("basics", &[]),
         ("arguments", &[]),
         // As it stands there: neither folded nor warned about.
         ("runtime", &["-fno-builtin"]),
         ("static_tls", &["-fPIC", "-ftls-model=initial-exec"]),
+        ("dynamic_tls", &["-fPIC"]),
+        ("throws", &[]),
         ("../undefined", &[]),
         ("constructors", &[]),
         ("needed", &[]),
@@ -129,8 +146,8 @@ pub fn compile(workspace: &Workspace) -> Result<PathBuf> {
         ("user", &[]),
     ];
     let c = objects.map(|(name, flags)| ("cc", format!("{name}.c"), flags));
-    let cpp: (&str, String, &[&str]) = ("c++", "exceptions.cpp".to_owned(), &[]);
-    for (compiler, file, flags) in c.into_iter().chain([cpp]) {
+    let cpp = ["exceptions", "lingering"].map(|name| ("c++", format!("{name}.cpp"), &[][..]));
+    for (compiler, file, flags) in c.into_iter().chain(cpp) {
         let mut compile = Command::new(compiler);
         compile.args(["-c", "-O2", "-fexceptions", "-Wall", "-Werror"]).args(flags).arg("-I");
         compile.arg(header.with_file_name("")).arg(source.join(&file));
