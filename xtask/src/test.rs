@@ -16,6 +16,7 @@ mod boot;
 mod deaths;
 mod loads;
 mod plan;
+mod vendored;
 
 use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeMap;

@@ -15,6 +15,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use super::plan::Spot;
+use super::vendored;
 use crate::command::{self, End, Stream, first_line};
 use crate::workspace::Workspace;
 
@@ -31,14 +32,21 @@ pub struct Case {
     /// What follows `load`, in words; `@NAME` is what is made of `NAME`.
     arguments: &'static str,
     /// All of stdout.
-    output: &'static [u8],
+    output: Output,
     /// What stderr must have in it.
     errors: &'static [&'static str],
     code: i32,
 }
 
+/// What is to be printed.
+enum Output {
+    Bytes(&'static [u8]),
+    /// What is in this file.
+    File(&'static str),
+}
+
 const fn case(arguments: &'static str, output: &'static [u8], code: i32) -> Case {
-    Case { arguments, output, errors: &[], code }
+    failure(arguments, output, code, &[])
 }
 
 const fn failure(
@@ -47,7 +55,13 @@ const fn failure(
     code: i32,
     errors: &'static [&'static str],
 ) -> Case {
-    Case { arguments, output, errors, code }
+    Case { arguments, output: Output::Bytes(output), errors, code }
+}
+
+/// zlib and lz4, compiled by both compilers.
+const fn compresses(arguments: &'static str) -> Case {
+    let output = Output::File(vendored::EXPECTED);
+    Case { arguments, output, errors: &[], code: vendored::WELL }
 }
 
 /// All bytes, and a line without an end.
@@ -113,6 +127,10 @@ pub const CASES: &[Case] = &[
         101,
         &["unspool_run_tasks: no task 0 of 2147483647"],
     ),
+    compresses("@compress.gcc.o @vendored.gcc.a"),
+    compresses("@compress.clang.o @vendored.clang.a"),
+    // Of both, in one set.
+    compresses("@vendored.clang.a @compress.gcc.o"),
     failure("@nobody.o", b"", 125, &["nobody.o"]),
 ];
 
@@ -163,10 +181,15 @@ pub fn compile(workspace: &Workspace) -> Result<PathBuf> {
     let runtime = first_line("c++", &["-print-file-name=libsupc++.a"]).context("no libsupc++.a")?;
     fs::copy(runtime, folder.join("libsupc++.a"))?;
     fs::copy(source.join("basics.c"), folder.join("basics.c"))?;
+    vendored::compile(workspace, [source, header.with_file_name("")], &folder)?;
     Ok(folder)
 }
 
-fn succeed(command: Command) -> Result<()> {
+/// Runs a compiler.
+///
+/// # Errors
+/// It cannot be started, or fails; with what it says.
+pub fn succeed(command: Command) -> Result<()> {
     let name = format!("{command:?}");
     let finished = command::run(command, COMPILE_LIMIT, &mut |_| {})?;
     if !finished.end.success() {
@@ -196,10 +219,15 @@ pub fn run(case: &Case, folder: &Path, spot: Spot) -> Result<Option<String>> {
         Stream::Errors => errors.extend_from_slice(bytes),
     })?;
     let errors = String::from_utf8_lossy(&errors);
+    let expected = match case.output {
+        Output::Bytes(bytes) => bytes.to_vec(),
+        Output::File(name) => fs::read(folder.join(name))?,
+    };
     let what = if end != End::Code(case.code) {
         format!("{end}, expected {}", case.code)
-    } else if output != case.output {
-        format!("printed {:?}", String::from_utf8_lossy(&output))
+    } else if output != expected {
+        let start = String::from_utf8_lossy(&output[..output.len().min(4096)]);
+        format!("printed {} bytes: {start:?}", output.len())
     } else if let Some(missing) = case.errors.iter().find(|words| !errors.contains(**words)) {
         format!("did not say `{missing}`")
     } else {
