@@ -77,6 +77,24 @@ pub fn gnu(compiler: &str, source: &str, extension: &str, flags: &[&str]) -> Opt
     Some(build(source, extension, command.args(flags)))
 }
 
+/// The object with other names for some of its symbols, or `None` where there is no `objcopy`.
+pub fn renamed(object: &[u8], names: &[(String, String)]) -> Option<Vec<u8>> {
+    if !exists("objcopy") {
+        return None;
+    }
+    let file = scratch("o");
+    std::fs::write(&file, object).unwrap();
+    let mut command = Command::new("objcopy");
+    for (old, new) in names {
+        command.arg("--redefine-sym").arg(format!("{old}={new}"));
+    }
+    let output = command.arg(&file).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let object = std::fs::read(&file).unwrap();
+    std::fs::remove_file(file).unwrap();
+    Some(object)
+}
+
 /// A static library with an index, made of files with names, or `None` where there is no `ar`.
 pub fn archive(members: &[(&str, &[u8])]) -> Option<Vec<u8>> {
     if !exists("ar") {
