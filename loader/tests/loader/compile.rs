@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A file name in the tests' own directory that no other test uses.
-fn scratch(extension: &str) -> PathBuf {
+pub fn scratch(extension: &str) -> PathBuf {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let name = format!("loader-{}-{number}.{extension}", std::process::id());
@@ -60,7 +60,7 @@ pub fn cpp(source: &str, flags: &[&str]) -> Option<Vec<u8>> {
 }
 
 /// Whether there is such a compiler; asked once of each.
-fn exists(compiler: &str) -> bool {
+pub fn exists(compiler: &str) -> bool {
     static ASKED: Mutex<BTreeMap<String, bool>> = Mutex::new(BTreeMap::new());
     let mut asked = ASKED.lock().unwrap();
     let answer = || Command::new(compiler).arg("--version").output().is_ok();
@@ -75,24 +75,6 @@ pub fn gnu(compiler: &str, source: &str, extension: &str, flags: &[&str]) -> Opt
     let mut command = Command::new(compiler);
     command.args(["-c", "-O2", "-ffreestanding", "-fno-stack-protector"]);
     Some(build(source, extension, command.args(flags)))
-}
-
-/// The object with other names for some of its symbols, or `None` where there is no `objcopy`.
-pub fn renamed(object: &[u8], names: &[(String, String)]) -> Option<Vec<u8>> {
-    if !exists("objcopy") {
-        return None;
-    }
-    let file = scratch("o");
-    std::fs::write(&file, object).unwrap();
-    let mut command = Command::new("objcopy");
-    for (old, new) in names {
-        command.arg("--redefine-sym").arg(format!("{old}={new}"));
-    }
-    let output = command.arg(&file).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let object = std::fs::read(&file).unwrap();
-    std::fs::remove_file(file).unwrap();
-    Some(object)
 }
 
 /// A static library with an index, made of files with names, or `None` where there is no `ar`.

@@ -15,6 +15,7 @@ use crate::program::registry;
 use crate::relocations::far;
 use crate::stacks::Frames;
 use crate::task;
+use std::process::Command;
 use unspool_loader::{Input, Loader, Set};
 use unspool_tls::{Registry, Template};
 
@@ -39,7 +40,25 @@ fn numbered(guests: &[&Guest], number: usize) -> Option<Vec<u8>> {
             names.push(("counter".into(), format!("offered_{before}")));
         }
     }
-    compile::renamed(&guests[number].1, &names)
+    renamed(&guests[number].1, &names)
+}
+
+/// The object with other names for some of its symbols, or `None` where there is no `objcopy`.
+fn renamed(object: &[u8], names: &[(String, String)]) -> Option<Vec<u8>> {
+    if !compile::exists("objcopy") {
+        return None;
+    }
+    let file = compile::scratch("o");
+    std::fs::write(&file, object).unwrap();
+    let mut command = Command::new("objcopy");
+    for (old, new) in names {
+        command.arg("--redefine-sym").arg(format!("{old}={new}"));
+    }
+    let output = command.arg(&file).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let object = std::fs::read(&file).unwrap();
+    std::fs::remove_file(file).unwrap();
+    Some(object)
 }
 
 /// Loads a hub and these guests as one set, asks them, and unloads them; nothing where there is no
