@@ -22,12 +22,16 @@ use unspool_kernel::{ExitCode, eprintln, machine};
 /// §2.2.1: vendor and language): GNU's runtime, and LLVM's.
 const CLASSES: [&[u8; 7]; 2] = [b"GNUCC++", b"CLNGC++"];
 
+/// Itanium C++ ABI §2.5.3: `__cxa_begin_catch`.
+type BeginCatch = unsafe extern "C" fn(*mut Exception) -> *mut c_void;
+/// `std::terminate`.
+type Terminate = unsafe extern "C" fn() -> !;
+
 /// How the loaded C++ runtime takes an exception, and ends the program.
 #[derive(Clone, Copy)]
 struct Runtime {
-    /// Itanium C++ ABI §2.5.3.
-    begin_catch: unsafe extern "C" fn(*mut Exception) -> *mut c_void,
-    terminate: unsafe extern "C" fn() -> !,
+    begin_catch: BeginCatch,
+    terminate: Terminate,
 }
 
 static RUNTIME: Once<Runtime> = Once::new();
@@ -39,9 +43,9 @@ pub fn find_runtime(object: &Object) {
     if let Some((begin_catch, terminate)) = both {
         RUNTIME.call_once(|| Runtime {
             // SAFETY: the C++ ABI says which function has this name.
-            begin_catch: unsafe { transmute::<*const (), _>(begin_catch) },
+            begin_catch: unsafe { transmute::<*const (), BeginCatch>(begin_catch) },
             // SAFETY: `std::terminate()`, mangled.
-            terminate: unsafe { transmute::<*const (), _>(terminate) },
+            terminate: unsafe { transmute::<*const (), Terminate>(terminate) },
         });
     }
 }
