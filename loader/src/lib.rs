@@ -161,7 +161,7 @@ pub use error::{ArchiveProblem, Cause, Field, LoadError, Part, UnloadError};
 pub use handle::Handle;
 pub use loader::Loader;
 pub use memory::{Access, MapError, Memory, PAGE};
-pub use object::{Object, Section};
+pub use object::{Object, Section, TlsBlock};
 pub use reloc::{Code, Problem, RelocationType};
 pub use set::{Input, Set};
 pub use symbols::Symbols;

@@ -93,7 +93,7 @@ impl<'k> Link<'k> {
             // earlier; a `Loaded` drops them in the same order.
             let unwind = unsafe { Unwind::register(&layout, &sealed) }?;
             let tls = space.publish(&tls)?;
-            let object = Shared::try_new(Object::new(names, &layout, base, tls.module()))?;
+            let object = Shared::try_new(Object::new(names, &layout, base, &tls))?;
             let _at_exit = Registrations::of(object.all());
             let (_unwind, _memory, finalizers) = (unwind, sealed, functions.1);
             let loaded = Loaded { object, bound_to, finalizers, _at_exit, _unwind, tls, _memory };

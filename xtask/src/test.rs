@@ -17,6 +17,7 @@ mod boot;
 mod deaths;
 mod loads;
 mod plan;
+mod vendored;
 
 use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeMap;

@@ -15,9 +15,11 @@
 extern crate alloc;
 
 mod c_runtime;
+mod list;
 mod offer;
 mod stdio;
 mod strings;
+mod terminate;
 mod threads;
 
 use alloc::boxed::Box;
@@ -64,10 +66,11 @@ fn main(boot: &Boot) -> ExitCode {
         .map(|input| if whole { input.whole() } else { input })
         .collect();
     let name = boot.modules().next().map_or("nothing", |file| file.name);
-    run(&Set::new(name, &inputs).roots(entries), name, entries)
+    let list = boot.args().any(|word| word == "list");
+    run(&Set::new(name, &inputs).roots(entries), name, entries, list)
 }
 
-fn run(set: &Set<'_>, name: &str, entries: &[&str]) -> ExitCode {
+fn run(set: &Set<'_>, name: &str, entries: &[&str], list: bool) -> ExitCode {
     let found = Arc::new(Once::new());
     let task = match wait_for_entry(name, &found) {
         Ok(task) => task,
@@ -77,6 +80,10 @@ fn run(set: &Set<'_>, name: &str, entries: &[&str]) -> ExitCode {
         Ok(object) => object,
         Err(error) => return refuse(NOT_LOADED, &error),
     };
+    terminate::find_runtime(&object);
+    if list {
+        list::print();
+    }
     let Some(address) = entries.iter().find_map(|name| object.symbol(name)) else {
         eprintln!("{name}: defines no {}", entries.join(", and no "));
         return NOT_LOADED;
@@ -120,7 +127,7 @@ fn wait_for_entry(
         };
         let arguments = [name.as_ptr(), null()];
         let environment = [null()];
-        entry(1, arguments.as_ptr(), environment.as_ptr())
+        terminate::on_exception(|| entry(1, arguments.as_ptr(), environment.as_ptr()))
     })?;
     while !runs.load(Ordering::Relaxed) {
         task::yield_now();

@@ -15,6 +15,8 @@ use unspool_kernel::Error;
 use unspool_kernel::machine::{Stream, machine};
 use unspool_kernel::task::{Builder, JoinHandle};
 
+use crate::terminate::on_exception;
+
 /// Bytes of the stack of a task that [`unspool_run_tasks`] makes. A thousand of them fit.
 const STACK: usize = 128 * 1024;
 
@@ -90,7 +92,10 @@ fn spawn(
         return (tasks, Some((0, Error::OutOfMemory { size })));
     }
     for index in 0..n {
-        match Builder::new("C task").stack_size(STACK).spawn(move || function(index)) {
+        match Builder::new("C task")
+            .stack_size(STACK)
+            .spawn(move || on_exception(|| function(index)))
+        {
             Ok(task) => tasks.push(task),
             Err(error) => return (tasks, Some((index, error))),
         }

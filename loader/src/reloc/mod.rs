@@ -18,7 +18,7 @@ mod x86_64;
 use crate::eh_frame::{Cut, EhFrame};
 use crate::elf::{Elf, Relocation, RelocationTable};
 use crate::error::Cause;
-use crate::placement::Place;
+use crate::placement::{Group, Place};
 use crate::unit::File;
 
 pub(crate) use apply::Image;
@@ -41,6 +41,8 @@ struct Steps<'e, 'a> {
     elf: Elf<'a>,
     table: RelocationTable<'a>,
     place: Place,
+    /// The section's bytes in the file.
+    code: &'a [u8],
     /// What was cut out of the section.
     cut: Option<Cut<'e>>,
     next: usize,
@@ -57,7 +59,10 @@ impl<'e, 'a> Steps<'e, 'a> {
         let section = file.first_section + table.target;
         let place = places[section];
         let cut = eh_frame.of(section);
-        place.group.is_loaded().then_some(Self { elf: file.elf, table, place, cut, next: 0 })
+        place.group.is_loaded().then(|| {
+            let code = file.elf.section(table.target).data;
+            Self { elf: file.elf, table, place, code, cut, next: 0 }
+        })
     }
 
     /// The next relocation of what was not cut out.
@@ -80,6 +85,10 @@ impl<'e, 'a> Steps<'e, 'a> {
     fn understand(&mut self, relocation: Relocation) -> Result<Step, Cause> {
         let kind = Kind::decode(relocation.kind);
         let kind = kind.ok_or_else(|| self.error(&relocation, Problem::UnknownType))?;
+        let kind = match self.place.group {
+            Group::Text => kind.in_code(self.code, relocation.offset, relocation.addend),
+            _ => kind,
+        };
         if !kind.precedes_call() {
             return Ok(Step { relocation, kind, call: None });
         }

@@ -60,7 +60,7 @@ fn scan_file(
     for table in unit.files[file].elf.relocations() {
         let steps = Steps::new(&unit.files[file], table?, &unit.places, eh_frame);
         let Some(mut steps) = steps else { continue };
-        let code = steps.elf.section(steps.table.target).data;
+        let code = steps.code;
         while let Some(step) = steps.next_step() {
             let step = step?;
             let group = steps.place.group;
