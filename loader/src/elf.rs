@@ -219,7 +219,7 @@ impl<'a> Elf<'a> {
             size: header.sh_size(LE),
             align: header.sh_addralign(LE),
             // `parse` has seen that they are in the file.
-            data: contents(self.file, 0, header).unwrap_or_default(),
+            data: find_contents(self.file, header).unwrap_or_default(),
             link: header.sh_link(LE),
             info: header.sh_info(LE),
         }
@@ -244,6 +244,7 @@ impl<'a> Elf<'a> {
     }
 
     /// The symbol with a number below [`symbol_count`](Self::symbol_count).
+    #[inline]
     pub fn symbol(&self, index: usize) -> Symbol {
         let entry = &self.symbols[index];
         Symbol {
@@ -256,8 +257,7 @@ impl<'a> Elf<'a> {
             },
             hidden: matches!(entry.st_visibility(), elf::STV_HIDDEN | elf::STV_INTERNAL),
             kind: entry.st_type(),
-            // `parse` has seen that there is one.
-            definition: self.definition(index).unwrap_or(Definition::Undefined),
+            definition: self.definition_of(index),
             size: entry.st_size(LE),
         }
     }
@@ -385,9 +385,11 @@ impl<'a> Elf<'a> {
         let ends = last_end(self.symbol_names);
         for (number, entry) in (0..).zip(self.symbols) {
             check_name(self.symbol_names, ends, entry.st_name(LE), Field::SymbolName(number))?;
-            let Definition::Section { index, offset } = self.definition(number as usize)? else {
-                continue;
-            };
+            let definition = self.definition(number as usize).ok_or_else(|| Cause::BadIndex {
+                field: Field::SymbolSection(number),
+                index: entry.st_shndx(LE).0.into(),
+            })?;
+            let Definition::Section { index, offset } = definition else { continue };
             let Some(section) = self.headers.get(index) else {
                 let field = Field::SymbolSection(number);
                 return Err(Cause::BadIndex { field, index: index as u32 });
@@ -404,25 +406,34 @@ impl<'a> Elf<'a> {
         Ok(())
     }
 
-    /// Where a symbol is defined: in a section that may not exist.
-    fn definition(&self, number: usize) -> Result<Definition, Cause> {
+    /// Where a symbol is defined, in a section that may not exist; `None` if nobody knows where.
+    #[inline]
+    fn definition(&self, number: usize) -> Option<Definition> {
         let entry = &self.symbols[number];
         let value = entry.st_value(LE);
         let section = match entry.st_shndx(LE) {
-            elf::SHN_UNDEF => return Ok(Definition::Undefined),
-            elf::SHN_ABS => return Ok(Definition::Absolute(value)),
+            elf::SHN_UNDEF => return Some(Definition::Undefined),
+            elf::SHN_ABS => return Some(Definition::Absolute(value)),
             elf::SHN_COMMON | SHN_X86_64_LCOMMON => {
-                return Ok(Definition::Common { align: value });
+                return Some(Definition::Common { align: value });
             }
-            elf::SHN_XINDEX => self.extended.get(number).map(|section| section.get(LE)),
-            section if section.is_reserved() => None,
-            section => Some(section.0.into()),
+            elf::SHN_XINDEX => self.extended.get(number)?.get(LE),
+            section if section.is_reserved() => return None,
+            section => section.0.into(),
         };
-        let index = section.ok_or(Cause::BadIndex {
-            field: Field::SymbolSection(number as u32),
-            index: entry.st_shndx(LE).0.into(),
-        })?;
-        Ok(Definition::Section { index: index as usize, offset: value })
+        Some(Definition::Section { index: section as usize, offset: value })
+    }
+
+    /// Where a symbol is defined, that must be known.
+    #[inline]
+    pub fn definition_of(&self, number: usize) -> Definition {
+        // `parse` has seen that it is.
+        self.definition(number).unwrap_or(Definition::Undefined)
+    }
+
+    /// Whether a symbol has a name.
+    pub fn is_named(&self, symbol: &Symbol) -> bool {
+        self.symbol_names.as_bytes().get(symbol.name_at as usize).is_some_and(|&byte| byte != 0)
     }
 }
 
@@ -474,20 +485,26 @@ fn name_at(table: &str, offset: u32) -> &str {
     rest.split_once('\0').map_or("", |(name, _)| name)
 }
 
+/// The bytes of a section, if they are in the file.
+#[inline]
+fn find_contents<'a>(file: &'a [u8], header: &SectionHeader64<LE>) -> Option<&'a [u8]> {
+    // An empty section may say that it starts anywhere.
+    match header.file_range(LE) {
+        Some((offset, size)) if size != 0 => file.read_bytes_at(offset, size).ok(),
+        _ => Some(&[]),
+    }
+}
+
 /// The bytes of a section in the file.
 fn contents<'a>(
     file: &'a [u8],
     index: u32,
     header: &SectionHeader64<LE>,
 ) -> Result<&'a [u8], Cause> {
-    // An empty section may say that it starts anywhere.
-    let Some((offset, size)) = header.file_range(LE).filter(|&(_, size)| size != 0) else {
-        return Ok(&[]);
-    };
-    file.read_bytes_at(offset, size).map_err(|()| Cause::Truncated {
-        part: Part::Section(index),
-        end: offset.saturating_add(size),
-        len: file.len() as u64,
+    find_contents(file, header).ok_or_else(|| {
+        let (offset, size) = header.file_range(LE).unwrap_or_default();
+        let end = offset.saturating_add(size);
+        Cause::Truncated { part: Part::Section(index), end, len: file.len() as u64 }
     })
 }
 

@@ -42,12 +42,9 @@ pub(crate) struct Lent {
     of: Extent,
 }
 
-/// A piece of the one string that holds all names.
+/// Where a name starts in the one string that holds all; it ends with a zero, as in string tables.
 #[derive(Clone, Copy)]
-struct Name {
-    at: u32,
-    len: u32,
-}
+struct Name(u32);
 
 /// A part of the object, in bytes from its start.
 struct Part {
@@ -110,7 +107,7 @@ impl Names {
         let Builder { text, mut functions, globals, by_name, sections, files, .. } = builder;
         // Of several names for one place, the longest extent last: it is the one that is found. Of
         // equal ones, that which comes last in the files.
-        functions.sort_unstable_by_key(|function| (function.at, function.size, function.name.at));
+        functions.sort_unstable_by_key(|function| (function.at, function.size, function.name.0));
         let pool = Shared::try_new(Pool { text, lent: AtomicBool::new(false) })?;
         Ok(Self { pool, object, base, functions, globals, by_name, sections, files })
     }
@@ -133,7 +130,8 @@ impl Names {
     }
 
     fn text(&self, name: Name) -> &str {
-        &self.pool.text[name.at as usize..][..name.len as usize]
+        let rest = &self.pool.text[name.0 as usize..];
+        rest.split_once('\0').map_or(rest, |(name, _)| name)
     }
 
     fn extent(&self, part: &Part) -> Extent {
@@ -218,14 +216,15 @@ impl<'u, 'a> Builder<'u, 'a> {
 
     fn add_text(&mut self, pieces: &[&str]) -> Result<Name, Cause> {
         let at = self.text.len();
-        let len = pieces.iter().map(|piece| piece.len()).sum();
-        self.text.try_reserve(len)?;
+        let len: usize = pieces.iter().map(|piece| piece.len()).sum();
+        self.text.try_reserve(len + 1)?;
         pieces.iter().for_each(|piece| self.text.push_str(piece));
+        self.text.push('\0');
         let (needed, max) = (self.text.len() as u64, u32::MAX.into());
         if needed > max {
             return Err(Cause::TooLarge { needed, max });
         }
-        Ok(Name { at: at as u32, len: len as u32 })
+        Ok(Name(at as u32))
     }
 
     fn add_file(&mut self, number: usize, file: &UnitFile<'a>) -> Result<(), Cause> {
@@ -236,12 +235,12 @@ impl<'u, 'a> Builder<'u, 'a> {
         };
         self.files.try_reserve(1)?;
         self.files.push(File { name, sections: self.sections.len() });
-        let symbol_names = self.add_text(&[file.elf.symbol_names])?.at;
+        let symbol_names = self.add_text(&[file.elf.symbol_names])?.0;
         self.tables.try_reserve(1)?;
         self.tables.push(symbol_names);
         self.section_names = match shares_table(file) {
             true => symbol_names,
-            false => self.add_text(&[file.elf.section_names])?.at,
+            false => self.add_text(&[file.elf.section_names])?.0,
         };
         Ok(())
     }
@@ -256,13 +255,13 @@ impl<'u, 'a> Builder<'u, 'a> {
         for symbol in symbols.filter(|symbol| symbol.kind == elf::STT_FUNC) {
             let Definition::Section { index, offset } = symbol.definition else { continue };
             let place = self.unit.place(number, index);
-            let name = file.elf.symbol_name(&symbol);
-            if !place.group.is_loaded() || place.group.is_tls() || name.is_empty() {
+            let named = file.elf.is_named(&symbol);
+            if !place.group.is_loaded() || place.group.is_tls() || !named {
                 continue;
             }
             let at = (layout.start(place) as u64 + offset) as u32;
             let size = u32::try_from(symbol.size).unwrap_or(u32::MAX);
-            let name = Name { at: self.tables[number] + symbol.name_at, len: name.len() as u32 };
+            let name = Name(self.tables[number] + symbol.name_at);
             self.functions.try_reserve(1)?;
             self.functions.push(Part { name, at, size });
         }
@@ -275,8 +274,7 @@ impl<'u, 'a> Builder<'u, 'a> {
             if !place.group.is_loaded() || place.group.is_tls() {
                 continue;
             }
-            let len = file.elf.section_name(&section).len() as u32;
-            let name = Name { at: self.section_names + section.name_at, len };
+            let name = Name(self.section_names + section.name_at);
             let at = layout.start(place) as u32;
             self.sections.try_reserve(1)?;
             self.sections.push(Part { name, at, size: section.size as u32 });
@@ -287,8 +285,7 @@ impl<'u, 'a> Builder<'u, 'a> {
     fn add_global(&mut self, entry: &Entry<'a>) -> Result<(), Cause> {
         let file = &self.unit.files[entry.file as usize];
         let name_at = file.elf.symbol(entry.symbol as usize).name_at;
-        let at = self.tables[entry.file as usize] + name_at;
-        let name = Name { at, len: entry.name.len() as u32 };
+        let name = Name(self.tables[entry.file as usize] + name_at);
         self.by_name.add(Hash::of(entry.name), self.globals.len() as u32)?;
         self.globals.try_reserve(1)?;
         self.globals.push(Global { name, value: entry.value });

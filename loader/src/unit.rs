@@ -281,7 +281,7 @@ impl<'a> Unit<'a> {
     pub fn is_discarded(&self, file: usize, symbol: usize) -> bool {
         let elf = &self.files[file].elf;
         symbol < elf.symbol_count()
-            && match elf.symbol(symbol).definition {
+            && match elf.definition_of(symbol) {
                 Definition::Section { index, .. } => {
                     self.place(file, index).group == Group::Discarded
                 }
@@ -323,7 +323,7 @@ impl<'a> Unit<'a> {
 
     /// Where a file has a symbol.
     pub fn location(&self, file: usize, symbol: usize) -> Location {
-        match self.files[file].elf.symbol(symbol).definition {
+        match self.files[file].elf.definition_of(symbol) {
             Definition::Absolute(value) => Location::Absolute(value),
             Definition::Section { index, offset } => Location::At(self.place(file, index), offset),
             Definition::Undefined | Definition::Common { .. } => Location::Nowhere,

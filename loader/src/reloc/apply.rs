@@ -62,7 +62,8 @@ impl Image<'_, '_> {
         let file = &unit.files[number];
         for table in file.elf.relocations() {
             let table = table?;
-            let Some(mut steps) = Steps::new(file, table, &unit.places, eh_frame) else { continue };
+            let steps = Steps::new(&file.elf, file.first_section, table, &unit.places, eh_frame);
+            let Some(mut steps) = steps else { continue };
             let place = steps.place;
             let len = match place.group {
                 Group::EhFrame => eh_frame.len(file, table.target)?,
@@ -73,10 +74,10 @@ impl Image<'_, '_> {
             let (start, len) = (self.layout.start(place), len as usize);
             let here = Here { file: number, place, start, len };
             while let Some(step) = steps.next_step() {
-                let step = step?;
                 self.apply(here, &step)
                     .map_err(|problem| steps.error(&step.relocation, problem))?;
             }
+            steps.finish()?;
         }
         Ok(())
     }

@@ -57,18 +57,19 @@ fn scan_file(
     file: usize,
     needs: &mut Needs,
 ) -> Result<(), Cause> {
-    for table in unit.files[file].elf.relocations() {
-        let steps = Steps::new(&unit.files[file], table?, &unit.places, eh_frame);
+    let (elf, first) = (unit.files[file].elf, unit.files[file].first_section);
+    for table in elf.relocations() {
+        let steps = Steps::new(&elf, first, table?, &unit.places, eh_frame);
         let Some(mut steps) = steps else { continue };
-        let code = steps.elf.section(steps.table.target).data;
+        let code = elf.section(steps.table.target).data;
+        let group = steps.place.group;
+        let scan = &mut Scan { unit, needs, file, code, group };
         while let Some(step) = steps.next_step() {
-            let step = step?;
-            let group = steps.place.group;
-            let scan = &mut Scan { unit, needs, file, code, group };
             if !scan.add(&step)? {
                 return Err(steps.error(&step.relocation, Problem::Discarded));
             }
         }
+        steps.finish()?;
     }
     Ok(())
 }
@@ -137,7 +138,7 @@ impl Scan<'_, '_> {
             Target::Local => {
                 let elf = &unit.files[file].elf;
                 let symbol = elf.symbol(relocation.symbol);
-                let absent = relocation.symbol == 0 || elf.symbol_name(&symbol).is_empty();
+                let absent = relocation.symbol == 0 || !elf.is_named(&symbol);
                 match symbol.definition {
                     Definition::Section { index, .. } if symbol.kind != elf::STT_GNU_IFUNC => {
                         return self.look_into(relocation.symbol, index, kind);
