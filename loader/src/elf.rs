@@ -142,6 +142,7 @@ impl RelocationTable<'_> {
     }
 
     /// The relocation at `index`, which must be below [`len`](Self::len). Its symbol may not exist.
+    #[inline]
     pub fn get(&self, index: usize) -> Relocation {
         let entry = &self.entries[index];
         Relocation {

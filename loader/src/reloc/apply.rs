@@ -9,6 +9,7 @@
 
 use unspool_tls::ModuleId;
 
+use super::simple::Addresses;
 use super::x86_64::{self, Operands, tls};
 use super::{GOT_WORD, Kind, PLT_STUB, Problem, Step, Steps};
 use crate::eh_frame::EhFrame;
@@ -40,26 +41,29 @@ pub(crate) struct Image<'i, 'a> {
 
 /// The section that is being relocated.
 #[derive(Clone, Copy)]
-struct Here {
-    file: usize,
-    place: Place,
-    start: usize,
-    len: usize,
+pub(super) struct Here {
+    pub file: usize,
+    pub place: Place,
+    /// Where it starts in the region, or in the initial values of the TLS block.
+    pub start: usize,
+    pub len: usize,
 }
 
 impl Image<'_, '_> {
     /// Applies all relocations and fills the GOT and the PLT.
     pub fn relocate(&mut self) -> Result<(), LoadError> {
+        let mut addresses = Addresses::default();
         for (number, file) in self.unit.files.iter().enumerate() {
-            self.relocate_file(number).map_err(|cause| file.error(cause))?;
+            self.relocate_file(number, &mut addresses).map_err(|cause| file.error(cause))?;
         }
         self.fill_slots();
         Ok(())
     }
 
-    fn relocate_file(&mut self, number: usize) -> Result<(), Cause> {
+    fn relocate_file(&mut self, number: usize, addresses: &mut Addresses) -> Result<(), Cause> {
         let (unit, eh_frame) = (self.unit, self.eh_frame);
         let file = &unit.files[number];
+        addresses.start(file.elf.symbol_count())?;
         for table in file.elf.relocations() {
             let table = table?;
             let steps = Steps::new(&file.elf, file.first_section, table, &unit.places, eh_frame);
@@ -73,7 +77,12 @@ impl Image<'_, '_> {
             };
             let (start, len) = (self.layout.start(place), len as usize);
             let here = Here { file: number, place, start, len };
-            while let Some(step) = steps.next_step() {
+            let simple = steps.may_be_simple(unit.discards);
+            loop {
+                if simple {
+                    steps.next = self.apply_simple(addresses, here, &steps.table, steps.next);
+                }
+                let Some(step) = steps.next_step() else { break };
                 self.apply(here, &step)
                     .map_err(|problem| steps.error(&step.relocation, problem))?;
             }

@@ -3,6 +3,7 @@
 //! ```text
 //!   scan  ──► which symbols are needed, which want a GOT slot or a PLT stub   (before placing)
 //!   apply ──► S, A, P, G ──► x86_64: value, overflow check, bytes            (after resolving)
+//!     └─ simple: a short way in both for the relocations that nearly all are
 //!             x at a fixed distance from TP? ──► x86_64::tls: cheaper instructions
 //! ```
 //!
@@ -13,6 +14,7 @@
 mod apply;
 mod problem;
 mod scan;
+mod simple;
 mod x86_64;
 
 use crate::eh_frame::{Cut, EhFrame};
@@ -109,6 +111,13 @@ impl<'e, 'a> Steps<'e, 'a> {
             self.error = Some(self.error(&relocation, Problem::MissingTlsCall));
         }
         call.map(|call| Step { relocation, kind, call: Some(call) })
+    }
+
+    /// Whether the short way may be taken: all relocations count, and mean what they say.
+    fn may_be_simple(&self, discards: bool) -> bool {
+        let group = self.place.group;
+        // Tables may name what was discarded; initial values have no addresses.
+        self.cut.is_none() && !group.is_tls() && !(discards && group.is_table())
     }
 
     /// Whether all relocations were steps.

@@ -9,6 +9,7 @@
 
 use object::elf;
 
+use super::simple::Noted;
 use super::x86_64::tls;
 use super::{Call, Kind, Problem, Step, Steps, Wants};
 use crate::eh_frame::EhFrame;
@@ -36,9 +37,9 @@ pub(crate) struct Needs {
 
 /// Finds out what the relocations of all sections that have places need.
 pub(crate) fn scan(unit: &mut Unit<'_>, eh_frame: &EhFrame) -> Result<Needs, LoadError> {
-    let mut needs = Needs::default();
+    let (mut needs, mut noted) = (Needs::default(), Noted::default());
     for file in 0..unit.files.len() {
-        scan_file(unit, eh_frame, file, &mut needs)
+        scan_file(unit, eh_frame, file, &mut needs, &mut noted)
             .map_err(|cause| unit.files[file].error(cause))?;
     }
     for entry in &mut unit.entries {
@@ -56,18 +57,28 @@ fn scan_file(
     eh_frame: &EhFrame,
     file: usize,
     needs: &mut Needs,
+    noted: &mut Noted,
 ) -> Result<(), Cause> {
     let (elf, first) = (unit.files[file].elf, unit.files[file].first_section);
+    noted.start(elf.symbol_count())?;
     for table in elf.relocations() {
         let steps = Steps::new(&elf, first, table?, &unit.places, eh_frame);
         let Some(mut steps) = steps else { continue };
         let code = elf.section(steps.table.target).data;
         let group = steps.place.group;
+        let relaxable = (group == Group::Text).then_some(code);
+        let simple = steps.may_be_simple(unit.discards);
         let scan = &mut Scan { unit, needs, file, code, group };
-        while let Some(step) = steps.next_step() {
+        loop {
+            if simple {
+                let known = (&mut *scan.unit, &scan.needs.slots);
+                steps.next = noted.pass(known, file, &steps.table, steps.next, relaxable);
+            }
+            let Some(step) = steps.next_step() else { break };
             if !scan.add(&step)? {
                 return Err(steps.error(&step.relocation, Problem::Discarded));
             }
+            noted.forget(step.relocation.symbol);
         }
         steps.finish()?;
     }

@@ -110,7 +110,7 @@ impl Instruction {
 
 /// Rewrites the instruction whose displacement is at `offset`, if it can do without its slot;
 /// whether it did. `rex` says that there is a REX prefix.
-pub(super) fn relax(
+pub(crate) fn relax(
     rex: bool,
     code: &mut [u8],
     offset: u64,
