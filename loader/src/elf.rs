@@ -434,7 +434,22 @@ impl<'a> Elf<'a> {
 
     /// Whether a symbol has a name.
     pub fn is_named(&self, symbol: &Symbol) -> bool {
-        self.symbol_names.as_bytes().get(symbol.name_at as usize).is_some_and(|&byte| byte != 0)
+        self.has_name(symbol.name_at)
+    }
+
+    fn has_name(&self, at: u32) -> bool {
+        self.symbol_names.as_bytes().get(at as usize).is_some_and(|&byte| byte != 0)
+    }
+
+    /// Whether a symbol is a function that has a name.
+    pub fn is_named_function(&self, number: usize) -> bool {
+        let entry = &self.symbols[number];
+        entry.st_type() == elf::STT_FUNC && self.has_name(entry.st_name(LE))
+    }
+
+    /// Where the name of a symbol starts in its string table.
+    pub fn symbol_name_at(&self, number: usize) -> u32 {
+        self.symbols[number].st_name(LE)
     }
 }
 
@@ -483,7 +498,23 @@ fn check_name(table: &str, end: Option<usize>, offset: u32, field: Field) -> Res
 /// The NUL-terminated text at `offset`, if there is one.
 fn name_at(table: &str, offset: u32) -> &str {
     let rest = table.get(offset as usize..).unwrap_or_default();
-    rest.split_once('\0').map_or("", |(name, _)| name)
+    until_zero(rest.as_bytes()).map_or("", |end| &rest[..end])
+}
+
+/// Where the first zero is. Eight bytes at a time, as names are too short to prepare for more.
+fn until_zero(bytes: &[u8]) -> Option<usize> {
+    const ONES: u64 = u64::MAX / 0xff;
+    let (words, rest) = bytes.as_chunks::<8>();
+    for (number, word) in words.iter().enumerate() {
+        let word = u64::from_le_bytes(*word);
+        // The lowest bit that is set marks the first zero; others may be wrong.
+        let zeros = word.wrapping_sub(ONES) & !word & (ONES << 7);
+        if zeros != 0 {
+            return Some(8 * number + zeros.trailing_zeros() as usize / 8);
+        }
+    }
+    let last = rest.iter().position(|&byte| byte == 0)?;
+    Some(bytes.len() - rest.len() + last)
 }
 
 /// The bytes of a section, if they are in the file.

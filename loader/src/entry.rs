@@ -15,6 +15,7 @@ use crate::elf::{Binding, Definition, Symbol};
 use crate::placement::{Group, Place};
 use crate::reloc::Wants;
 use crate::symbols::Value;
+use crate::table::Hash;
 
 /// How much a file knows of a name.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -36,6 +37,7 @@ pub(crate) enum Strength {
 pub(crate) struct Entry<'a> {
     /// Empty for a local symbol that has none.
     pub name: &'a str,
+    pub hash: Hash,
     /// The file and the number of the symbol that counts.
     pub file: u32,
     pub symbol: u32,
@@ -66,7 +68,7 @@ pub(crate) struct Entry<'a> {
 impl<'a> Entry<'a> {
     /// What one symbol says.
     pub fn new(
-        name: &'a str,
+        (name, hash): (&'a str, Hash),
         file: usize,
         number: usize,
         symbol: &Symbol,
@@ -86,14 +88,15 @@ impl<'a> Entry<'a> {
             kind: symbol.kind,
             size: symbol.size,
             align,
-            ..Self::root(name)
+            ..Self::root(name, hash)
         }
     }
 
     /// A name that no file says anything of.
-    pub fn root(name: &'a str) -> Self {
+    pub fn root(name: &'a str, hash: Hash) -> Self {
         Self {
             name,
+            hash,
             file: u32::MAX,
             symbol: u32::MAX,
             strength: Strength::WeakReference,
