@@ -59,8 +59,8 @@ pub(crate) struct Entry<'a> {
     pub by_call: bool,
     /// The number of its slots, if it has any.
     pub slots: Option<u32>,
-    /// What it means elsewhere: in an earlier object, or in the program.
-    pub elsewhere: Option<Value>,
+    /// Whether `value` is what it means elsewhere: in an earlier object, or in the program.
+    pub elsewhere: bool,
     /// What it means, as soon as that is known.
     pub value: Value,
 }
@@ -109,7 +109,7 @@ impl<'a> Entry<'a> {
             wants: Wants::Nothing,
             by_call: false,
             slots: None,
-            elsewhere: None,
+            elsewhere: false,
             value: Value::ZERO,
         }
     }
@@ -124,6 +124,14 @@ impl<'a> Entry<'a> {
     pub fn widen(&mut self, other: &Self) {
         self.size = self.size.max(other.size);
         self.align = self.align.max(other.align);
+    }
+
+    /// Takes what it means elsewhere; whether it does.
+    pub fn resolve(&mut self, elsewhere: Option<Value>) -> bool {
+        if let Some(value) = elsewhere {
+            (self.elsewhere, self.value) = (true, value);
+        }
+        self.elsewhere
     }
 
     /// Whether the files define it.

@@ -38,7 +38,7 @@ const _: () = assert!(MAX_SIZE < Global::OTHER as u64);
 pub(crate) struct Globals {
     /// The object's first byte.
     base: u64,
-    /// Where the symbols of each bucket end; as many as a power of two, or none.
+    /// Where the symbols of each bucket end; their number is a power of two.
     ends: Vec<u32>,
     globals: Vec<Global>,
     /// What is not an address in the object.
@@ -46,16 +46,16 @@ pub(crate) struct Globals {
 }
 
 impl Globals {
-    /// The symbols of an object at `base`, which come with hashes, places of names, and values.
+    /// The symbols of an object at `base`, which come with hashes, places of names, and values. There
+    /// should be about `expected`.
     pub fn new(
         base: u64,
+        expected: usize,
         symbols: impl Iterator<Item = (Hash, u32, Value)> + Clone,
     ) -> Result<Self, TryReserveError> {
-        let count = symbols.clone().count();
         // One or two symbols each.
-        let buckets = if count == 0 { 0 } else { (count / 2).next_power_of_two() };
-        let mut this =
-            Self { base, ends: zeroes(buckets)?, globals: zeroes(count)?, others: Vec::new() };
+        let ends = zeroes((expected / 2).next_power_of_two())?;
+        let mut this = Self { base, ends, globals: Vec::new(), others: Vec::new() };
         for (hash, ..) in symbols.clone() {
             let bucket = this.bucket(hash);
             this.ends[bucket] += 1;
@@ -65,6 +65,7 @@ impl Globals {
         for end in &mut this.ends {
             start += core::mem::replace(end, start);
         }
+        this.globals = zeroes(start as usize)?;
         for (hash, name, value) in symbols {
             let at = this.encode(value)?;
             let bucket = this.bucket(hash);
@@ -92,9 +93,6 @@ impl Globals {
 
     /// The value of the symbol with this hash whose name it is, as `is_it` says.
     pub fn find(&self, hash: Hash, is_it: impl Fn(u32) -> bool) -> Option<Value> {
-        if self.ends.is_empty() {
-            return None;
-        }
         let bucket = self.bucket(hash);
         let start = bucket.checked_sub(1).map_or(0, |before| self.ends[before]);
         let globals = &self.globals[start as usize..self.ends[bucket] as usize];
@@ -121,7 +119,7 @@ mod tests {
 
     #[test]
     fn every_symbol_is_found_whatever_it_means() {
-        for count in [1, 2, 3, 1000, 1025] {
+        for (count, expected) in [(1, 1), (2, 0), (3, 3), (1000, 1000), (1025, 5000)] {
             let names: Vec<_> = (0..count).map(|n| format!("symbol_{n}")).collect();
             let value = |n: u32| match n % 5 {
                 0 => Value::Tls(-i64::from(n)),
@@ -130,7 +128,7 @@ mod tests {
                 _ => Value::Address(BASE + u64::from(n)),
             };
             let symbols = (0..).zip(&names).map(|(n, name)| (Hash::of(name), n, value(n)));
-            let globals = Globals::new(BASE, symbols).unwrap();
+            let globals = Globals::new(BASE, expected, symbols).unwrap();
             for (n, name) in (0..).zip(&names) {
                 assert_eq!(globals.find(Hash::of(name), |found| found == n), Some(value(n)));
                 assert_eq!(globals.find(Hash::of(name), |_| false), None);
@@ -140,7 +138,7 @@ mod tests {
 
     #[test]
     fn an_object_need_not_offer_anything() {
-        let globals = Globals::new(BASE, core::iter::empty()).unwrap();
+        let globals = Globals::new(BASE, 0, core::iter::empty()).unwrap();
         assert_eq!(globals.find(Hash::of("x"), |_| true), None);
     }
 
@@ -148,7 +146,7 @@ mod tests {
     fn symbols_with_one_hash_are_told_apart() {
         let hash = Hash::of("one");
         let symbols = (0..20).map(|n| (hash, n, Value::Tls(n.into())));
-        let globals = Globals::new(BASE, symbols).unwrap();
+        let globals = Globals::new(BASE, 20, symbols).unwrap();
         for n in 0..20 {
             assert_eq!(globals.find(hash, |name| name == n), Some(Value::Tls(n.into())));
         }

@@ -91,7 +91,7 @@ impl<'k> Link<'k> {
             let sealed = region.seal(&layout, complete)?;
             // SAFETY: on errors from here on, `unwind` is dropped before `sealed`, which was made
             // earlier; a `Loaded` drops them in the same order.
-            let unwind = unsafe { Unwind::register(&layout, &sealed) }?;
+            let unwind = unsafe { Unwind::register(&layout, eh_frame.entries, &sealed) }?;
             let tls = space.publish(&tls)?;
             let object = Shared::try_new(Object::new(names, &layout, base, tls.module()))?;
             let _at_exit = Registrations::of(object.all());

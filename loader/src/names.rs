@@ -105,7 +105,7 @@ impl Names {
             let name_at = unit.files[file].elf.symbol_name_at(entry.symbol as usize);
             (entry.hash, tables[file] + name_at, entry.value)
         });
-        let globals = Globals::new(base, globals)?;
+        let globals = Globals::new(base, unit.entries.len(), globals)?;
         let pool = Shared::try_new(Pool { text, lent: AtomicBool::new(false) })?;
         Ok(Self { pool, object, base, functions, globals, sections, files })
     }

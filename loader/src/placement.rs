@@ -259,7 +259,7 @@ fn place_sections(
             let Some(group) = groups.get_mut(place.group as usize) else { continue };
             let range = match place.group {
                 // A gap would read as the terminator.
-                Group::EhFrame => eh_frame.len(file, index).and_then(|len| group.take(len, 1)),
+                Group::EhFrame => group.take(eh_frame.len(number), 1),
                 _ => group.take(section.size, section.align),
             };
             place.offset = range.map_err(|cause| file.error(cause))?.start as u32;

@@ -70,7 +70,7 @@ impl Image<'_, '_> {
             let Some(mut steps) = steps else { continue };
             let place = steps.place;
             let len = match place.group {
-                Group::EhFrame => eh_frame.len(file, table.target)?,
+                Group::EhFrame => eh_frame.len(file.first_section + table.target),
                 // What has no initial values has no bytes to relocate.
                 Group::TlsZeroed => 0,
                 _ => file.elf.section(table.target).size,
@@ -133,7 +133,7 @@ impl Image<'_, '_> {
         let (value, size, slots) = match unit.target(here.file, symbol) {
             Target::Entry(number) => {
                 let entry = &unit.entries[number];
-                let own = entry.is_defined() && entry.elsewhere.is_none();
+                let own = entry.is_defined() && !entry.elsewhere;
                 (entry.value, own.then_some(entry.size), entry.slots)
             }
             Target::Local => {

@@ -16,7 +16,7 @@ use alloc::vec::Vec;
 use object::elf;
 
 use super::apply::{Here, Image};
-use super::x86_64::{self, Kind, Operands, Wants, got};
+use super::x86_64::{self, Kind, Wants, got};
 use crate::elf::{Definition, Relocation, RelocationTable};
 use crate::got::{Slot, Slots};
 use crate::placement::{Group, Layout};
@@ -172,7 +172,7 @@ impl Image<'_, '_> {
         let object = (self.layout, self.base, self.block);
         let bytes = self.region.get_mut(here.start..here.start + here.len);
         let Some(section) = bytes else { return next };
-        let start = self.base + here.start as u64;
+        let (start, in_code) = (self.base + here.start as u64, here.place.group == Group::Text);
         while next < table.len() {
             let Relocation { offset, kind, symbol, addend } = table.get(next);
             let find = || find_address(self.unit, object, here.file, symbol);
@@ -189,19 +189,7 @@ impl Image<'_, '_> {
                 }
                 Some(kind @ (Kind::GotRelaxable32 | Kind::GotRelaxable32Rex)) => {
                     let rex = kind == Kind::GotRelaxable32Rex;
-                    let operands = Operands {
-                        symbol: Value::Address(address),
-                        addend,
-                        place: Some(place),
-                        stub: None,
-                        slot: None,
-                        got: 0,
-                        in_code: here.place.group == Group::Text,
-                        block: self.block,
-                        module: None,
-                        size: None,
-                    };
-                    got::relax(rex, section, offset, &operands) == Ok(true)
+                    in_code && got::relax_to(rex, section, (offset, addend), address, Some(place))
                 }
                 _ => false,
             };

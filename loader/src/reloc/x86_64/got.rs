@@ -14,7 +14,7 @@
 //! x86-64, appendix B.2 (`R_X86_64_GOTPCRELX`, `R_X86_64_REX_GOTPCRELX`).
 #![forbid(unsafe_code)]
 
-use super::{Operands, signed};
+use super::Operands;
 use crate::reloc::Problem;
 
 /// What an instruction does with the slot, by opcode and ModRM.
@@ -29,6 +29,7 @@ enum Use {
 }
 
 impl Use {
+    #[inline]
     fn of(opcode: u8, modrm: u8) -> Option<Self> {
         // Any register, and an address relative to rip.
         let with_register = modrm & 0xc7 == 0x05;
@@ -56,6 +57,7 @@ struct Instruction {
 impl Instruction {
     /// The instruction whose displacement of four bytes is at `offset`. The addend must account for
     /// them and nothing else.
+    #[inline]
     fn before(rex: bool, code: &[u8], offset: u64, addend: i64) -> Option<Self> {
         let at = usize::try_from(offset).ok()?;
         let &[opcode, modrm, _, _, _, _] = code.get(at.checked_sub(2)?..)?.first_chunk()?;
@@ -64,26 +66,38 @@ impl Instruction {
         (prefixed && addend == -4).then_some(Self { uses, at, rex })
     }
 
-    /// Has the instruction name the symbol by its distance; whether it can.
-    fn name_distance(self, code: &mut [u8], distance: [u8; 4]) -> bool {
-        let (start, after) = (self.at - 2, self.at + 4);
-        let new = match self.uses {
-            Use::Call => [0x67, 0xe8],
-            Use::Load => [0x8d, code[self.at - 1]],
-            _ => return false,
-        };
-        code[start..self.at].copy_from_slice(&new);
-        code[self.at..after].copy_from_slice(&distance);
-        true
+    /// Has the instruction do without its slot, for a symbol at `address`; whether it can. `place` is
+    /// the address of its displacement.
+    #[inline]
+    fn rewrite(self, code: &mut [u8], address: u64, place: Option<u64>) -> bool {
+        // A displacement counts from the next instruction. (Distances go round, as addresses do.)
+        let to = |next: u64| i32::try_from(address.wrapping_sub(next).cast_signed()).ok();
+        let distance = place.and_then(|place| match self.uses {
+            // A byte shorter, so that its displacement is a byte before the place.
+            Use::Jump => to(place.wrapping_add(3)),
+            _ => to(place.wrapping_add(4)),
+        });
+        match distance {
+            Some(distance) if self.name_distance(code, distance.to_le_bytes()) => true,
+            // As the CPU extends it with the sign.
+            _ => i32::try_from(address.cast_signed())
+                .is_ok_and(|number| self.name_address(code, number.to_le_bytes())),
+        }
     }
 
-    /// Has the jump, which is a byte shorter, name the symbol by its distance; whether it can.
-    fn jump(self, code: &mut [u8], distance: [u8; 4]) -> bool {
-        if self.uses != Use::Jump {
+    /// Has the instruction name the symbol by its distance; whether it can.
+    #[inline]
+    fn name_distance(self, code: &mut [u8], [a, b, c, d]: [u8; 4]) -> bool {
+        let Some(bytes) = code.get_mut(self.at - 2..).and_then(|code| code.first_chunk_mut())
+        else {
             return false;
-        }
-        let [a, b, c, d] = distance;
-        code[self.at - 2..self.at + 4].copy_from_slice(&[0xe9, a, b, c, d, 0x90]);
+        };
+        *bytes = match self.uses {
+            Use::Call => [0x67, 0xe8, a, b, c, d],
+            Use::Load => [0x8d, bytes[1], a, b, c, d],
+            Use::Jump => [0xe9, a, b, c, d, 0x90],
+            _ => return false,
+        };
         true
     }
 
@@ -110,32 +124,28 @@ impl Instruction {
 
 /// Rewrites the instruction whose displacement is at `offset`, if it can do without its slot;
 /// whether it did. `rex` says that there is a REX prefix.
-pub(crate) fn relax(
+pub(super) fn relax(
     rex: bool,
     code: &mut [u8],
     offset: u64,
     operands: &Operands,
 ) -> Result<bool, Problem> {
     let address = operands.address()?;
-    let instruction = Instruction::before(rex, code, offset, operands.addend);
-    let (Some(instruction), true) = (instruction, operands.in_code) else { return Ok(false) };
-    let distance = operands.place.map(|place| operands.plus_addend(address) - i128::from(place));
-    if let Some(distance) = distance {
-        // The jump's displacement is a byte before the place.
-        if let Ok(distance) = signed(distance + 1)
-            && instruction.jump(code, distance)
-        {
-            return Ok(true);
-        }
-        if let Ok(distance) = signed(distance)
-            && instruction.name_distance(code, distance)
-        {
-            return Ok(true);
-        }
-    }
-    // As the CPU extends it with the sign.
-    let number = i32::try_from(address.cast_signed());
-    Ok(number.is_ok_and(|number| instruction.name_address(code, number.to_le_bytes())))
+    let addend = operands.addend;
+    Ok(operands.in_code && relax_to(rex, code, (offset, addend), address, operands.place))
+}
+
+/// The same of an instruction, for a symbol at `address`; `place` is the address of the displacement.
+#[inline]
+pub(crate) fn relax_to(
+    rex: bool,
+    code: &mut [u8],
+    (offset, addend): (u64, i64),
+    address: u64,
+    place: Option<u64>,
+) -> bool {
+    let instruction = Instruction::before(rex, code, offset, addend);
+    instruction.is_some_and(|instruction| instruction.rewrite(code, address, place))
 }
 
 /// Whether the instruction does without its slot wherever the symbol is within 2 GiB.
