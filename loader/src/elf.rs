@@ -46,6 +46,8 @@ pub(crate) struct Elf<'a> {
     extended: &'a [U32<LE>],
     /// The number of the first symbol that is not local.
     pub first_global: usize,
+    /// How many symbols are functions.
+    pub functions: usize,
 }
 
 /// One section.
@@ -182,6 +184,7 @@ impl<'a> Elf<'a> {
             symbols: &[],
             extended: &[],
             first_global: 0,
+            functions: 0,
         };
         let ends = last_end(section_names);
         for (index, header) in (0..).zip(headers) {
@@ -382,10 +385,11 @@ impl<'a> Elf<'a> {
 
     /// Checks that all symbols have names, and that those in sections start in these or at their
     /// ends.
-    fn check_symbols(&self) -> Result<(), Cause> {
+    fn check_symbols(&mut self) -> Result<(), Cause> {
         let ends = last_end(self.symbol_names);
         for (number, entry) in (0..).zip(self.symbols) {
             check_name(self.symbol_names, ends, entry.st_name(LE), Field::SymbolName(number))?;
+            self.functions += usize::from(entry.st_type() == elf::STT_FUNC);
             let definition = self.definition(number as usize).ok_or_else(|| Cause::BadIndex {
                 field: Field::SymbolSection(number),
                 index: entry.st_shndx(LE).0.into(),

@@ -59,6 +59,8 @@ pub(crate) struct Entry<'a> {
     pub by_call: bool,
     /// The number of its slots, if it has any.
     pub slots: Option<u32>,
+    /// Whether that was noted.
+    pub has_slots: bool,
     /// Whether `value` is what it means elsewhere: in an earlier object, or in the program.
     pub elsewhere: bool,
     /// What it means, as soon as that is known.
@@ -109,6 +111,7 @@ impl<'a> Entry<'a> {
             wants: Wants::Nothing,
             by_call: false,
             slots: None,
+            has_slots: false,
             elsewhere: false,
             value: Value::ZERO,
         }

@@ -194,15 +194,13 @@ impl<'u, 'a> Builder<'u, 'a> {
         let mut text = object.len() + 1;
         let (mut functions, mut sections) = (0, 0);
         for file in &unit.files {
+            functions += file.elf.functions;
             let member = file.name.member.map_or(0, |member| member.len() + 2);
             text += file.name.file.len() + member + 1 + file.elf.symbol_names.len() + 1;
             text += if shares_table(file) { 0 } else { file.elf.section_names.len() + 1 };
         }
         for (_, _, place) in unit.sections() {
             sections += usize::from(has_address(place));
-        }
-        for (number, file) in unit.files.iter().enumerate() {
-            functions += self::functions(unit, number, file).count();
         }
         let mut this = Self {
             unit,
@@ -258,7 +256,15 @@ impl<'u, 'a> Builder<'u, 'a> {
         file: &UnitFile<'a>,
         layout: &Layout,
     ) -> Result<(), Cause> {
-        for (symbol, place, offset) in functions(self.unit, number, file) {
+        let symbols = 0..file.elf.symbol_count();
+        for symbol in symbols.filter(|&symbol| file.elf.is_named_function(symbol)) {
+            let Definition::Section { index, offset } = file.elf.definition_of(symbol) else {
+                continue;
+            };
+            let place = self.unit.place(number, index);
+            if !has_address(place) {
+                continue;
+            }
             let at = (layout.start(place) as u64 + offset) as u32;
             let symbol = file.elf.symbol(symbol);
             let size = u32::try_from(symbol.size).unwrap_or(u32::MAX);
@@ -287,21 +293,6 @@ impl<'u, 'a> Builder<'u, 'a> {
 /// Whether what has this place has an address.
 fn has_address(place: Place) -> bool {
     place.group.is_loaded() && !place.group.is_tls()
-}
-
-/// The functions of a file that have names: their symbols' numbers, sections' places, and offsets.
-fn functions<'u>(
-    unit: &'u Unit<'_>,
-    number: usize,
-    file: &'u UnitFile<'_>,
-) -> impl Iterator<Item = (usize, Place, u64)> + 'u {
-    let elf = &file.elf;
-    let symbols = (0..elf.symbol_count()).filter(|&symbol| elf.is_named_function(symbol));
-    symbols.filter_map(move |symbol| {
-        let Definition::Section { index, offset } = elf.definition_of(symbol) else { return None };
-        let place = unit.place(number, index);
-        has_address(place).then_some((symbol, place, offset))
-    })
 }
 
 /// Whether a file has one string table for both, as LLVM writes them.

@@ -270,6 +270,9 @@ fn place_sections(
 
 /// Places the tentative definitions of C that nobody has made definite.
 fn place_common(unit: &mut Unit<'_>, groups: &mut [Cursor; Group::COUNT]) -> Result<(), LoadError> {
+    if !unit.has_common {
+        return Ok(());
+    }
     for entry in unit.entries.iter_mut().filter(|entry| entry.strength == Strength::Common) {
         let tls = entry.kind == elf::STT_TLS;
         let group = if tls { Group::TlsZeroed } else { Group::Zeroed };

@@ -64,6 +64,10 @@ pub(crate) struct Unit<'a> {
     by_signature: Table,
     /// Whether any section was discarded.
     pub discards: bool,
+    /// Whether any symbol is a tentative definition.
+    pub has_common: bool,
+    /// Whether any symbol is an indirect function.
+    pub has_indirect: bool,
 }
 
 /// A symbol of a file.
@@ -196,6 +200,8 @@ impl<'a> Unit<'a> {
     ) -> Result<u32, LoadError> {
         let hash = Hash::of(name);
         let strength = self.strength(file, symbol);
+        self.has_common |= strength == Strength::Common;
+        self.has_indirect |= symbol.kind == elf::STT_GNU_IFUNC;
         let new = || Entry::new((name, hash), file, number, symbol, strength);
         match self.find(hash, name) {
             Some(at) => self.meet(at, &new()),
@@ -329,6 +335,8 @@ impl<'a> Unit<'a> {
         let name = elf.symbol_name(&known);
         let entry = Entry::new((name, Hash::NONE), file, symbol, &known, strength);
         let entry = Entry { hidden: true, ..entry };
+        self.has_common |= strength == Strength::Common;
+        self.has_indirect |= known.kind == elf::STT_GNU_IFUNC;
         self.entries.try_reserve(1)?;
         self.entries.push(entry);
         let number = self.entries.len() - 1;

@@ -369,6 +369,7 @@ impl<'m> Module<'m> {
     }
 
     /// The entry at `offset`; `None` at the end of the section or at its terminator.
+    #[inline]
     fn entry(&self, offset: usize) -> Result<Option<Entry>> {
         let beyond = Error::OffsetOutOfBounds(offset as u64);
         let section = self.eh_frame.data;

@@ -27,6 +27,8 @@ pub(crate) struct Image<'i, 'a> {
     pub eh_frame: &'i EhFrame,
     pub layout: &'i Layout,
     pub slots: &'i Slots,
+    /// The entries that have any.
+    pub with_slots: &'i [u32],
     /// The address of the region.
     pub base: u64,
     /// The bytes of the region.
@@ -169,7 +171,8 @@ impl Image<'_, '_> {
         if let (Block::Dynamic(module), Some(at)) = (self.block, self.slots.own_block()) {
             self.put(at, [module.get() as u64, 0]);
         }
-        for entry in self.unit.entries.iter().filter(|entry| entry.slots.is_some()) {
+        for &number in self.with_slots {
+            let entry = &self.unit.entries[number as usize];
             // `apply` has refused what would read a slot that does not go with the symbol.
             let slot = |slot| self.slots.got(slot, entry.slots);
             let stub = self.slots.plt(entry.slots);
