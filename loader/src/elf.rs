@@ -146,19 +146,31 @@ impl RelocationTable<'_> {
     /// The relocation at `index`, which must be below [`len`](Self::len). Its symbol may not exist.
     #[inline]
     pub fn get(&self, index: usize) -> Relocation {
-        let entry = &self.entries[index];
-        Relocation {
-            offset: entry.r_offset.get(LE),
-            kind: RelocationType(entry.r_type(LE, false).0),
-            symbol: entry.r_sym(LE, false) as usize,
-            addend: entry.r_addend.get(LE),
-        }
+        Relocation::new(&self.entries[index])
+    }
+
+    /// The relocations from number `next` on, which may be [`len`](Self::len).
+    #[inline]
+    pub fn from(&self, next: usize) -> impl Iterator<Item = Relocation> {
+        self.entries[next..].iter().map(Relocation::new)
     }
 
     /// What to say if the symbol of a relocation does not exist.
     pub fn no_symbol(&self, index: usize) -> Cause {
         let field = Field::RelocationSymbol { section: self.section, entry: index as u32 };
         Cause::BadIndex { field, index: self.get(index).symbol as u32 }
+    }
+}
+
+impl Relocation {
+    #[inline]
+    fn new(entry: &Rela64<LE>) -> Self {
+        Self {
+            offset: entry.r_offset.get(LE),
+            kind: RelocationType(entry.r_type(LE, false).0),
+            symbol: entry.r_sym(LE, false) as usize,
+            addend: entry.r_addend.get(LE),
+        }
     }
 }
 

@@ -55,30 +55,37 @@ impl Noted {
 
     /// Passes over the relocations of a file from number `next` on that need nothing more, and gives
     /// the first that may. `code` is what they apply to, if that is code.
+    // Not inlined, so that the loop has the registers for itself.
+    #[inline(never)]
     pub fn pass(
         &mut self,
-        (unit, slots): (&mut Unit<'_>, &Slots),
+        known: (&mut Unit<'_>, &Slots),
         file: usize,
         table: &RelocationTable<'_>,
         mut next: usize,
         code: Option<&[u8]>,
     ) -> usize {
-        while next < table.len() {
-            let Relocation { offset, kind, symbol, addend } = table.get(next);
+        let code = code.unwrap_or_default();
+        for relocation in table.from(next) {
+            let Relocation { offset, kind, symbol, addend } = relocation;
             let Some(kind) = Kind::decode(kind) else { break };
-            let enough = match kind {
-                Kind::Absolute64 | Kind::Relative32 => Self::WANTED,
-                Kind::Call32 => Self::CALLABLE,
-                Kind::GotRelative32 | Kind::GotRelaxable32 | Kind::GotRelaxable32Rex => Self::SLOT,
-                _ => break,
+            let enough = Self::enough(kind);
+            let noted = match self.0.get_mut(symbol) {
+                Some(noted) if *noted == 0 && enough != 0 => {
+                    *noted = look_at(known.0, known.1, file, symbol);
+                    *noted
+                }
+                Some(noted) => *noted,
+                None => break,
             };
-            let Some(noted) = self.0.get_mut(symbol) else { break };
-            if *noted == 0 {
-                *noted = look_at(unit, slots, file, symbol);
-            }
-            let needs_nothing = *noted & enough != 0
-                || *noted & Self::NEAR != 0
-                    && code.is_some_and(|code| kind.relaxes_if_near(code, offset, addend));
+            // The general way asks more of the code.
+            let direct = |rex| got::needs_no_slot(rex, code, offset, addend);
+            let needs_nothing = noted & enough != 0
+                || match kind {
+                    Kind::GotRelaxable32 if noted & Self::NEAR != 0 => direct(false),
+                    Kind::GotRelaxable32Rex if noted & Self::NEAR != 0 => direct(true),
+                    _ => false,
+                };
             if !needs_nothing {
                 break;
             }
@@ -86,9 +93,21 @@ impl Noted {
         }
         next
     }
+
+    /// What, of a symbol, is enough for a relocation.
+    #[inline]
+    fn enough(kind: Kind) -> u8 {
+        match kind {
+            Kind::Absolute64 | Kind::Relative32 => Self::WANTED,
+            Kind::Call32 => Self::CALLABLE,
+            Kind::GotRelative32 | Kind::GotRelaxable32 | Kind::GotRelaxable32Rex => Self::SLOT,
+            _ => 0,
+        }
+    }
 }
 
 /// Notes that the address of a symbol is wanted; nothing if the general way may refuse that.
+#[inline(never)]
 fn look_at(unit: &mut Unit<'_>, slots: &Slots, file: usize, symbol: usize) -> u8 {
     const NEAR: u8 = Noted::WANTED | Noted::CALLABLE | Noted::NEAR;
     match unit.target(file, symbol) {
@@ -143,9 +162,9 @@ impl Addresses {
 }
 
 /// The address of a symbol of a file, if that is what it means.
+#[inline(never)]
 fn find_address(
-    unit: &Unit<'_>,
-    (layout, base, block): (&Layout, u64, Block),
+    (unit, layout, base, block): (&Unit<'_>, &Layout, u64, Block),
     file: usize,
     symbol: usize,
 ) -> Option<u64> {
@@ -162,6 +181,8 @@ fn find_address(
 impl Image<'_, '_> {
     /// Applies the relocations of a section in memory from number `next` on, up to one that is not
     /// simple, which it gives.
+    // Not inlined, so that the loop has the registers for itself.
+    #[inline(never)]
     pub(super) fn apply_simple(
         &mut self,
         addresses: &mut Addresses,
@@ -169,27 +190,27 @@ impl Image<'_, '_> {
         table: &RelocationTable<'_>,
         mut next: usize,
     ) -> usize {
-        let object = (self.layout, self.base, self.block);
+        let object = (self.unit, self.layout, self.base, self.block);
         let bytes = self.region.get_mut(here.start..here.start + here.len);
         let Some(section) = bytes else { return next };
-        let (start, in_code) = (self.base + here.start as u64, here.place.group == Group::Text);
-        while next < table.len() {
-            let Relocation { offset, kind, symbol, addend } = table.get(next);
-            let find = || find_address(self.unit, object, here.file, symbol);
+        let (start, in_code) = (object.2 + here.start as u64, here.place.group == Group::Text);
+        for Relocation { offset, kind, symbol, addend } in table.from(next) {
+            let find = || find_address(object, here.file, symbol);
             let Some(address) = addresses.get(symbol, find) else { break };
             let place = start.wrapping_add(offset);
             let sum = address.wrapping_add_signed(addend);
             let written = match Kind::decode(kind) {
                 Some(Kind::Absolute64) => x86_64::put(section, offset, sum.to_le_bytes()).is_ok(),
-                Some(Kind::Relative32 | Kind::Call32) => {
+                Some(kind) if Self::is_distance(kind, in_code) => {
                     let distance = i32::try_from(sum.wrapping_sub(place).cast_signed());
-                    distance.is_ok_and(|distance| {
-                        x86_64::put(section, offset, distance.to_le_bytes()).is_ok()
-                    })
-                }
-                Some(kind @ (Kind::GotRelaxable32 | Kind::GotRelaxable32Rex)) => {
-                    let rex = kind == Kind::GotRelaxable32Rex;
-                    in_code && got::relax_to(rex, section, (offset, addend), address, Some(place))
+                    let Ok(distance) = distance.map(i32::to_le_bytes) else { break };
+                    let mut direct =
+                        |rex| got::write_direct(rex, section, offset, addend, distance);
+                    match kind {
+                        Kind::GotRelaxable32 => direct(false),
+                        Kind::GotRelaxable32Rex => direct(true),
+                        _ => x86_64::put(section, offset, distance).is_ok(),
+                    }
                 }
                 _ => false,
             };
@@ -199,5 +220,15 @@ impl Image<'_, '_> {
             next += 1;
         }
         next
+    }
+
+    /// Whether S + A − P is what to write, or is likely to be.
+    #[inline]
+    fn is_distance(kind: Kind, in_code: bool) -> bool {
+        match kind {
+            Kind::Relative32 | Kind::Call32 => true,
+            Kind::GotRelaxable32 | Kind::GotRelaxable32Rex => in_code,
+            _ => false,
+        }
     }
 }

@@ -131,24 +131,55 @@ pub(super) fn relax(
     operands: &Operands,
 ) -> Result<bool, Problem> {
     let address = operands.address()?;
-    let addend = operands.addend;
-    Ok(operands.in_code && relax_to(rex, code, (offset, addend), address, operands.place))
+    let instruction = Instruction::before(rex, code, offset, operands.addend);
+    Ok(operands.in_code && instruction.is_some_and(|it| it.rewrite(code, address, operands.place)))
 }
 
-/// The same of an instruction, for a symbol at `address`; `place` is the address of the displacement.
+/// What the first two bytes become of an instruction that takes a near address: those that nearly
+/// all are. The displacement is the last four of its seven bytes.
 #[inline]
-pub(crate) fn relax_to(
+fn direct(rex: bool, instruction: &[u8; 7], addend: i64) -> Option<[u8; 2]> {
+    let &[prefix, opcode, modrm, ..] = instruction;
+    if addend != -4 || rex && prefix & 0xf0 != 0x40 {
+        return None;
+    }
+    match (opcode, modrm) {
+        (0x8b, _) if modrm & 0xc7 == 0x05 => Some([0x8d, modrm]),
+        (0xff, 0x15) => Some([0x67, 0xe8]),
+        _ => None,
+    }
+}
+
+/// Whether an instruction is one that [`write_direct`] rewrites.
+#[inline]
+pub(crate) fn needs_no_slot(rex: bool, code: &[u8], offset: u64, addend: i64) -> bool {
+    let start = (offset as usize).checked_sub(3);
+    let instruction = start.and_then(|start| code.get(start..)?.first_chunk());
+    instruction.is_some_and(|instruction| direct(rex, instruction, addend).is_some())
+}
+
+/// As [`relax`] for a symbol at this distance, but of most instructions only, and without first
+/// bytes of sections; whether it did.
+#[inline]
+pub(crate) fn write_direct(
     rex: bool,
     code: &mut [u8],
-    (offset, addend): (u64, i64),
-    address: u64,
-    place: Option<u64>,
+    offset: u64,
+    addend: i64,
+    distance: [u8; 4],
 ) -> bool {
-    let instruction = Instruction::before(rex, code, offset, addend);
-    instruction.is_some_and(|instruction| instruction.rewrite(code, address, place))
+    let start = (offset as usize).checked_sub(3);
+    let bytes = start.and_then(|start| code.get_mut(start..)?.first_chunk_mut());
+    let Some(bytes) = bytes else { return false };
+    let Some([opcode, modrm]) = direct(rex, bytes, addend) else { return false };
+    let [_, rest @ ..] = bytes;
+    let [a, b, c, d] = distance;
+    *rest = [opcode, modrm, a, b, c, d];
+    true
 }
 
 /// Whether the instruction does without its slot wherever the symbol is within 2 GiB.
+#[inline]
 pub(crate) fn relaxes_if_near(rex: bool, code: &[u8], offset: u64, addend: i64) -> bool {
     let instruction = Instruction::before(rex, code, offset, addend);
     instruction.is_some_and(|it| matches!(it.uses, Use::Call | Use::Jump | Use::Load))

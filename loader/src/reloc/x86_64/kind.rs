@@ -100,10 +100,26 @@ pub(crate) enum Wants {
     Tls,
 }
 
+/// The kinds of the types by their numbers.
+static KINDS: [Option<Kind>; 64] = {
+    let mut kinds = [None; 64];
+    let mut kind = 0;
+    while kind < kinds.len() {
+        kinds[kind] = Kind::of_type(elf::RelocationType(kind as u32));
+        kind += 1;
+    }
+    kinds
+};
+
 impl Kind {
     /// The relocations of objects. (`COPY`, `RELATIVE` and the like are for linked files.)
+    #[inline]
     pub fn decode(kind: RelocationType) -> Option<Self> {
-        Some(match elf::RelocationType(kind.0) {
+        *KINDS.get(kind.0 as usize)?
+    }
+
+    const fn of_type(kind: elf::RelocationType) -> Option<Self> {
+        Some(match kind {
             elf::R_X86_64_NONE => Self::None,
             elf::R_X86_64_64 => Self::Absolute64,
             elf::R_X86_64_32 => Self::Absolute32,
