@@ -13,18 +13,19 @@
 #![forbid(unsafe_code)]
 
 mod header;
+mod relocations;
 
-use object::elf::{self, FileHeader64, Rela64, SectionHeader64, Sym64};
+use object::elf::{self, FileHeader64, SectionHeader64, Sym64};
 use object::endian::LittleEndian as LE;
 use object::read::ReadRef;
 use object::read::elf::{FileHeader, SectionHeader as _, Sym as _};
 use object::{U32, pod};
 
 use crate::error::{Cause, Field, Part};
-use crate::reloc::RelocationType;
 use crate::text::Text;
 
 use header::{header, section_headers};
+pub(crate) use relocations::{Relocation, RelocationTable};
 
 /// Common symbols of the large code model (psABI x86-64 §4.2).
 const SHN_X86_64_LCOMMON: elf::SymbolSection = elf::SymbolSection(0xff02);
@@ -103,16 +104,6 @@ pub(crate) enum Definition {
     Section { index: usize, offset: u64 },
 }
 
-/// The relocations of one section.
-#[derive(Clone, Copy)]
-pub(crate) struct RelocationTable<'a> {
-    /// The number of the section that holds them.
-    pub section: u32,
-    /// The number of the section they apply to.
-    pub target: usize,
-    entries: &'a [Rela64<LE>],
-}
-
 /// A group of sections (gABI, `SHT_GROUP`) of which one copy is kept, whoever brings it.
 pub(crate) struct Group<'a> {
     /// The name by which copies are known.
@@ -120,57 +111,10 @@ pub(crate) struct Group<'a> {
     members: &'a [U32<LE>],
 }
 
-/// One relocation.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Relocation {
-    /// Bytes from the start of the section it applies to.
-    pub offset: u64,
-    pub kind: RelocationType,
-    /// The number of its symbol.
-    pub symbol: usize,
-    pub addend: i64,
-}
-
 impl Section<'_> {
     /// Whether the section belongs in memory.
     pub fn is_allocated(&self) -> bool {
         self.flags.contains(elf::SHF_ALLOC) && !self.flags.contains(elf::SHF_EXCLUDE)
-    }
-}
-
-impl RelocationTable<'_> {
-    pub fn len(&self) -> usize {
-        self.entries.len()
-    }
-
-    /// The relocation at `index`, which must be below [`len`](Self::len). Its symbol may not exist.
-    #[inline]
-    pub fn get(&self, index: usize) -> Relocation {
-        Relocation::new(&self.entries[index])
-    }
-
-    /// The relocations from number `next` on, which may be [`len`](Self::len).
-    #[inline]
-    pub fn from(&self, next: usize) -> impl Iterator<Item = Relocation> {
-        self.entries[next..].iter().map(Relocation::new)
-    }
-
-    /// What to say if the symbol of a relocation does not exist.
-    pub fn no_symbol(&self, index: usize) -> Cause {
-        let field = Field::RelocationSymbol { section: self.section, entry: index as u32 };
-        Cause::BadIndex { field, index: self.get(index).symbol as u32 }
-    }
-}
-
-impl Relocation {
-    #[inline]
-    fn new(entry: &Rela64<LE>) -> Self {
-        Self {
-            offset: entry.r_offset.get(LE),
-            kind: RelocationType(entry.r_type(LE, false).0),
-            symbol: entry.r_sym(LE, false) as usize,
-            addend: entry.r_addend.get(LE),
-        }
     }
 }
 
