@@ -133,6 +133,7 @@ mod eh_frame;
 mod elf;
 mod entry;
 mod error;
+mod globals;
 mod got;
 mod handle;
 mod initializers;
@@ -145,6 +146,7 @@ mod object;
 mod placement;
 mod readers;
 mod reloc;
+mod runs;
 #[cfg(test)]
 mod sample;
 mod set;

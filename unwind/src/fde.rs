@@ -165,9 +165,16 @@ impl<'m> Module<'m> {
     /// What is wrong with the first entry that cannot be read.
     pub fn for_each_entry(&self, mut each: impl FnMut(FdeEntry)) -> Result<()> {
         let (mut offset, mut function) = (0, Function::UNKNOWN);
+        // FDEs share CIEs, mostly one.
+        let mut known = None;
         while let Some(entry) = self.entry(offset)? {
             if entry.id != 0 {
-                self.read(offset, &mut function)?;
+                let cie = entry.cie()?;
+                if known != Some(cie) {
+                    self.read_cie(cie, &mut function.cie)?;
+                    known = Some(cie);
+                }
+                self.read_fde(&entry, &mut function)?;
                 each(FdeEntry { start: function.start, offset: offset as u64 });
             }
             offset = entry.body.end;
@@ -268,8 +275,12 @@ impl<'m> Module<'m> {
     fn read(&self, offset: usize, function: &mut Function<'m>) -> Result<()> {
         let invalid = Error::NoEntryAtGivenOffset(offset as u64);
         let entry = self.entry(offset)?.filter(|entry| entry.id != 0).ok_or(invalid)?;
-        let cie = entry.id_at.checked_sub(entry.id as usize).ok_or(invalid)?;
-        self.read_cie(cie, &mut function.cie)?;
+        self.read_cie(entry.cie()?, &mut function.cie)?;
+        self.read_fde(&entry, function)
+    }
+
+    /// Reads an FDE whose CIE is there.
+    fn read_fde(&self, entry: &Entry, function: &mut Function<'m>) -> Result<()> {
         let cie = &function.cie;
         let mut reader = self.reader(entry.body)?;
         let mut bases = self.bases();
@@ -378,6 +389,7 @@ impl<'m> Module<'m> {
     }
 
     /// The entry at `offset`; `None` at the end of the section or at its terminator.
+    #[inline]
     fn entry(&self, offset: usize) -> Result<Option<Entry>> {
         let beyond = Error::OffsetOutOfBounds(offset as u64);
         let section = self.eh_frame.data;
@@ -443,6 +455,14 @@ struct Entry {
     id_at: usize,
     /// What follows it.
     body: Span,
+}
+
+impl Entry {
+    /// Where the CIE of an FDE lies.
+    fn cie(&self) -> Result<usize> {
+        let missing = Error::NoEntryAtGivenOffset(self.id_at as u64);
+        self.id_at.checked_sub(self.id as usize).ok_or(missing)
+    }
 }
 
 fn length(reader: &mut Bytes<'_>) -> Result<usize> {

@@ -100,10 +100,26 @@ pub(crate) enum Wants {
     Tls,
 }
 
+/// The kinds of the types by their numbers.
+static KINDS: [Option<Kind>; 64] = {
+    let mut kinds = [None; 64];
+    let mut kind = 0;
+    while kind < kinds.len() {
+        kinds[kind] = Kind::of_type(elf::RelocationType(kind as u32));
+        kind += 1;
+    }
+    kinds
+};
+
 impl Kind {
     /// The relocations of objects. (`COPY`, `RELATIVE` and the like are for linked files.)
+    #[inline]
     pub fn decode(kind: RelocationType) -> Option<Self> {
-        Some(match elf::RelocationType(kind.0) {
+        *KINDS.get(kind.0 as usize)?
+    }
+
+    const fn of_type(kind: elf::RelocationType) -> Option<Self> {
+        Some(match kind {
             elf::R_X86_64_NONE => Self::None,
             elf::R_X86_64_64 => Self::Absolute64,
             elf::R_X86_64_32 => Self::Absolute32,
@@ -152,6 +168,7 @@ impl Kind {
     /// What it computes at `offset` in `code`. The displacement of a direct branch may go to a stub,
     /// though it is not called `R_X86_64_PLT32`: assemblers other than GNU's since 2.31 and LLVM's
     /// write `R_X86_64_PC32` there.
+    #[inline]
     pub fn in_code(self, code: &[u8], offset: u64, addend: i64) -> Self {
         // From the end of the field, which is the end of the instruction.
         let relative = self == Self::Relative32 && addend == -4;
