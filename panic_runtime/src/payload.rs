@@ -91,6 +91,8 @@ pub(crate) enum Cause {
     Call,
     /// The CPU stopped at an instruction that the compiler did not take for one that may unwind.
     Fault,
+    /// Somebody killed the task, which was at a call.
+    Kill,
 }
 
 const_assert_eq!(core::mem::offset_of!(RustException, header), 0);

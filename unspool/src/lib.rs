@@ -169,12 +169,14 @@ pub mod thread {
 
     /// Runs the running task's destructors of thread-local values, as std does at the end of a
     /// thread: the last registered first, until none is left. A panic that leaves one ends the
-    /// program: `fatal runtime error: thread local panicked on drop, aborting`.
+    /// program: `fatal runtime error: thread local panicked on drop, aborting`. Nobody can kill the
+    /// task meanwhile.
     ///
     /// # Safety
     ///
     /// As [`unspool_tls::run_destructors`].
     pub unsafe fn run_destructors() {
+        let _whole = unspool_panic::no_unwind();
         unspool_panic::abort_on_unwind("thread local panicked on drop", || {
             // SAFETY: the caller's promise is the same.
             unsafe { unspool_tls::run_destructors() }

@@ -132,6 +132,11 @@ impl Context {
         unsafe { personality(ABI_VERSION, actions, class, exception, self) }
     }
 
+    /// Whether the frame's personality is `wanted`.
+    pub(crate) fn has_personality(&self, wanted: Personality) -> bool {
+        personality(&self.known).is_some_and(|found| core::ptr::fn_addr_eq(found, wanted))
+    }
+
     /// Continues in the frame, where its personality has set it to; what the frame pushed for
     /// the call is gone then.
     ///

@@ -8,17 +8,23 @@
 //! Itanium EH §1.3.2: one phase. What ends a thread (`pthread_exit`, `pthread_cancel`) is made
 //! of it. The stop function and its argument stay in the exception, so that
 //! [`resume`](crate::resume) can go on after a cleanup.
+//!
+//! [`raise_forced`] is made of it, too: it looks first whether every frame lets it through, and ends
+//! in the nearest frame of [`catch_forced`](crate::catch_forced).
 
 use core::ffi::c_void;
 
 use crate::address::Pc;
+use crate::arch::catch_forced_personality;
 use crate::context::{ABI_VERSION, Context};
-use crate::environment::{Everywhere, current_stack};
+use crate::cursor::Step;
+use crate::environment::{Everywhere, current_stack, dead_end};
 use crate::error::RaiseError;
 use crate::exception::{Actions, Exception, Reason, Stop};
 use crate::in_flight::{IN_FLIGHT, ModuleTag, Path};
 use crate::modules::{FindModule as _, global};
 use crate::registers::Registers;
+use crate::stack::StackBounds;
 
 /// Unwinds from the frame with these registers until `stop` leaves or refuses
 /// (`_Unwind_ForcedUnwind`). Returns only if it cannot go on:
@@ -125,6 +131,83 @@ unsafe fn go_on(exception: *mut Exception, registers: &Registers) -> RaiseError 
             return error.into();
         }
     }
+}
+
+/// Unwinds from here to the nearest frame of [`catch_forced`](crate::catch_forced), past all others
+/// that catch.
+///
+/// Returns only if some frame on the way would not let it through; no frame has been touched then.
+/// Such a frame has no unwind tables, or its personality would stop a forced unwinding: it catches
+/// everything (`catch (...)`), allows nothing to leave it (`noexcept`, `extern "C"`), or is at a call
+/// that the compiler takes for one that never unwinds.
+///
+/// Not counted as in flight: the frames of modules are on the stack as long as their cleanups run,
+/// and the exception is the caller's.
+///
+/// # Errors
+///
+/// [`RaiseError::EndOfStack`] without a frame of `catch_forced`, [`RaiseError::Unwind`] without
+/// tables, else [`RaiseError::Personality`] with what the frame answered.
+///
+/// # Safety
+///
+/// As [`raise`](crate::raise), and the environment knows the stack, as for
+/// [`raise_here`](crate::raise_here).
+#[inline(never)]
+pub unsafe fn raise_forced(exception: *mut Exception, stack: StackBounds) -> RaiseError {
+    let mut registers = Registers::new();
+    registers.capture();
+    Everywhere.refresh();
+    // SAFETY: handed on to this function's caller.
+    let handler = match unsafe { way_out(exception, &registers, stack) } {
+        Ok(handler) => handler,
+        Err(error) => return error,
+    };
+    let argument = core::ptr::with_exposed_provenance_mut(handler as usize);
+    // SAFETY: as above; `stop_at_handler` takes any argument.
+    dead_end(unsafe { forced_unwind(exception, stop_at_handler, argument, &registers) })
+}
+
+/// The CFA of the nearest frame of `catch_forced`, if all frames up to there let a forced unwinding
+/// through.
+///
+/// # Safety
+///
+/// As [`raise_forced`].
+#[inline(never)]
+unsafe fn way_out(
+    exception: *mut Exception,
+    registers: &Registers,
+    stack: StackBounds,
+) -> Result<u64, RaiseError> {
+    let actions = Actions::SEARCH_PHASE.with(Actions::FORCE_UNWIND);
+    let mut frame = Context::new(registers, Pc::Return(registers.ip()), stack);
+    loop {
+        frame.look()?;
+        if frame.has_personality(catch_forced_personality) && frame.is_on_stack() {
+            return Ok(frame.cfa());
+        }
+        // SAFETY: handed on to the caller.
+        match unsafe { frame.ask(actions, exception) } {
+            Reason::CONTINUE_UNWIND => {}
+            reason => return Err(RaiseError::Personality { pc: frame.pc().address(), reason }),
+        }
+        if frame.leave()? == Step::End {
+            return Err(RaiseError::EndOfStack);
+        }
+    }
+}
+
+/// The stop function of a forced unwinding that a frame ends.
+unsafe extern "C" fn stop_at_handler(
+    _version: i32,
+    _actions: Actions,
+    _class: u64,
+    _exception: *mut Exception,
+    _context: &mut Context,
+    _handler: *mut c_void,
+) -> Reason {
+    Reason::NO_REASON
 }
 
 #[cfg(test)]

@@ -62,7 +62,7 @@ mod stack;
 mod trace;
 
 pub use address::Pc;
-pub use arch::catch;
+pub use arch::{catch, catch_forced};
 pub use cache::Known;
 pub use cfi::{CfaRule, RegisterRule, Row};
 pub use context::Context;
@@ -71,7 +71,7 @@ pub use environment::{Environment, set_environment};
 pub use error::{RaiseError, RegisterError, UnwindError};
 pub use exception::{Actions, Exception, Personality, Reason, Stop, Trace};
 pub use fde::{FdeEntry, Function};
-pub use forced::forced_unwind;
+pub use forced::{forced_unwind, raise_forced};
 pub use frames::{deregister_frames, register_frames};
 pub use guess::FrameKind;
 pub use in_flight::in_flight_in;

@@ -22,11 +22,9 @@ mod strings;
 mod terminate;
 mod threads;
 
-use alloc::boxed::Box;
 use alloc::ffi::CString;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::any::Any;
 use core::ffi::{c_char, c_int};
 use core::mem::transmute;
 use core::ptr::{null, with_exposed_provenance};
@@ -34,7 +32,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 use spin::Once;
 use unspool::loader::{Handle, Input, Set, UnloadError};
-use unspool_kernel::task::{self, Builder, JoinHandle};
+use unspool_kernel::task::{self, Builder, JoinHandle, Outcome};
 use unspool_kernel::walk::AllStacks;
 use unspool_kernel::{Boot, ExitCode, eprintln, loader};
 
@@ -93,7 +91,7 @@ fn run(set: &Set<'_>, name: &str, entries: &[&str], list: bool) -> ExitCode {
     let entry = unsafe { transmute::<*const (), Entry>(with_exposed_provenance(address as usize)) };
     found.call_once(|| entry);
     task.task().unpark();
-    let code = outcome(task.join());
+    let code = exit_code(task.join());
     match unload(&object) {
         Ok(()) => code,
         Err(error) => {
@@ -136,12 +134,12 @@ fn wait_for_entry(
 }
 
 /// The exit code for what the function returned: its lowest eight bits, as `exit` has it.
-fn outcome(result: Result<c_int, Box<dyn Any + Send>>) -> ExitCode {
-    match result {
-        Ok(value) => ExitCode::new(value as u8),
+fn exit_code(outcome: Outcome<c_int>) -> ExitCode {
+    match outcome {
+        Outcome::Completed(value) => ExitCode::new(value as u8),
         // It has been reported. The payload may be code of the files: it goes before they do.
-        Err(payload) => {
-            drop(payload);
+        unwound => {
+            drop(unwound);
             ExitCode::PANIC
         }
     }

@@ -87,9 +87,10 @@ fn main(boot: &Boot) -> ExitCode {
                 continue;
             }
             let outcome = task::spawn(test.name, test.run).join();
-            let word = if outcome.is_ok() { "ok" } else { "FAILED" };
+            let passes = outcome.is_completed();
+            let word = if passes { "ok" } else { "FAILED" };
             println!("test {suite}::{} ... {word}", test.name);
-            if outcome.is_ok() { passed += 1 } else { failed += 1 }
+            if passes { passed += 1 } else { failed += 1 }
         }
     }
     println!("{passed} passed, {failed} failed");

@@ -69,7 +69,8 @@ pub fn footprint() -> Footprint {
         task::yield_now();
         (0..1000).for_each(|_| core::hint::spin_loop());
         let now = snapshot();
-        same = if now == last { same + 1 } else { 0 };
+        let at_rest = now == last && task::unfreed() == 0;
+        same = if at_rest { same + 1 } else { 0 };
         last = now;
     }
     last

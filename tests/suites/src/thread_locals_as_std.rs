@@ -50,7 +50,7 @@ fn events_of(body: impl FnOnce(Log) + Send + 'static) -> Vec<u32> {
         let moved = moved;
         body(moved.0);
     });
-    assert!(task.join().is_ok());
+    assert!(task.join().is_completed());
     log.events()
 }
 
@@ -244,10 +244,10 @@ fn a_value_that_is_never_used_is_neither_made_nor_destroyed() {
         };
         static CONST: Counted = const { Counted };
     }
-    assert!(task::spawn("idle", || ()).join().is_ok());
+    assert!(task::spawn("idle", || ()).join().is_completed());
     assert_eq!((MADE.load(Ordering::Relaxed), DROPPED.load(Ordering::Relaxed)), (0, 0));
     let both = || (LAZY.with(|_| ()), CONST.with(|_| ()));
-    assert!(task::spawn("busy", both).join().is_ok());
+    assert!(task::spawn("busy", both).join().is_completed());
     assert_eq!((MADE.load(Ordering::Relaxed), DROPPED.load(Ordering::Relaxed)), (1, 2));
 }
 
@@ -272,7 +272,7 @@ fn join_comes_after_the_destructors_and_sees_what_they_wrote() {
         })
         .collect();
     for (index, task) in tasks.into_iter().enumerate() {
-        assert!(task.join().is_ok());
+        assert!(task.join().is_completed());
         assert!(ended.load(Ordering::Relaxed) > index);
     }
     assert_eq!(ended.load(Ordering::Relaxed), TASKS);
@@ -288,14 +288,14 @@ fn a_destructor_knows_its_task_and_may_spawn_and_wait() {
             let right = here.id() == self.0
                 && here.name() == "asked"
                 && !here.is_finished()
-                && child.is_ok_and(|child| child > self.0);
+                && child.ok().is_some_and(|child| child > self.0);
             SEEN.store(right, Ordering::Relaxed);
         }
     }
     thread_local! {
         static KEY: Asks = Asks(task::current().id());
     }
-    assert!(task::spawn("asked", || KEY.with(|_| ())).join().is_ok());
+    assert!(task::spawn("asked", || KEY.with(|_| ())).join().is_completed());
     assert!(SEEN.load(Ordering::Relaxed));
 }
 

@@ -242,7 +242,29 @@ pub(crate) unsafe extern "C" fn land(registers: &Registers, control: ControlWord
     )
 }
 
+/// The code of a frame that catches, with this personality.
+macro_rules! catch_frame {
+    ($personality:path) => {
+        naked_asm!(
+            ".cfi_startproc",
+            // DW_EH_PE_pcrel | DW_EH_PE_sdata4: correct wherever the program is loaded.
+            ".cfi_personality 0x1b, {personality}",
+            "sub rsp, 8",
+            ".cfi_adjust_cfa_offset 8",
+            "mov rax, rdi",
+            "mov rdi, rsi",
+            "call rax",
+            "add rsp, 8",
+            ".cfi_adjust_cfa_offset -8",
+            "ret",
+            ".cfi_endproc",
+            personality = sym $personality,
+        )
+    };
+}
+
 /// Calls `body(data)`. Null if it returned (it must return null), or the exception that left it.
+/// A forced unwinding goes past it.
 ///
 /// The frame is our own rather than the compiler's `catch_unwind` intrinsic, whose signature
 /// changes between nightlies. Its landing pad is the return address of the call itself: landing
@@ -257,21 +279,20 @@ pub unsafe extern "C" fn catch(
     body: unsafe extern "C-unwind" fn(*mut u8) -> *mut Exception,
     data: *mut u8,
 ) -> *mut Exception {
-    naked_asm!(
-        ".cfi_startproc",
-        // DW_EH_PE_pcrel | DW_EH_PE_sdata4: correct wherever the program is loaded.
-        ".cfi_personality 0x1b, {personality}",
-        "sub rsp, 8",
-        ".cfi_adjust_cfa_offset 8",
-        "mov rax, rdi",
-        "mov rdi, rsi",
-        "call rax",
-        "add rsp, 8",
-        ".cfi_adjust_cfa_offset -8",
-        "ret",
-        ".cfi_endproc",
-        personality = sym catch_personality,
-    )
+    catch_frame!(catch_personality)
+}
+
+/// As [`catch`], and [`raise_forced`](crate::raise_forced) ends here, too.
+///
+/// # Safety
+///
+/// As [`catch`].
+#[unsafe(naked)]
+pub unsafe extern "C" fn catch_forced(
+    body: unsafe extern "C-unwind" fn(*mut u8) -> *mut Exception,
+    data: *mut u8,
+) -> *mut Exception {
+    catch_frame!(catch_forced_personality)
 }
 
 /// The personality of [`catch`]: catches whatever comes, unless nobody may.
@@ -282,14 +303,42 @@ unsafe extern "C" fn catch_personality(
     exception: *mut Exception,
     context: &mut Context,
 ) -> Reason {
-    if actions.contains(Actions::SEARCH_PHASE) {
+    if actions.contains(Actions::FORCE_UNWIND) {
+        Reason::CONTINUE_UNWIND
+    } else if actions.contains(Actions::SEARCH_PHASE) {
         Reason::HANDLER_FOUND
     } else if actions.contains(Actions::HANDLER_FRAME) {
-        context.set_register(Register::RAX, exception.expose_provenance() as u64);
-        Reason::INSTALL_CONTEXT
+        enter_handler(exception, context)
     } else {
         Reason::CONTINUE_UNWIND
     }
+}
+
+/// The personality of [`catch_forced`]: as that of [`catch`], and where a forced unwinding ends that
+/// was raised to end here.
+pub(crate) unsafe extern "C" fn catch_forced_personality(
+    version: i32,
+    actions: Actions,
+    class: u64,
+    exception: *mut Exception,
+    context: &mut Context,
+) -> Reason {
+    if !actions.contains(Actions::FORCE_UNWIND) {
+        // SAFETY: the arguments are those of a personality (contract).
+        return unsafe { catch_personality(version, actions, class, exception, context) };
+    }
+    // SAFETY: the unwinder passes the exception that it raises.
+    if unsafe { (*exception).handler_cfa() } == context.cfa() {
+        enter_handler(exception, context)
+    } else {
+        Reason::CONTINUE_UNWIND
+    }
+}
+
+/// Goes on after the call in a frame that catches, which returns the exception then.
+fn enter_handler(exception: *mut Exception, context: &mut Context) -> Reason {
+    context.set_register(Register::RAX, exception.expose_provenance() as u64);
+    Reason::INSTALL_CONTEXT
 }
 
 /// Stops for good, by an instruction that is invalid on purpose.
