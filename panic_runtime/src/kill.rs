@@ -55,9 +55,12 @@ pub fn safe_point() {
 /// [`catch_all`](crate::catch_all). Nothing is printed, and no hook is called.
 ///
 /// Returns if a frame on the way lets nothing through, or if there is no memory; nothing has happened
-/// then, and the task still must die. What such a frame is, says
-/// [`raise_forced`]: C++ code that catches everything, for example, or
-/// a Rust function with a C ABI, which is not to unwind.
+/// then, and the task still must die. What such a frame is, says [`raise_forced`]: C++ code that
+/// catches everything, for example, or a Rust function with the ABI `"C"`, which is not to unwind.
+///
+/// The tables of such a function do not tell if it has values to drop at that call. It then ends the
+/// program, after it has dropped them, as for a panic: `panic in a function that cannot unwind`. One
+/// that yields or waits is better `extern "C-unwind"`, or says [`no_unwind`].
 #[inline(never)]
 pub fn die() {
     let platform = platform();

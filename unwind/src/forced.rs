@@ -139,7 +139,7 @@ unsafe fn go_on(exception: *mut Exception, registers: &Registers) -> RaiseError 
 /// Returns only if some frame on the way would not let it through; no frame has been touched then.
 /// Such a frame has no unwind tables, or its personality would stop a forced unwinding: it catches
 /// everything (`catch (...)`), allows nothing to leave it (`noexcept`, `extern "C"`), or is at a call
-/// that the compiler takes for one that never unwinds.
+/// that the compiler takes for one that never unwinds. What a cleanup does at its end is in no table.
 ///
 /// Not counted as in flight: the frames of modules are on the stack as long as their cleanups run,
 /// and the exception is the caller's.

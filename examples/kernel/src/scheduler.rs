@@ -91,6 +91,11 @@ static READY: AtomicUsize = AtomicUsize::new(0);
 /// How many tasks have ended and are not yet freed.
 static UNFREED: AtomicUsize = AtomicUsize::new(0);
 
+/// How many tasks there are, those included that are not yet freed.
+pub(crate) fn count() -> usize {
+    SCHEDULER.lock().tasks
+}
+
 /// How many tasks have ended and still have their memory.
 pub(crate) fn unfreed() -> usize {
     UNFREED.load(Ordering::Acquire)

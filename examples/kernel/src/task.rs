@@ -350,6 +350,11 @@ pub fn safe_point() {
     scheduler::safe_point();
 }
 
+/// How many tasks there are, those included that are still to be freed.
+pub fn count() -> usize {
+    scheduler::count()
+}
+
 /// How many tasks have ended and are still to be [freed](self#the-end-of-a-task): for who wants to
 /// see that nothing is left of them.
 pub fn unfreed() -> usize {

@@ -17,8 +17,10 @@ extern crate alloc;
 mod churn;
 mod concurrency;
 mod deaths;
+mod endings;
 mod faults;
 mod hooks;
+mod kills;
 mod loading;
 mod panics;
 mod permissions;
@@ -63,6 +65,8 @@ const SUITES: &[(&str, &[Test])] = &[
     ("random", random::TESTS),
     ("traces", traces::TESTS),
     ("faults", faults::TESTS),
+    ("kills", kills::TESTS),
+    ("endings", endings::TESTS),
     ("loading", loading::TESTS),
     ("unloading", unloading::TESTS),
     ("concurrency", concurrency::TESTS),
