@@ -83,6 +83,7 @@ fn main(boot: &Boot) -> ExitCode {
     if let Some(name) = words.iter().find_map(|word| word.strip_prefix("die:")) {
         return deaths::run(name);
     }
+    support::have_many_tasks();
     let (mut passed, mut failed) = (0, 0);
     for (suite, tests) in SUITES {
         for test in *tests {

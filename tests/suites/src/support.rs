@@ -48,6 +48,15 @@ impl Drop for Noting {
     }
 }
 
+/// Has many tasks at once. The kernel's lists are then as long as any test makes them, and a
+/// [`footprint`] depends on nobody's luck.
+pub fn have_many_tasks() {
+    const MANY: usize = 256;
+    let tasks: Vec<_> = (0..MANY).map(|_| task::spawn("one of many", task::park)).collect();
+    tasks.iter().for_each(|task| task.task().unpark());
+    tasks.into_iter().for_each(|task| task.join().unwrap());
+}
+
 /// What the system holds on to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Footprint {
