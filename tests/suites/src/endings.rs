@@ -349,6 +349,8 @@ fn kill_many(seed: u64, rounds: u32, shared: &Arc<Shared>) {
 fn ten_thousand_kills_at_random_moments_leave_nothing_behind() {
     const KILLERS: u32 = 4;
     let run = |rounds: u32| {
+        // Without those that are only still to be freed.
+        footprint();
         let tasks = task::count();
         let shared = Arc::new(Shared::default());
         let spawn = |n: u32| {

@@ -14,6 +14,7 @@
 
 extern crate alloc;
 
+mod allocator;
 mod churn;
 mod concurrency;
 mod deaths;
@@ -72,6 +73,7 @@ const SUITES: &[(&str, &[Test])] = &[
     ("concurrency", concurrency::TESTS),
     ("switching", switching::TESTS),
     ("permissions", permissions::TESTS),
+    ("allocator", allocator::TESTS),
     ("shortage", shortage::TESTS),
     ("churn", churn::TESTS),
 ];
