@@ -234,18 +234,23 @@ fn a_kill_that_races_with_a_fault_or_a_panic_or_the_end_leaves_one_of_them() {
 /// Things that are there.
 static LIVE: AtomicI64 = AtomicI64::new(0);
 
+/// What the memory of one that is there says.
+const ALIVE: u64 = 0x616c_6976_6521;
+
 /// One of them, and some memory.
-struct Live(#[expect(dead_code, reason = "to be freed")] Box<u64>);
+struct Live(Box<u64>);
 
 impl Live {
     fn new() -> Self {
         LIVE.fetch_add(1, Ordering::SeqCst);
-        Self(Box::new(0))
+        Self(Box::new(ALIVE))
     }
 }
 
 impl Drop for Live {
     fn drop(&mut self) {
+        assert_eq!(*self.0, ALIVE, "dropped once");
+        *self.0 = 0;
         LIVE.fetch_sub(1, Ordering::SeqCst);
     }
 }
@@ -257,12 +262,13 @@ struct Shared {
 }
 
 /// Drops that come by safe points.
-struct Slow(#[expect(dead_code, reason = "to be dropped")] Live);
+struct Slow(Live);
 
 impl Drop for Slow {
     fn drop(&mut self) {
         task::yield_now();
         task::safe_point();
+        assert_eq!(*self.0.0, ALIVE);
     }
 }
 
