@@ -17,7 +17,7 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use object::elf;
-use unspool_stack_trace::Symbol;
+use unspool_stack_trace::{Place, Symbol};
 
 use crate::elf::Definition;
 use crate::entry::Entry;
@@ -40,6 +40,13 @@ pub(crate) struct Pool {
 pub(crate) struct Lent {
     name: *const str,
     of: Extent,
+}
+
+/// As [`Lent`]: the file and the section of an address, and how far it is from its start.
+pub(crate) struct LentPlace {
+    file: *const str,
+    section: *const str,
+    offset: u64,
 }
 
 /// A piece of the one string that holds all names.
@@ -172,6 +179,19 @@ impl Names {
         let found = self.functions[..after].last()?;
         self.pool.lent.store(true, Ordering::Relaxed);
         Some(Lent { name: self.text(found.name), of: self.extent(found) })
+    }
+}
+
+impl Names {
+    /// The section around `address`. The pool remembers that it was asked.
+    pub fn lend_place(&self, address: u64) -> Option<LentPlace> {
+        let holds = |section: &Section<'_>| {
+            address.checked_sub(section.address).is_some_and(|offset| offset < section.size)
+        };
+        let found = self.sections().find(holds)?;
+        self.pool.lent.store(true, Ordering::Relaxed);
+        let offset = address - found.address;
+        Some(LentPlace { file: found.file, section: found.name, offset })
     }
 }
 
@@ -308,6 +328,20 @@ impl Lent {
     pub unsafe fn symbol<'a>(self) -> Symbol<'a> {
         let Extent { address, size } = self.of;
         // SAFETY: text of the pool, which never changes and stays for `'a` (contract).
-        Symbol { name: unsafe { &*self.name }, address, size }
+        let name: &'a str = unsafe { &*self.name };
+        Symbol { name: name.into(), address, size }
+    }
+}
+
+impl LentPlace {
+    /// # Safety
+    ///
+    /// Somebody must keep the pool for `'a`.
+    pub unsafe fn place<'a>(self) -> Place<'a> {
+        // SAFETY: text of the pool, which never changes and stays for `'a` (contract).
+        let file: &'a str = unsafe { &*self.file };
+        // SAFETY: as above.
+        let section: &'a str = unsafe { &*self.section };
+        Place { module: file.into(), section: Some(section.into()), offset: self.offset }
     }
 }

@@ -158,7 +158,7 @@ pub mod panic {
 
 /// Traces of the stack, as `std::backtrace`.
 pub mod backtrace {
-    pub use unspool_panic::{StackTrace, backtrace as print_here, trace};
+    pub use unspool_panic::{StackTrace, backtrace as print_here};
     pub use unspool_stack_trace::*;
 }
 

@@ -96,9 +96,8 @@ pub fn build_with(
     write(&image.elf, &embedded.elf, 0o755)?;
     write(&image.modules, &archive, 0o644)?;
     step.end(&format!(
-        "{} KiB with {} symbols; modules: {}, {} KiB",
+        "{} KiB; {embedded}; modules: {}, {} KiB",
         embedded.elf.len() / 1024,
-        embedded.symbols,
         modules.len(),
         archive.len() / 1024
     ));

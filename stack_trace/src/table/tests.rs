@@ -21,7 +21,7 @@ fn sample() -> Vec<u8> {
 }
 
 fn name(table: &SymbolTable<'_>, address: u64) -> Option<String> {
-    table.symbolize(address).map(|symbol| symbol.name.into())
+    table.symbolize(address).map(|symbol| symbol.name.to_string())
 }
 
 #[test]
