@@ -164,7 +164,17 @@ impl<A: Symbolize, B: Symbolize> Symbolize for (A, B) {
     }
 
     fn functions(&self, address: u64, each: &mut dyn FnMut(&Function<'_>)) -> bool {
-        self.0.functions(address, each) || self.1.functions(address, each)
+        let mut inlined = 0_usize;
+        if !self.0.functions(address, &mut |_| inlined += 1) {
+            return self.1.functions(address, each);
+        }
+        // What is not inlined has a symbol, whose name has the path that DWARF may not tell.
+        let symbol = self.symbolize(address).map(|symbol| symbol.name);
+        self.0.functions(address, &mut |function| {
+            inlined = inlined.saturating_sub(1);
+            let name = function.name.filter(|_| inlined > 0 || symbol.is_none()).or(symbol);
+            each(&Function { name, location: function.location });
+        })
     }
 
     fn place(&self, address: u64) -> Option<Place<'_>> {

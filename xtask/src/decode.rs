@@ -149,11 +149,11 @@ struct Elsewhere<'k> {
 
 impl Symbolize for Elsewhere<'_> {
     fn symbolize(&self, address: u64) -> Option<Symbol<'_>> {
-        self.known.symbolize(address.wrapping_add(self.distance))
+        self.known.symbols().symbolize(address.wrapping_add(self.distance))
     }
 
     fn functions(&self, address: u64, each: &mut dyn FnMut(&Function<'_>)) -> bool {
-        self.known.functions(address.wrapping_add(self.distance), each)
+        self.known.symbols().functions(address.wrapping_add(self.distance), each)
     }
 }
 

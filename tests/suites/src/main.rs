@@ -7,13 +7,14 @@
 //!
 //! The same program runs in QEMU and as a bare Linux process; tests do not ask which. Words on
 //! the command line select the tests whose names contain one of them; `die:NAME` runs one of the
-//! programs that must not survive (see `deaths`).
+//! programs that must not survive (see `deaths`); `show:places` prints a trace to be decoded.
 #![no_std]
 #![no_main]
 #![feature(thread_local)]
 
 extern crate alloc;
 
+mod backtraces;
 mod churn;
 mod concurrency;
 mod deaths;
@@ -62,6 +63,7 @@ const SUITES: &[(&str, &[Test])] = &[
     ("hooks", hooks::TESTS),
     ("random", random::TESTS),
     ("traces", traces::TESTS),
+    ("backtraces", backtraces::TESTS),
     ("faults", faults::TESTS),
     ("loading", loading::TESTS),
     ("unloading", unloading::TESTS),
@@ -78,6 +80,9 @@ fn main(boot: &Boot) -> ExitCode {
     let words: Vec<&str> = boot.args().collect();
     if let Some(name) = words.iter().find_map(|word| word.strip_prefix("die:")) {
         return deaths::run(name);
+    }
+    if words.contains(&"show:places") {
+        return backtraces::show();
     }
     let (mut passed, mut failed) = (0, 0);
     for (suite, tests) in SUITES {

@@ -19,7 +19,7 @@ use object::{
     RelocationTarget, SectionFlags, SectionIndex, SymbolKind,
 };
 use unspool_stack_trace::table::{self, Entry, SymbolTable};
-use unspool_stack_trace::{DebugInfo, Function, Symbol, Symbolize};
+use unspool_stack_trace::{DebugInfo, Symbolize};
 
 use crate::embed;
 
@@ -156,8 +156,7 @@ fn symbols<'f>(file: &Elf<'f>, places: &Places) -> Vec<Entry<'f>> {
 /// A file, ready to be asked.
 pub struct Known<'c> {
     contents: &'c Contents,
-    debug: DebugInfo<'c>,
-    table: SymbolTable<'c>,
+    symbols: (DebugInfo<'c>, SymbolTable<'c>),
 }
 
 impl<'c> Known<'c> {
@@ -169,7 +168,12 @@ impl<'c> Known<'c> {
         let section = |name: &str| contents.debug.get(name).map_or(&[][..], Vec::as_slice);
         let debug = DebugInfo::new(section, 0).with_context(|| contents.name.clone())?;
         let table = SymbolTable::parse(&contents.table).with_context(|| contents.name.clone())?;
-        Ok(Self { contents, debug, table })
+        Ok(Self { contents, symbols: (debug, table) })
+    }
+
+    /// What its addresses mean.
+    pub fn symbols(&self) -> &dyn Symbolize {
+        &self.symbols
     }
 
     /// The address that `name` or `name(section)` means, if that is this file.
@@ -179,20 +183,5 @@ impl<'c> Known<'c> {
             return self.contents.start;
         }
         self.contents.sections.get(rest.strip_prefix('(')?.strip_suffix(')')?).copied()
-    }
-}
-
-impl Symbolize for Known<'_> {
-    fn symbolize(&self, address: u64) -> Option<Symbol<'_>> {
-        self.table.symbolize(address)
-    }
-
-    fn functions(&self, address: u64, each: &mut dyn FnMut(&Function<'_>)) -> bool {
-        // DWARF may have lines and no names.
-        let symbol = self.table.symbolize(address).map(|symbol| symbol.name);
-        let found = self.debug.functions(address, &mut |function| {
-            each(&Function { name: function.name.or(symbol), location: function.location });
-        });
-        found || self.table.functions(address, each)
     }
 }
