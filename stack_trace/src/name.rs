@@ -107,7 +107,13 @@ impl PartialEq<&str> for Name<'_> {
 
 impl PartialEq for Name<'_> {
     fn eq(&self, other: &Self) -> bool {
-        *self == *other.read(&mut NameBuffer::new())
+        match (self.0, other.0) {
+            (Kept::Whole(name), _) => *other == *name,
+            (_, Kept::Whole(name)) => *self == *name,
+            (Kept::Packed { rules, tokens }, Kept::Packed { rules: others, tokens: same }) => {
+                Unpack::new(rules, tokens).eq(Unpack::new(others, same))
+            }
+        }
     }
 }
 

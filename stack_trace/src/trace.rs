@@ -204,4 +204,24 @@ mod tests {
         assert_eq!(full.frames().len(), 1);
         assert_eq!(full.end(), End::Full);
     }
+
+    #[test]
+    fn a_stack_that_cannot_be_read_through_is_another_stack() {
+        /// Two stacks of two pages with an unreadable one between them.
+        struct Two;
+        impl ReadStack for Two {
+            fn read(&self, address: u64) -> Option<u64> {
+                [0x1000..0x3000, 0x4000..0x6000]
+                    .iter()
+                    .any(|stack| stack.contains(&address))
+                    .then_some(0)
+            }
+        }
+        static NONE: Modules = Modules::new();
+        let trace = Trace::new(Cursor::new(Registers::new(), Pc::Exact(0x10), Two, &NONE));
+        assert!(trace.joined(0x1008, 0x2ff8) && trace.joined(0x4000, 0x5ff8));
+        assert!(!trace.joined(0x2008, 0x4010), "up, across the gap");
+        assert!(!trace.joined(0x4010, 0x2008), "down");
+        assert!(!trace.joined(0x1008, 0x1008 + LARGEST_STACK + 8));
+    }
 }
