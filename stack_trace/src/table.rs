@@ -7,9 +7,10 @@
 //! ```
 //!
 //! Symbols stand by address, each relative to the end of the one before it, and names are packed by
-//! rules: the table takes a sixth of `.symtab` and `.strtab`. All numbers are little-endian and unaligned. The build writes the table from the linked ELF
-//! file's `.symtab` (feature `build`); the program only reads it, in place, checking every offset, so that
-//! a damaged table yields no names rather than wrong memory.
+//! rules: the table takes a sixth of `.symtab` and `.strtab`. All numbers are little-endian and
+//! unaligned. The build writes the table from the linked ELF file's `.symtab` (feature `build`); the
+//! program only reads it, in place, checking every offset, so that a damaged table yields no names
+//! rather than wrong memory.
 #![forbid(unsafe_code)]
 
 use core::fmt;
