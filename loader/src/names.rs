@@ -16,7 +16,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use unspool_stack_trace::Symbol;
+use unspool_stack_trace::{Place as NamedPlace, Symbol};
 
 use crate::elf::Definition;
 use crate::error::Cause;
@@ -40,6 +40,13 @@ pub(crate) struct Pool {
 pub(crate) struct Lent {
     name: *const str,
     of: Extent,
+}
+
+/// As [`Lent`]: the file and the section of an address, and how far it is from its start.
+pub(crate) struct LentPlace {
+    file: *const str,
+    section: *const str,
+    offset: u64,
 }
 
 /// Where a name starts in the one string that holds all; it ends with a zero, as in string tables.
@@ -175,6 +182,19 @@ impl Names {
     }
 }
 
+impl Names {
+    /// The section around `address`. The pool remembers that it was asked.
+    pub fn lend_place(&self, address: u64) -> Option<LentPlace> {
+        let holds = |section: &Section<'_>| {
+            address.checked_sub(section.address).is_some_and(|offset| offset < section.size)
+        };
+        let found = self.sections().find(holds)?;
+        self.pool.lent.store(true, Ordering::Relaxed);
+        let offset = address - found.address;
+        Some(LentPlace { file: found.file, section: found.name, offset })
+    }
+}
+
 /// Names on their way.
 struct Builder<'u, 'a> {
     unit: &'u Unit<'a>,
@@ -307,6 +327,20 @@ impl Lent {
     pub unsafe fn symbol<'a>(self) -> Symbol<'a> {
         let Extent { address, size } = self.of;
         // SAFETY: text of the pool, which never changes and stays for `'a` (contract).
-        Symbol { name: unsafe { &*self.name }, address, size }
+        let name: &'a str = unsafe { &*self.name };
+        Symbol { name: name.into(), address, size }
+    }
+}
+
+impl LentPlace {
+    /// # Safety
+    ///
+    /// Somebody must keep the pool for `'a`.
+    pub unsafe fn place<'a>(self) -> NamedPlace<'a> {
+        // SAFETY: text of the pool, which never changes and stays for `'a` (contract).
+        let file: &'a str = unsafe { &*self.file };
+        // SAFETY: as above.
+        let section: &'a str = unsafe { &*self.section };
+        NamedPlace { module: file.into(), section: Some(section.into()), offset: self.offset }
     }
 }

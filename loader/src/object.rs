@@ -17,7 +17,7 @@ use crate::atexit::Registrations;
 use crate::handle::Holds;
 use crate::initializers::Functions;
 use crate::memory::Sealed;
-use crate::names::{Lent, Names};
+use crate::names::{Lent, LentPlace, Names};
 use crate::placement::Layout;
 use crate::shared::Shared;
 use crate::symbols::Value;
@@ -177,6 +177,11 @@ impl Object {
     /// The nearest function at or below `address`, which must lie in the text.
     pub(crate) fn lend_function(&self, address: u64) -> Option<Lent> {
         if self.text.contains(&address) { self.names.lend_function(address) } else { None }
+    }
+
+    /// The section around `address`.
+    pub(crate) fn lend_place(&self, address: u64) -> Option<LentPlace> {
+        if self.all.contains(&address) { self.names.lend_place(address) } else { None }
     }
 }
 

@@ -265,7 +265,8 @@ impl<'m, S: ReadStack, M: FindModule> Cursor<'m, S, M> {
         &mut self.registers
     }
 
-    pub(crate) const fn stack(&self) -> &S {
+    /// The stack that is walked.
+    pub const fn stack(&self) -> &S {
         &self.stack
     }
 }

@@ -52,6 +52,8 @@ pub struct Program<'a> {
 pub struct Image {
     /// The ELF file, its symbol table within.
     pub elf: PathBuf,
+    /// The same without the symbol table.
+    pub plain: PathBuf,
     /// The archive of its modules.
     pub modules: PathBuf,
 }
@@ -92,13 +94,13 @@ pub fn build_with(
     let (file, modules) = choose(built.plugin.as_deref().map(plugin).transpose()?)?;
     let archive = cpio::archive(&modules)?;
 
-    let image = Image { elf: output.join(format!("{}.elf", program.name)), modules: file };
+    let elf = output.join(format!("{}.elf", program.name));
+    let image = Image { elf, plain: built.executable, modules: file };
     write(&image.elf, &embedded.elf, 0o755)?;
     write(&image.modules, &archive, 0o644)?;
     step.end(&format!(
-        "{} KiB with {} symbols; modules: {}, {} KiB",
+        "{} KiB; {embedded}; modules: {}, {} KiB",
         embedded.elf.len() / 1024,
-        embedded.symbols,
         modules.len(),
         archive.len() / 1024
     ));

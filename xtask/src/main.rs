@@ -1,4 +1,5 @@
-//! Builds, runs, tests and checks Unspool: `cargo xtask run | load | so-demo | test | bench | check`.
+//! Builds, runs, tests and checks Unspool: `cargo xtask run | load | so-demo | test | bench |
+//! decode | check`.
 //!
 //! ```text
 //! build ──► embed ──► cpio ──► place (QEMU, or a bare Linux process)
@@ -13,6 +14,7 @@ mod build;
 mod check;
 mod command;
 mod cpio;
+mod decode;
 mod embed;
 mod libtest;
 mod load;
@@ -59,6 +61,8 @@ enum Task {
     Test(test::Options),
     /// Measure against the peers: one table for each, with ratios.
     Bench(bench::Options),
+    /// Turn addresses of traces into functions and lines: `decode KERNEL.elf [OBJECT…] < serial.log`.
+    Decode(decode::Options),
     /// Format, clippy, docs, the stable crates on stable, the architecture's rules.
     Check(check::Options),
 }
@@ -70,6 +74,7 @@ fn main() -> ExitCode {
         Task::SoDemo(options) => so_demo::so_demo(&options),
         Task::Test(options) => test::test(&options),
         Task::Bench(options) => bench::bench(&options),
+        Task::Decode(options) => decode::decode(&options),
         Task::Check(options) => check::check(&options),
     };
     outcome.unwrap_or_else(|error| {

@@ -41,7 +41,7 @@ pub const HOST_TESTS: &[HostTests] = &[
     HostTests::new("unspool-thread-local", &[]).on_stable(),
     HostTests::new("unspool-thread-local", FAT_LTO).on_stable(),
     HostTests::new("unspool-unwind", &[]),
-    HostTests::new("unspool-stack-trace", &["--features", "build"]),
+    HostTests::new("unspool-stack-trace", &["--features", "build,debug-info"]),
     HostTests::new("unspool-loader", &[]),
     // Its own panic handler off: `std` brings one.
     HostTests::new("unspool-panic", &["--no-default-features", "--lib"]),

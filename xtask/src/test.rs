@@ -8,6 +8,7 @@
 //! so-demo   cargo xtask so-demo                   programs of g++ and rustc, our library
 //! load      cargo xtask load FILE…              output, exit codes, errors
 //! deaths    unspool-suites die:NAME               must end with a reason
+//! decode    unspool-suites, its traces               addresses must become names and lines
 //! boot      unspool-suites, linked without a symbol must say so and exit
 //! ```
 //!
@@ -15,6 +16,7 @@
 
 mod boot;
 mod deaths;
+mod decodes;
 mod loads;
 mod plan;
 mod vendored;
@@ -119,6 +121,7 @@ impl<'a> Bench<'a> {
             Kind::Suites(spot) => self.suites(&suite.name, SUITES, spot),
             Kind::StdUsers(spot) => self.suites(&suite.name, STD_USERS, spot),
             Kind::Deaths(spot) => self.deaths(&suite.name, spot),
+            Kind::Decodes(spot) => self.decodes(&suite.name, spot),
             Kind::Demo(spot) => self.demo(&suite.name, spot),
             Kind::Stable(spot) => self.stable(&suite.name, spot),
             Kind::Boot(variant, spot) => self.boot(&suite.name, variant, spot),
@@ -204,6 +207,28 @@ impl<'a> Bench<'a> {
         })?;
         self.keep(name, &output);
         Ok(Tally { passed, ..Tally::default() })
+    }
+
+    fn decodes(&self, name: &str, spot: Spot) -> Result<Tally> {
+        let image = self.image(SUITES, || build::build(&self.workspace, &self.release(SUITES)))?;
+        let place = self.place(spot)?;
+        let object = decodes::object(&self.workspace.output());
+        let mut step = Step::start(name);
+        let (mut tally, mut output) = (Tally::default(), String::new());
+        for case in decodes::CASES {
+            let elf = if case.named { &image.elf } else { &image.plain };
+            let started = Image { elf: elf.clone(), ..image.clone() };
+            let words = [case.word.to_owned()];
+            let ran = place.run(&started, &words, BOOT_LIMIT, &mut |bytes| step.feed(bytes))?;
+            output.push_str(&ran.output);
+            match decodes::judge(case, &ran.output, elf, &object, &self.workspace.root)? {
+                None => tally.passed += 1,
+                Some(complaint) => tally.fail(complaint),
+            }
+        }
+        self.keep(name, &output);
+        step.end(&outcome(&tally));
+        Ok(tally)
     }
 
     fn loads(&self, name: &str, spot: Spot) -> Result<Tally> {

@@ -304,7 +304,8 @@ fn look_at(loader: &Loader<'_>, memory: &Guarded, object: &Handle<'_>, random: &
     for _ in 0..4 {
         let address = text.start + random.below((text.end - text.start) as usize) as u64;
         if let Some(symbol) = loader.symbolize(address) {
-            let _ = (object.symbol(symbol.name), object.tls_offset(symbol.name));
+            let name = symbol.name.whole().expect("the loader keeps names as text");
+            let _ = (object.symbol(name), object.tls_offset(name));
         }
         let Some(module) = global().find(address) else { continue };
         if let Ok(function) = module.function(address) {

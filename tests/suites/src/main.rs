@@ -7,7 +7,7 @@
 //!
 //! The same program runs in QEMU and as a bare Linux process; tests do not ask which. Words on
 //! the command line select the tests whose names contain one of them; `die:NAME` runs one of the
-//! programs that must not survive (see `deaths`).
+//! programs that must not survive (see `deaths`); `show:places` prints a trace to be decoded.
 #![no_std]
 #![no_main]
 #![feature(thread_local)]
@@ -15,6 +15,7 @@
 extern crate alloc;
 
 mod allocator;
+mod backtraces;
 mod churn;
 mod concurrency;
 mod deaths;
@@ -65,6 +66,7 @@ const SUITES: &[(&str, &[Test])] = &[
     ("hooks", hooks::TESTS),
     ("random", random::TESTS),
     ("traces", traces::TESTS),
+    ("backtraces", backtraces::TESTS),
     ("faults", faults::TESTS),
     ("kills", kills::TESTS),
     ("endings", endings::TESTS),
@@ -84,6 +86,9 @@ fn main(boot: &Boot) -> ExitCode {
     let words: Vec<&str> = boot.args().collect();
     if let Some(name) = words.iter().find_map(|word| word.strip_prefix("die:")) {
         return deaths::run(name);
+    }
+    if words.contains(&"show:places") {
+        return backtraces::show();
     }
     support::have_many_tasks();
     let (mut passed, mut failed) = (0, 0);

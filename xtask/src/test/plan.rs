@@ -44,6 +44,8 @@ pub enum Kind<'a> {
     Stable(Spot),
     /// The programs that must not survive.
     Deaths(Spot),
+    /// Traces of addresses, decoded.
+    Decodes(Spot),
     /// `cargo xtask load`.
     Loads(Spot),
     /// A kernel that must refuse to boot.
@@ -84,6 +86,8 @@ pub fn all() -> Vec<Suite<'static>> {
     });
     let deaths = [Spot::Process, Spot::Qemu(1)]
         .map(|spot| Suite { name: format!("deaths: {spot}"), kind: Kind::Deaths(spot) });
+    let decodes = [Spot::Process, Spot::Qemu(1)]
+        .map(|spot| Suite { name: format!("decode: {spot}"), kind: Kind::Decodes(spot) });
     let loads = [Spot::Process, Spot::Qemu(1), Spot::Qemu(4)]
         .map(|spot| Suite { name: format!("load: {spot}"), kind: Kind::Loads(spot) });
     let so_demo = Suite { name: "so-demo".to_owned(), kind: Kind::SoDemo };
@@ -93,6 +97,7 @@ pub fn all() -> Vec<Suite<'static>> {
         .chain(users)
         .chain(loads)
         .chain(deaths)
+        .chain(decodes)
         .chain(demo)
         .chain(stable)
         .chain(boot)
