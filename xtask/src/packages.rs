@@ -91,6 +91,7 @@ pub const WITHOUT_STD: &[&str] = &[
     "unspool-suites",
     "unspool-unwind-so",
     "unspool-std-users",
+    "unspool-throw-bench",
 ];
 
 /// Packages that promise to build on the stable toolchain, with `--no-default-features`.
@@ -117,5 +118,7 @@ pub const LOAD: &str = "unspool-load";
 pub const PLUGIN: &str = "unspool-plugin";
 /// The kernel that runs the suites.
 pub const SUITES: &str = "unspool-suites";
+/// The kernel that throws and catches against the clock.
+pub const THROW_BENCH: &str = "unspool-throw-bench";
 /// The kernel that drives others' crates.
 pub const STD_USERS: &str = "unspool-std-users";
