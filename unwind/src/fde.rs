@@ -14,6 +14,7 @@ use gimli::{DwEhPe, EndianSlice, Error, LittleEndian, Reader, Result};
 
 use crate::encoding::{Bases, Bytes, Pointer, number, pointer};
 use crate::error::UnwindError;
+use crate::lsda::{Action, Lsda};
 use crate::module::{FdeIndex, Module, Section};
 
 /// Where an FDE starts in its section and which code it describes.
@@ -117,6 +118,17 @@ impl<'m> Function<'m> {
             Pointer::Direct(address) => self.module.lsda.rest_at(address),
             Pointer::Indirect(_) => None,
         }
+    }
+
+    /// What the function wants to do about an exception at `address`, if its LSDA can be read and
+    /// says so in the way that most languages agree on.
+    #[inline(never)]
+    pub(crate) fn action(&self, address: u64) -> Option<Action> {
+        let Some(Pointer::Direct(lsda)) = self.lsda() else {
+            return self.lsda().is_none().then_some(Action::None);
+        };
+        let area = Lsda { data: self.lsda_data()?, address: lsda, function: self.start() };
+        area.action(address).ok()
     }
 
     /// The personality routine of the function, if it has one.

@@ -171,7 +171,7 @@ unsafe fn search_phase(
     let mut frame = Context::new(registers, pc, stack);
     loop {
         frame.look()?;
-        path.add(frame.known().module);
+        path.add(frame.known().module());
         // SAFETY: handed on to the caller.
         match unsafe { frame.ask(Actions::SEARCH_PHASE, exception) } {
             Reason::CONTINUE_UNWIND => {}
