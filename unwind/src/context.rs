@@ -37,7 +37,7 @@ impl Context {
     /// Made in place, and filled by functions that need their own stack only for a moment.
     #[inline(always)]
     pub(crate) fn new(registers: &Registers, pc: Pc, stack: StackBounds) -> Self {
-        let cursor = Cursor::new(*registers, pc, LiveStack::new(stack), &Everywhere);
+        let cursor = Cursor::new(registers.copied(), pc, LiveStack::new(stack), &Everywhere);
         let control = ControlWords::current();
         Self { cursor, known: Known::NOTHING, exit: Exit::Dwarf, cfa: 0, control }
     }

@@ -57,7 +57,7 @@ impl Known {
 
     pub(crate) fn lsda(&self) -> Option<Lsda> {
         (self.flags & HAS_LSDA != 0).then(|| Lsda {
-            pointer: kind(self.flags & INDIRECT_LSDA != 0)(self.lsda),
+            pointer: kind(self.flags & INDIRECT_LSDA != 0, self.lsda),
             length: self.flags as u32,
         })
     }
@@ -72,7 +72,7 @@ impl Known {
 
     #[inline]
     pub(crate) fn personality(&self) -> Option<Pointer> {
-        (self.flags & PERSONALITY != 0).then(|| kind(self.flags & INDIRECT != 0)(self.personality))
+        (self.flags & PERSONALITY != 0).then(|| kind(self.flags & INDIRECT != 0, self.personality))
     }
 
     pub(crate) fn set_personality(&mut self, personality: Option<Pointer>) {
@@ -121,8 +121,9 @@ impl Known {
     }
 }
 
-fn kind(indirect: bool) -> fn(u64) -> Pointer {
-    if indirect { Pointer::Indirect } else { Pointer::Direct }
+#[inline(always)]
+fn kind(indirect: bool, address: u64) -> Pointer {
+    if indirect { Pointer::Indirect(address) } else { Pointer::Direct(address) }
 }
 
 #[cfg(test)]

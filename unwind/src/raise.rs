@@ -78,7 +78,9 @@ pub unsafe fn raise_here(exception: *mut Exception, registers: &Registers) -> Ra
 ///
 /// `exception` is the one that the landing pad was entered with.
 pub unsafe fn resume(exception: *mut Exception, registers: &Registers) -> ! {
-    Everywhere.refresh();
+    // What is remembered of the frames that are left is still true, whatever libraries a cleanup
+    // has opened or closed: these frames have been on the stack since the exception was raised,
+    // which made sure of it, so their modules have not gone.
     // SAFETY: the exception is valid (contract).
     let error = if unsafe { (*exception).is_forced() } {
         // SAFETY: as above: forced unwinding has brought it here.
