@@ -93,10 +93,12 @@ impl Cache {
 
     /// The places of an address.
     fn places(address: u64) -> core::ops::Range<usize> {
-        // The upper bits of a product depend on all bits of the factor.
         const SETS: u32 = (ENTRIES / WAYS).ilog2();
-        let hash = address.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - SETS);
-        let first = hash as usize * WAYS;
+        // The upper bits of a product depend on all bits of the factor. Twice, because functions of
+        // the same size one after the other come together again after one multiplication.
+        let once = address.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let twice = (once ^ once >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93);
+        let first = (twice >> (64 - SETS)) as usize * WAYS;
         first..first + WAYS
     }
 

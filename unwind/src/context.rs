@@ -21,6 +21,12 @@ use crate::stack::{ReadStack, StackBounds};
 /// The version of the personality interface (Itanium EH §1.6.1).
 pub(crate) const ABI_VERSION: i32 = 1;
 
+/// A frame in which a phase begins.
+pub(crate) struct Start {
+    pub(crate) registers: Registers,
+    pub(crate) pc: Pc,
+}
+
 /// One frame as a personality function sees it (`struct _Unwind_Context`).
 pub struct Context {
     cursor: Cursor<'static, LiveStack, Everywhere>,
@@ -134,7 +140,12 @@ impl Context {
         unsafe { arch::land(self.cursor.registers(), self.control) }
     }
 
-    /// Tells the frame's module from most others.
+    /// Where a walk to this frame may begin.
+    pub(crate) const fn start(&self) -> Start {
+        Start { registers: *self.cursor.registers(), pc: self.cursor.pc() }
+    }
+
+    /// What is known of the frame's address.
     pub(crate) const fn known(&self) -> &Known {
         &self.known
     }

@@ -13,7 +13,7 @@
 use core::convert::Infallible;
 
 use crate::address::Pc;
-use crate::context::Context;
+use crate::context::{Context, Start};
 use crate::cursor::Step;
 use crate::environment::{Everywhere, current_stack, dead_end, resumed_stack};
 use crate::error::RaiseError;
@@ -38,8 +38,9 @@ use crate::stack::StackBounds;
 pub unsafe fn raise(exception: *mut Exception, stack: StackBounds) -> RaiseError {
     let mut registers = Registers::new();
     registers.capture();
+    let pc = Pc::Return(registers.ip());
     // SAFETY: handed on to this function's caller.
-    unsafe { two_phases(exception, &registers, Pc::Return(registers.ip()), stack) }
+    unsafe { two_phases(exception, Start { registers, pc }, stack) }
 }
 
 /// Raises an exception at an interrupted instruction: `registers` are those that the CPU had, its
@@ -54,8 +55,9 @@ pub unsafe fn raise_from(
     registers: &Registers,
     stack: StackBounds,
 ) -> RaiseError {
+    let pc = Pc::Exact(registers.ip());
     // SAFETY: handed on to this function's caller.
-    unsafe { two_phases(exception, registers, Pc::Exact(registers.ip()), stack) }
+    unsafe { two_phases(exception, Start { registers: *registers, pc }, stack) }
 }
 
 /// As [`raise`], from a frame with these registers, on the environment's stack
@@ -66,8 +68,9 @@ pub unsafe fn raise_from(
 /// As [`raise`], and: `registers` are those of a frame that lives until this returns.
 pub unsafe fn raise_here(exception: *mut Exception, registers: &Registers) -> RaiseError {
     let stack = current_stack(registers.sp());
+    let start = Start { registers: registers.copied(), pc: Pc::Return(registers.ip()) };
     // SAFETY: handed on to this function's caller; the environment vouches for the stack.
-    unsafe { two_phases(exception, registers, Pc::Return(registers.ip()), stack) }
+    unsafe { two_phases(exception, start, stack) }
 }
 
 /// Goes on with phase 2 after a cleanup (`_Unwind_Resume`), from the landing pad's registers.
@@ -134,13 +137,12 @@ pub unsafe fn delete_exception(exception: *mut Exception) {
 #[inline(never)]
 unsafe fn two_phases(
     exception: *mut Exception,
-    registers: &Registers,
-    pc: Pc,
+    mut start: Start,
     stack: StackBounds,
 ) -> RaiseError {
     Everywhere.refresh();
     // SAFETY: handed on to the caller.
-    let (handler, path) = match unsafe { search_phase(exception, registers, pc, stack) } {
+    let (handler, path) = match unsafe { search_phase(exception, &mut start, stack) } {
         Ok(found) => found,
         Err(error) => return error,
     };
@@ -152,12 +154,13 @@ unsafe fn two_phases(
     let cleanup = unsafe { (*exception).cleanup };
     IN_FLIGHT.begin(exception, path, cleanup.map_or(0, |cleanup| cleanup as usize as u64));
     // SAFETY: handed on to the caller.
-    let Err(error) = unsafe { cleanup_phase(exception, registers, pc, stack) };
+    let Err(error) = unsafe { cleanup_phase(exception, &start.registers, start.pc, stack) };
     IN_FLIGHT.end(exception);
     error
 }
 
-/// Phase 1: the CFA of the frame that catches, and whose frames lead there.
+/// Phase 1: the CFA of the frame that catches, and whose frames lead there. Phase 2 may begin
+/// where `start` is left: nobody is to be asked about the frames before.
 ///
 /// # Safety
 ///
@@ -165,15 +168,19 @@ unsafe fn two_phases(
 #[inline(never)]
 unsafe fn search_phase(
     exception: *mut Exception,
-    registers: &Registers,
-    pc: Pc,
+    start: &mut Start,
     stack: StackBounds,
 ) -> Result<(u64, Path), RaiseError> {
     let mut path = Path::default();
-    let mut frame = Context::new(registers, pc, stack);
+    let mut frame = Context::new(&start.registers, start.pc, stack);
+    let mut first = true;
     loop {
         frame.look()?;
         path.add(frame.known().module());
+        if first && frame.known().personality().is_some() {
+            first = false;
+            *start = frame.start();
+        }
         // SAFETY: handed on to the caller.
         match unsafe { frame.ask(Actions::SEARCH_PHASE, exception) } {
             Reason::CONTINUE_UNWIND => {}

@@ -102,13 +102,6 @@ impl Registers {
         self.0[register.number()] = value;
     }
 
-    /// A copy, without a call of `memcpy`.
-    #[inline(always)]
-    pub(crate) const fn copied(&self) -> Self {
-        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q] = self.0;
-        Self([a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q])
-    }
-
     /// The same registers with one changed.
     #[must_use]
     pub const fn with(mut self, register: Register, value: u64) -> Self {

@@ -29,6 +29,21 @@ impl Registers {
         registers
     }
 
+    /// A copy of what was stored word by word a moment ago: read word by word, it need not wait
+    /// until the stores have reached the cache, which a vector's load would.
+    #[inline(always)]
+    pub(crate) fn copied(&self) -> Self {
+        let words = (&raw const *self).cast::<u64>();
+        let mut copy = Self::new();
+        for register in Register::all() {
+            // SAFETY: registers are as many words, by their numbers.
+            let word = unsafe { words.add(register.number()) };
+            // SAFETY: it is behind a reference.
+            copy.set(register, unsafe { word.read_volatile() });
+        }
+        copy
+    }
+
     /// As [`here`](Self::here), into a place that is there already.
     #[inline(always)]
     pub fn capture(&mut self) {
