@@ -76,7 +76,7 @@ impl Entry {
     #[inline(always)]
     fn head_for(&self, address: u64, generation: u32) -> Option<u64> {
         let head = self.head.load(Ordering::Acquire);
-        let current = (head >> 32) as u32 == generation && head & 1 == 0;
+        let current = head & (u64::from(u32::MAX) << 32 | 1) == u64::from(generation) << 32;
         (current && self.word(0) == address).then_some(head)
     }
 }
@@ -150,23 +150,22 @@ impl Cache {
             *trail = Trail { last: trail.next, next: guess.next.load(Ordering::Relaxed) };
             return Some((guess, head));
         }
-        self.search(address, generation, trail)
+        // By value: nobody else holds a pointer to it, so it may live in registers.
+        let place = self.search(address, generation, *trail)?;
+        let entry = self.at(place);
+        let head = entry.head_for(address, generation)?;
+        *trail = Trail { last: place, next: entry.next.load(Ordering::Relaxed) };
+        Some((entry, head))
     }
 
     #[inline(never)]
-    fn search(&self, address: u64, generation: u32, trail: &mut Trail) -> Option<(&Entry, u64)> {
-        for place in Self::places(address) {
-            let entry = &self.entries[place];
-            if let Some(head) = entry.head_for(address, generation) {
-                if trail.last != NONE && trail.next == NONE {
-                    self.at(trail.last).next.store(place as u32, Ordering::Relaxed);
-                }
-                let next = entry.next.load(Ordering::Relaxed);
-                *trail = Trail { last: place as u32, next };
-                return Some((entry, head));
-            }
+    fn search(&self, address: u64, generation: u32, trail: Trail) -> Option<u32> {
+        let known = |place: &usize| self.entries[*place].head_for(address, generation).is_some();
+        let place = Self::places(address).find(known)? as u32;
+        if trail.last != NONE && trail.next == NONE {
+            self.at(trail.last).next.store(place, Ordering::Relaxed);
         }
-        None
+        Some(place)
     }
 
     /// Remembers `address`, unless its entry is being written, or something of it is too far away
@@ -199,14 +198,16 @@ impl Cache {
         *trail = Trail { last: place as u32, next: NONE };
     }
 
-    /// Where to remember `address`: where it was, or where nothing is that still holds.
+    /// Where to remember `address`: where it was, where nothing is that still holds, or anywhere.
     fn victim(&self, address: u64, generation: u32) -> usize {
         let places = Self::places(address);
+        let head = |place: usize| self.entries[place].head.load(Ordering::Relaxed);
         let is_at = |place: &usize| self.entries[*place].word(0) == address;
-        let is_stale = |place: &usize| {
-            (self.entries[*place].head.load(Ordering::Relaxed) >> 32) as u32 != generation
-        };
-        let any = places.start + (address as usize ^ address as usize >> 4) % WAYS;
+        let is_stale = |place: &usize| (head(*place) >> 32) as u32 != generation;
+        // Another one each time, in no order: what is walked no more goes, what is walked in turn
+        // is not driven out by the next each time.
+        let counts = places.clone().fold(0, |sum: u32, place| sum.wrapping_add(head(place) as u32));
+        let any = places.start + (counts.wrapping_mul(0x9e37_79b9) >> 16) as usize % WAYS;
         places.clone().find(is_at).or_else(|| places.clone().find(is_stale)).unwrap_or(any)
     }
 }

@@ -21,12 +21,6 @@ use crate::stack::{ReadStack, StackBounds};
 /// The version of the personality interface (Itanium EH §1.6.1).
 pub(crate) const ABI_VERSION: i32 = 1;
 
-/// A frame in which a phase begins.
-pub(crate) struct Start {
-    pub(crate) registers: Registers,
-    pub(crate) pc: Pc,
-}
-
 /// One frame as a personality function sees it (`struct _Unwind_Context`).
 pub struct Context {
     cursor: Cursor<'static, LiveStack, Everywhere>,
@@ -140,9 +134,9 @@ impl Context {
         unsafe { arch::land(self.cursor.registers(), self.control) }
     }
 
-    /// Where a walk to this frame may begin.
-    pub(crate) const fn start(&self) -> Start {
-        Start { registers: *self.cursor.registers(), pc: self.cursor.pc() }
+    /// The registers of the frame.
+    pub(crate) const fn registers(&self) -> &Registers {
+        self.cursor.registers()
     }
 
     /// What is known of the frame's address.

@@ -13,7 +13,7 @@
 use core::convert::Infallible;
 
 use crate::address::Pc;
-use crate::context::{Context, Start};
+use crate::context::Context;
 use crate::cursor::Step;
 use crate::environment::{Everywhere, current_stack, dead_end, resumed_stack};
 use crate::error::RaiseError;
@@ -40,7 +40,7 @@ pub unsafe fn raise(exception: *mut Exception, stack: StackBounds) -> RaiseError
     registers.capture();
     let pc = Pc::Return(registers.ip());
     // SAFETY: handed on to this function's caller.
-    unsafe { two_phases(exception, Start { registers, pc }, stack) }
+    unsafe { two_phases(exception, &mut registers, pc, stack) }
 }
 
 /// Raises an exception at an interrupted instruction: `registers` are those that the CPU had, its
@@ -55,22 +55,22 @@ pub unsafe fn raise_from(
     registers: &Registers,
     stack: StackBounds,
 ) -> RaiseError {
-    let pc = Pc::Exact(registers.ip());
+    let (mut registers, pc) = (*registers, Pc::Exact(registers.ip()));
     // SAFETY: handed on to this function's caller.
-    unsafe { two_phases(exception, Start { registers: *registers, pc }, stack) }
+    unsafe { two_phases(exception, &mut registers, pc, stack) }
 }
 
 /// As [`raise`], from a frame with these registers, on the environment's stack
-/// (`_Unwind_RaiseException`).
+/// (`_Unwind_RaiseException`). Afterwards the registers are those of some frame further up.
 ///
 /// # Safety
 ///
 /// As [`raise`], and: `registers` are those of a frame that lives until this returns.
-pub unsafe fn raise_here(exception: *mut Exception, registers: &Registers) -> RaiseError {
+pub unsafe fn raise_here(exception: *mut Exception, registers: &mut Registers) -> RaiseError {
     let stack = current_stack(registers.sp());
-    let start = Start { registers: registers.copied(), pc: Pc::Return(registers.ip()) };
+    let pc = Pc::Return(registers.ip());
     // SAFETY: handed on to this function's caller; the environment vouches for the stack.
-    unsafe { two_phases(exception, start, stack) }
+    unsafe { two_phases(exception, registers, pc, stack) }
 }
 
 /// Goes on with phase 2 after a cleanup (`_Unwind_Resume`), from the landing pad's registers.
@@ -106,7 +106,10 @@ pub unsafe fn resume(exception: *mut Exception, registers: &Registers) -> ! {
 /// # Safety
 ///
 /// As [`raise_here`]; a forced exception was brought here by forced unwinding.
-pub unsafe fn resume_or_rethrow(exception: *mut Exception, registers: &Registers) -> RaiseError {
+pub unsafe fn resume_or_rethrow(
+    exception: *mut Exception,
+    registers: &mut Registers,
+) -> RaiseError {
     // SAFETY: the exception is valid (contract).
     if unsafe { (*exception).is_forced() } {
         Everywhere.refresh();
@@ -137,12 +140,13 @@ pub unsafe fn delete_exception(exception: *mut Exception) {
 #[inline(never)]
 unsafe fn two_phases(
     exception: *mut Exception,
-    mut start: Start,
+    registers: &mut Registers,
+    mut pc: Pc,
     stack: StackBounds,
 ) -> RaiseError {
     Everywhere.refresh();
     // SAFETY: handed on to the caller.
-    let (handler, path) = match unsafe { search_phase(exception, &mut start, stack) } {
+    let (handler, path) = match unsafe { search_phase(exception, registers, &mut pc, stack) } {
         Ok(found) => found,
         Err(error) => return error,
     };
@@ -154,13 +158,13 @@ unsafe fn two_phases(
     let cleanup = unsafe { (*exception).cleanup };
     IN_FLIGHT.begin(exception, path, cleanup.map_or(0, |cleanup| cleanup as usize as u64));
     // SAFETY: handed on to the caller.
-    let Err(error) = unsafe { cleanup_phase(exception, &start.registers, start.pc, stack) };
+    let Err(error) = unsafe { cleanup_phase(exception, registers, pc, stack) };
     IN_FLIGHT.end(exception);
     error
 }
 
 /// Phase 1: the CFA of the frame that catches, and whose frames lead there. Phase 2 may begin
-/// where `start` is left: nobody is to be asked about the frames before.
+/// where `registers` and `pc` are left: nobody is to be asked about the frames before.
 ///
 /// # Safety
 ///
@@ -168,18 +172,19 @@ unsafe fn two_phases(
 #[inline(never)]
 unsafe fn search_phase(
     exception: *mut Exception,
-    start: &mut Start,
+    registers: &mut Registers,
+    pc: &mut Pc,
     stack: StackBounds,
 ) -> Result<(u64, Path), RaiseError> {
     let mut path = Path::default();
-    let mut frame = Context::new(&start.registers, start.pc, stack);
+    let mut frame = Context::new(registers, *pc, stack);
     let mut first = true;
     loop {
         frame.look()?;
         path.add(frame.known().module());
         if first && frame.known().personality().is_some() {
             first = false;
-            *start = frame.start();
+            (*registers, *pc) = (*frame.registers(), frame.pc());
         }
         // SAFETY: handed on to the caller.
         match unsafe { frame.ask(Actions::SEARCH_PHASE, exception) } {

@@ -155,8 +155,10 @@ impl Rule {
     /// The canonical frame address, given the registers of the frame.
     #[inline]
     pub const fn cfa(&self, registers: &Registers) -> u64 {
-        let base = if self.has(BASE_RBP) { Register::RBP } else { Register::RSP };
-        registers.get(base).wrapping_add_signed(self.cfa_offset() as i64)
+        // Not the choice of a place in memory: registers may live in registers.
+        let (rbp, rsp) = (registers.get(Register::RBP), registers.get(Register::RSP));
+        let base = if self.has(BASE_RBP) { rbp } else { rsp };
+        base.wrapping_add_signed(self.cfa_offset() as i64)
     }
 
     /// Replaces the registers of a frame by those of its caller.
@@ -193,13 +195,26 @@ impl Rule {
             }
             return Ok(Step::Caller { cfa });
         }
-        self.apply_word_by_word(pc, cfa, registers, stack)
+        let (after, step) = self.apply_word_by_word(pc, cfa, *registers, stack);
+        *registers = after;
+        step
     }
 
     /// As [`apply`](Self::apply), of a stack that is not all there, or not known to be.
     #[cold]
     #[inline(never)]
     fn apply_word_by_word(
+        self,
+        pc: u64,
+        cfa: u64,
+        mut registers: Registers,
+        stack: &impl ReadStack,
+    ) -> (Registers, Result<Step, UnwindError>) {
+        let step = self.read_all(pc, cfa, &mut registers, stack);
+        (registers, step)
+    }
+
+    fn read_all(
         self,
         pc: u64,
         cfa: u64,
