@@ -17,8 +17,9 @@
 //! there is none yet, or its entry was just made, so that walks on many CPUs write nothing.
 #![forbid(unsafe_code)]
 
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering, fence};
 
+use crate::arch::prefetch;
 use crate::known::Known;
 use crate::rule::Rule;
 
@@ -29,18 +30,28 @@ const ENTRIES: usize = 1024;
 const WAYS: usize = 4;
 const WORDS: usize = 6;
 /// No entry in particular. A guess like any other: memory that is zero has it.
-const NONE: u32 = 0;
+const NONE: u16 = 0;
+/// How many entries ahead one is fetched, in case none of them is in a cache of the CPU.
+const AHEAD: usize = 4;
 
 /// Where in the cache a walk is, and where it expects to go on.
 #[derive(Clone, Copy, Debug)]
 pub struct Trail {
-    last: u32,
-    next: u32,
+    /// The last entries, the latest first.
+    last: [u16; AHEAD],
+    next: u16,
 }
 
 impl Trail {
     /// A walk that begins.
-    pub const START: Self = Self { last: NONE, next: NONE };
+    pub const START: Self = Self { last: [NONE; AHEAD], next: NONE };
+
+    /// On to an entry, and what it expects to be next.
+    #[inline(always)]
+    const fn go(self, place: u16, next: u16) -> Self {
+        let [a, b, c, _] = self.last;
+        Self { last: [place, a, b, c], next }
+    }
 }
 
 #[repr(align(64))]
@@ -52,7 +63,9 @@ struct Entry {
     /// How far away the landing pad is.
     landing_pad: AtomicU32,
     /// The entry of the caller, maybe.
-    next: AtomicU32,
+    next: AtomicU16,
+    /// The entry of so many callers up, maybe.
+    ahead: AtomicU16,
 }
 
 static_assertions::const_assert_eq!(size_of::<Entry>(), 64);
@@ -63,7 +76,8 @@ impl Entry {
             head: AtomicU64::new(0),
             words: [const { AtomicU64::new(0) }; WORDS],
             landing_pad: AtomicU32::new(0),
-            next: AtomicU32::new(NONE),
+            next: AtomicU16::new(NONE),
+            ahead: AtomicU16::new(NONE),
         }
     }
 
@@ -102,7 +116,7 @@ impl Cache {
         first..first + WAYS
     }
 
-    fn at(&self, place: u32) -> &Entry {
+    fn at(&self, place: u16) -> &Entry {
         &self.entries[place as usize % ENTRIES]
     }
 
@@ -147,23 +161,24 @@ impl Cache {
     fn find(&self, address: u64, generation: u32, trail: &mut Trail) -> Option<(&Entry, u64)> {
         let guess = self.at(trail.next);
         if let Some(head) = guess.head_for(address, generation) {
-            *trail = Trail { last: trail.next, next: guess.next.load(Ordering::Relaxed) };
+            prefetch(self.at(guess.ahead.load(Ordering::Relaxed)));
+            *trail = trail.go(trail.next, guess.next.load(Ordering::Relaxed));
             return Some((guess, head));
         }
         // By value: nobody else holds a pointer to it, so it may live in registers.
         let place = self.search(address, generation, *trail)?;
         let entry = self.at(place);
         let head = entry.head_for(address, generation)?;
-        *trail = Trail { last: place, next: entry.next.load(Ordering::Relaxed) };
+        *trail = trail.go(place, entry.next.load(Ordering::Relaxed));
         Some((entry, head))
     }
 
     #[inline(never)]
-    fn search(&self, address: u64, generation: u32, trail: Trail) -> Option<u32> {
+    fn search(&self, address: u64, generation: u32, trail: Trail) -> Option<u16> {
         let known = |place: &usize| self.entries[*place].head_for(address, generation).is_some();
-        let place = Self::places(address).find(known)? as u32;
-        if trail.last != NONE && trail.next == NONE {
-            self.at(trail.last).next.store(place, Ordering::Relaxed);
+        let place = Self::places(address).find(known)? as u16;
+        if trail.next == NONE {
+            self.expect(place, trail);
         }
         Some(place)
     }
@@ -189,13 +204,23 @@ impl Cache {
         }
         entry.landing_pad.store(landing_pad, Ordering::Relaxed);
         entry.next.store(NONE, Ordering::Relaxed);
+        entry.ahead.store(NONE, Ordering::Relaxed);
         let count = (head as u32).wrapping_add(2);
         let new = u64::from(generation) << 32 | u64::from(count);
         entry.head.store(new, Ordering::Release);
-        if trail.last != NONE {
-            self.at(trail.last).next.store(place as u32, Ordering::Relaxed);
+        self.expect(place as u16, *trail);
+        *trail = trail.go(place as u16, NONE);
+    }
+
+    /// Has those that lead to an entry expect it from now on.
+    fn expect(&self, place: u16, trail: Trail) {
+        let [last, .., first] = trail.last;
+        if last != NONE {
+            self.at(last).next.store(place, Ordering::Relaxed);
         }
-        *trail = Trail { last: place as u32, next: NONE };
+        if first != NONE {
+            self.at(first).ahead.store(place, Ordering::Relaxed);
+        }
     }
 
     /// Where to remember `address`: where it was, where nothing is that still holds, or anywhere.

@@ -6,7 +6,7 @@ mod x86_64;
 #[cfg(target_arch = "x86_64")]
 pub use x86_64::catch;
 #[cfg(target_arch = "x86_64")]
-pub(crate) use x86_64::{ControlWords, land, linker_symbols, stop, with_registers};
+pub(crate) use x86_64::{ControlWords, land, linker_symbols, prefetch, stop, with_registers};
 
 #[cfg(not(target_arch = "x86_64"))]
 compile_error!("unspool-unwind supports x86_64 only");
