@@ -118,16 +118,7 @@ impl<'m, S: ReadStack, M: FindModule> Cursor<'m, S, M> {
     pub fn step(&mut self) -> Result<Step, UnwindError> {
         match self.modules.recall_rule(self.pc.lookup(), &mut self.trail) {
             Some(rule) => self.leave_by(&rule),
-            None => {
-                // In a copy: nobody else holds a pointer to this one, so a walk that is
-                // remembered may have it in registers.
-                let Self { registers, pc, ref stack, modules, descents, trail } = *self;
-                let mut copy = Cursor { registers, pc, stack, modules, descents, trail };
-                let step = copy.step_by_tables();
-                self.registers = copy.registers;
-                (self.pc, self.descents, self.trail) = (copy.pc, copy.descents, copy.trail);
-                step
-            }
+            None => self.step_by_tables(),
         }
     }
 

@@ -84,7 +84,7 @@ fn run(options: &Options, places: &Places<'_>) -> Result<()> {
         ("threads", Box::new(|| throws::threads(programs))),
         ("walk_instructions", Box::new(|| walks::instructions(places))),
         ("throw_instructions", Box::new(|| throws::instructions(programs))),
-        ("size", Box::new(|| sizes::rows(bare))),
+        ("size", Box::new(|| sizes::rows(&options.ours))),
     ];
     let mut rows = Vec::new();
     for (name, part) in parts.into_iter().filter(|(name, _)| name.contains(&options.only)) {
