@@ -4,15 +4,14 @@
 //!   dlopen (local) ─► _Unwind_Backtrace, _Unwind_GetIP of the crate
 //! ```
 
-use unwinding::abi;
+use core::ffi::c_void;
+
+use unwinding::abi::{self, UnwindContext, UnwindReasonCode, UnwindTraceFn};
 
 /// Keeps what is asked for by name.
 #[used]
-static KEPT: [Kept; 2] =
-    [Kept(abi::_Unwind_Backtrace as *const ()), Kept(abi::_Unwind_GetIP as *const ())];
-
-/// The address of a function.
-struct Kept(#[expect(dead_code, reason = "only its address matters")] *const ());
-
-// SAFETY: nobody reads it.
-unsafe impl Sync for Kept {}
+static BACKTRACE: extern "C-unwind" fn(UnwindTraceFn, *mut c_void) -> UnwindReasonCode =
+    abi::_Unwind_Backtrace;
+/// As above.
+#[used]
+static GET_IP: extern "C" fn(&UnwindContext<'_>) -> usize = abi::_Unwind_GetIP;
