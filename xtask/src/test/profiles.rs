@@ -1,0 +1,50 @@
+//! The demo's load under `cargo xtask profile`: what is busy there must be what the files show.
+
+use std::fs;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use crate::packages::DEMO;
+use crate::place::Place;
+use crate::profile::{Made, Run};
+
+/// For how long the demo works.
+pub const SECONDS: u32 = 2;
+
+/// Where most of the time goes, and how it is called.
+const BUSY: &str = "unspool_demo::load::crunch";
+const STACK: [&str; 2] = ["unspool_demo::load::work", BUSY];
+/// What else must have been seen.
+const ALSO: &[&str] = &["_Unwind_RaiseException", "spawn"];
+
+/// A short profile.
+pub fn run(cpus: u32, place: Place) -> Run<'static> {
+    let limit = Duration::from_secs(120);
+    Run { name: DEMO, place, cpus, hertz: 1000, memory: 1024, limit }
+}
+
+/// What was wrong with it, if anything was.
+///
+/// # Errors
+/// A file is not there.
+pub fn judge(made: &Made) -> Result<Option<String>> {
+    let read = |path| fs::read_to_string(path).with_context(|| format!("{path:?}"));
+    let (folded, graph) = (read(&made.folded)?, read(&made.graph)?);
+    let top = made.text.lines().skip_while(|line| !line.contains("function")).nth(1);
+    if !top.is_some_and(|line| line.ends_with(BUSY)) {
+        return Ok(Some(format!("{BUSY} is not at the top:\n{}", made.text)));
+    }
+    let mut stacks = folded.lines().filter_map(|line| line.rsplit_once(' '));
+    if !stacks.any(|(stack, _)| stack.ends_with(&STACK.join(";"))) {
+        return Ok(Some(format!("no stack ends with {STACK:?}:\n{folded}")));
+    }
+    if let Some(missing) = ALSO.iter().find(|part| !folded.contains(**part)) {
+        return Ok(Some(format!("no stack has {missing}:\n{folded}")));
+    }
+    if !(graph.starts_with("<?xml") && graph.contains(BUSY) && graph.contains("</svg>")) {
+        return Ok(Some(format!("{} is no flame graph of it", made.graph.display())));
+    }
+    let works = made.text.contains("the same work took");
+    Ok((!works).then(|| format!("it does not tell what it cost:\n{}", made.text)))
+}
