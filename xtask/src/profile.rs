@@ -36,7 +36,7 @@ use crate::workspace::Workspace;
 /// How many functions are shown.
 const TOP: usize = 12;
 /// For building up, and for writing the samples.
-const EXTRA: Duration = Duration::from_secs(120);
+const EXTRA: Duration = Duration::from_secs(300);
 
 /// What to look at.
 #[derive(Args)]
@@ -53,7 +53,7 @@ pub struct Options {
     /// Samples a second, of each CPU
     #[arg(long, value_name = "HZ", default_value_t = 1000)]
     rate: u32,
-    /// For how long the demo works; other programs end by themselves, within this and two minutes
+    /// For how long the demo works; other programs end by themselves, within this and five minutes
     #[arg(long, value_name = "SECONDS", default_value_t = 5)]
     seconds: u32,
     /// Memory for the samples of each CPU; what has no room is dropped, and counted
@@ -189,9 +189,10 @@ impl Run<'_> {
     }
 
     fn circumstances(&self) -> String {
+        let cpus = if self.cpus == 1 { "1 CPU" } else { &format!("{} CPUs", self.cpus) };
         match self.place {
-            Place::Process => format!("bare process, {} CPUs, {} Hz", self.cpus, self.hertz),
-            Place::Qemu { .. } => format!("QEMU, {} CPUs, {} Hz", self.cpus, self.hertz),
+            Place::Process => format!("bare process, {cpus}, {} Hz", self.hertz),
+            Place::Qemu { .. } => format!("QEMU, {cpus}, {} Hz", self.hertz),
         }
     }
 
@@ -200,7 +201,7 @@ impl Run<'_> {
         let lost = counts.kept.saturating_sub(profile.samples);
         let seconds = counts.elapsed as f64 / 1e9;
         let asked = seconds * (counts.hertz * counts.cpus) as f64;
-        let part = |of: u64| percent(of, profile.samples);
+        let busy = profile.samples - profile.idle;
         // Writing to a string never fails.
         let _ = writeln!(
             text,
@@ -208,12 +209,12 @@ impl Run<'_> {
              {} dropped, {lost} lost on the console; {:.1} % idle\n",
             profile.samples,
             counts.dropped,
-            part(profile.idle)
+            percent(profile.idle, profile.samples)
         );
         let _ = writeln!(text, "    self     total  function");
         for (name, share) in profile.top().into_iter().take(TOP) {
-            let _ =
-                writeln!(text, "{:>6.1} %  {:>6.1} %  {name}", part(share.own), part(share.total));
+            let (own, total) = (percent(share.own, busy), percent(share.total, busy));
+            let _ = writeln!(text, "{own:>6.1} %  {total:>6.1} %  {name}");
         }
         text.push('\n');
         costs(&mut text, profile, counts);
@@ -234,15 +235,15 @@ fn costs(text: &mut String, profile: &Profile, counts: Counts) {
         counts.hertz,
         each * counts.hertz as f64 / 1e7
     );
-    if let Some([without, with]) = profile.work() {
+    let slower = profile.slower();
+    if !slower.is_empty() {
+        let [low, middle, high] =
+            [1, 2, 3].map(|quarter| slower[slower.len() * quarter / 4] * 100.0);
         let _ = writeln!(
             text,
-            "the same work took {:.2} ms without samples, {:.2} ms with them: {:+.2} %\n\
-             (medians of {} turns each, by turns)",
-            without / 1e6,
-            with / 1e6,
-            (with / without - 1.0) * 100.0,
-            profile.turns()
+            "the same work, by turns with samples and without: {middle:+.2} % (median of {} pairs; \
+             half of them from {low:+.1} to {high:+.1} %)",
+            slower.len()
         );
     }
 }

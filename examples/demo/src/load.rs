@@ -25,7 +25,7 @@ pub const WORD: &str = "load=";
 /// What a worker does in a turn, so often.
 const ROUNDS: u32 = 8;
 /// Numbers that are crunched in a round; panics; tasks.
-const NUMBERS: u64 = 400_000;
+const NUMBERS: u64 = 200_000;
 const PANICS: u32 = 16;
 const TASKS: u32 = 4;
 

@@ -80,14 +80,17 @@ impl Profile {
     /// Adds a sample; its frames are in the order of a flame graph, outermost first.
     fn add(&mut self, task: u64, stack: &[Frame]) {
         self.samples += 1;
-        self.idle += u64::from(task == 0);
         let names: Vec<_> = stack.iter().map(|frame| frame.name.as_str()).collect();
         *self.stacks.entry(names.join(";")).or_default() += 1;
+        if task == 0 {
+            self.idle += 1;
+            return;
+        }
         let called = || stack.iter().filter(|frame| !frame.inlined).map(|frame| &frame.name);
         for name in called().collect::<HashSet<_>>() {
             self.functions.entry(name.clone()).or_default().total += 1;
         }
-        if let Some(name) = called().last() {
+        if let Some(name) = called().next_back() {
             self.functions.entry(name.clone()).or_default().own += 1;
         }
     }
@@ -97,7 +100,7 @@ impl Profile {
         self.stacks.iter().map(|(stack, count)| format!("{stack} {count}\n")).collect()
     }
 
-    /// All functions, those first in which most samples were taken.
+    /// All functions that tasks were in, those first in which most samples were taken.
     pub fn top(&self) -> Vec<(&str, Share)> {
         let mut top: Vec<_> =
             self.functions.iter().map(|(name, &share)| (name.as_str(), share)).collect();
@@ -105,20 +108,15 @@ impl Profile {
         top
     }
 
-    /// How long a turn took without and with sampling, in nanoseconds: the medians.
-    pub fn work(&self) -> Option<[f64; 2]> {
-        let median = |turns: &Vec<u64>| {
-            let mut turns = turns.clone();
-            turns.sort_unstable();
-            turns.get(turns.len() / 2).map(|&turn| turn as f64)
-        };
-        let [without, with] = self.work.each_ref().map(median);
-        Some([without?, with?])
-    }
-
-    /// How many turns there were of each kind.
-    pub fn turns(&self) -> usize {
-        self.work[1].len()
+    /// How much longer turns took with sampling than the ones before without, as ratios in their
+    /// order: what else the host does changes both, and is gone in the middle of many.
+    pub fn slower(&self) -> Vec<f64> {
+        let [without, with] = &self.work;
+        let pairs = without.iter().zip(with).filter(|&(&without, _)| without > 0);
+        let mut slower: Vec<_> =
+            pairs.map(|(&without, &with)| with as f64 / without as f64 - 1.0).collect();
+        slower.sort_unstable_by(f64::total_cmp);
+        slower
     }
 }
 
