@@ -155,20 +155,19 @@ pub(crate) fn tick(state: &CpuState) -> bool {
         }
         // As at the beginning, if that is how it is again.
         timer.hertz.store(if rate == 0 { 0 } else { wanted }, Ordering::Relaxed);
-        timer.sample.store(0, Ordering::Relaxed);
-        timer.tick.store(0, Ordering::Relaxed);
-        return true;
     }
-    if is_due(&timer.sample, rate, hertz) {
+    // How far the next one is stays: sampling may be on for a few ticks at a time.
+    if is_due(&timer.sample, rate, wanted) {
         take(state);
     }
-    is_due(&timer.tick, ticks, hertz)
+    is_due(&timer.tick, ticks, wanted)
 }
 
 /// Whether it is time for something that happens `rate` times while the timer interrupts `hertz`
-/// times, which is no less.
+/// times, which is no less, and not 0. It never is for what happens 0 times.
 fn is_due(sum: &AtomicU32, rate: u32, hertz: u32) -> bool {
-    let next = sum.load(Ordering::Relaxed) + rate;
+    // The timer may have been faster before.
+    let next = sum.load(Ordering::Relaxed).min(hertz - 1) + rate;
     let due = next >= hertz;
     sum.store(if due { next - hertz } else { next }, Ordering::Relaxed);
     due

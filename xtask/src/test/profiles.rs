@@ -19,7 +19,7 @@ const LIMIT: Duration = Duration::from_secs(200);
 const BUSY: &str = "unspool_demo::load::crunch";
 const STACK: [&str; 2] = ["unspool_demo::load::work", BUSY];
 /// What else must have been seen.
-const ALSO: &[&str] = &["_Unwind_RaiseException", "spawn"];
+const ALSO: &[&str] = &["unspool_demo::load::go_down;", ";unspool_unwind::"];
 
 /// A short profile.
 pub fn run(cpus: u32, place: Place) -> Run<'static> {
