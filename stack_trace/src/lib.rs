@@ -57,6 +57,7 @@ mod debug_info;
 mod host;
 mod name;
 mod print;
+pub mod samples;
 mod symbolize;
 pub mod table;
 mod trace;

@@ -9,7 +9,7 @@
 //! Where an object was loaded need not be known: its lines say how far they are from the start of
 //! which section.
 
-mod file;
+pub mod file;
 
 use std::io::{self, BufRead, Write};
 use std::path::PathBuf;

@@ -1,5 +1,5 @@
 //! Builds, runs, tests and checks Unspool: `cargo xtask run | load | so-demo | test | bench |
-//! decode | check`.
+//! decode | profile | check`.
 //!
 //! ```text
 //! build ──► embed ──► cpio ──► place (QEMU, or a bare Linux process)
@@ -21,6 +21,7 @@ mod load;
 mod objects;
 mod packages;
 mod place;
+mod profile;
 mod progress;
 mod qemu;
 mod report;
@@ -63,6 +64,8 @@ enum Task {
     Bench(bench::Options),
     /// Turn addresses of traces into functions and lines: `decode KERNEL.elf [OBJECT…] < serial.log`.
     Decode(decode::Options),
+    /// Sample what a kernel does on all CPUs: folded stacks, a flame graph, the costs.
+    Profile(profile::Options),
     /// Format, clippy, docs, the stable crates on stable, the architecture's rules.
     Check(check::Options),
 }
@@ -75,6 +78,7 @@ fn main() -> ExitCode {
         Task::Test(options) => test::test(&options),
         Task::Bench(options) => bench::bench(&options),
         Task::Decode(options) => decode::decode(&options),
+        Task::Profile(options) => profile::profile(&options),
         Task::Check(options) => check::check(&options),
     };
     outcome.unwrap_or_else(|error| {

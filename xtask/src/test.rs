@@ -9,6 +9,7 @@
 //! load      cargo xtask load FILE…              output, exit codes, errors
 //! deaths    unspool-suites die:NAME               must end with a reason
 //! decode    unspool-suites, its traces               addresses must become names and lines
+//! profile   cargo xtask profile                    files, and in them what is busy
 //! boot      unspool-suites, linked without a symbol must say so and exit
 //! ```
 //!
@@ -19,6 +20,7 @@ mod deaths;
 mod decodes;
 mod loads;
 mod plan;
+mod profiles;
 mod vendored;
 
 use std::cell::{OnceCell, RefCell};
@@ -37,6 +39,7 @@ use crate::command;
 use crate::libtest;
 use crate::packages::{DEMO, HostTests, STABLE_KERNEL, STD_USERS, SUITES};
 use crate::place::{Place, Ran};
+use crate::profile;
 use crate::progress::Step;
 use crate::report::{Report, Tally};
 use crate::setup::{self, QEMU, VALGRIND};
@@ -122,6 +125,7 @@ impl<'a> Bench<'a> {
             Kind::StdUsers(spot) => self.suites(&suite.name, STD_USERS, spot),
             Kind::Deaths(spot) => self.deaths(&suite.name, spot),
             Kind::Decodes(spot) => self.decodes(&suite.name, spot),
+            Kind::Profile(spot, cpus) => self.profile(&suite.name, spot, cpus),
             Kind::Demo(spot) => self.demo(&suite.name, spot),
             Kind::Stable(spot) => self.stable(&suite.name, spot),
             Kind::Boot(variant, spot) => self.boot(&suite.name, variant, spot),
@@ -246,6 +250,20 @@ impl<'a> Bench<'a> {
         }
         step.end(&outcome(&tally));
         Ok(tally)
+    }
+
+    fn profile(&self, name: &str, spot: Spot, cpus: u32) -> Result<Tally> {
+        let image = self.image(DEMO, || build::build(&self.workspace, &self.release(DEMO)))?;
+        let made = profiles::run(cpus, self.place(spot)?).profile(
+            &self.workspace,
+            &image,
+            vec![profile::load(profiles::SECONDS)],
+        )?;
+        self.keep(name, &made.text);
+        Ok(match profiles::judge(&made)? {
+            None => Tally { passed: 1, ..Tally::default() },
+            Some(complaint) => Tally::failure(complaint),
+        })
     }
 
     fn demo(&self, name: &str, spot: Spot) -> Result<Tally> {

@@ -8,7 +8,7 @@ use core::ptr::with_exposed_provenance;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use spin::Once;
-use unspool::loader::Object;
+use unspool::loader::{Handle, Object};
 use unspool::panic::{catch_unwind, resume_unwind};
 use unspool_kernel::{loader, println, task};
 
@@ -95,6 +95,21 @@ pub fn load(bytes: &[u8]) -> Option<GuestBook> {
     let mine = (book.greeting)();
     println!("  main: its own copy is still {mine:#x}");
     (seen == GREETING && mine == GREETING && visits == 3).then_some(book)
+}
+
+/// Loads the crate for a while: without a word, and without tasks of its own.
+pub fn load_again(bytes: &[u8]) -> Option<(Handle<'static>, GuestBook)> {
+    let object = loader().load(OBJECT, bytes).ok()?;
+    let book = GuestBook::find(&object)?;
+    Some((object, book))
+}
+
+impl GuestBook {
+    /// Signs it, and lets the crate panic; whether the panic arrived.
+    pub fn sign_and_panic(self) -> bool {
+        (self.sign)("nobody", |_| ());
+        catch_unwind(|| (self.read)(12, |_| ())).is_err()
+    }
 }
 
 /// Says when it is dropped.

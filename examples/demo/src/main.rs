@@ -6,7 +6,8 @@
 //! ```
 //!
 //! `cargo xtask run` boots it in QEMU. The program is also a Linux process: the same file, the
-//! same steps.
+//! same steps. With `load=SECONDS` on its command line it works for so long instead: that is what
+//! `cargo xtask profile` looks at.
 #![no_std]
 #![no_main]
 
@@ -14,6 +15,7 @@ extern crate alloc;
 
 mod faulting;
 mod guest_book;
+mod load;
 mod locals;
 
 use unspool_kernel::{Boot, ExitCode, println, task};
@@ -21,6 +23,9 @@ use unspool_kernel::{Boot, ExitCode, println, task};
 unspool_kernel::entry!(main);
 
 fn main(boot: &Boot) -> ExitCode {
+    if let Some(seconds) = boot.args().find_map(|word| word.strip_prefix(load::WORD)) {
+        return load::run(boot, seconds);
+    }
     println!("Unspool: thread-local storage, panics, traces and loaded crates in a kernel");
     let mut steps = Steps::default();
     steps.take("two tasks, each with a thread_local! of its own", locals::run);

@@ -18,6 +18,7 @@ use crate::eprintln;
 use crate::error::Error;
 use crate::machine::{Access, ExitCode, Machine, machine, set_machine};
 use crate::platform;
+use crate::profile;
 use crate::scheduler;
 use crate::task::{self, Task};
 
@@ -45,10 +46,15 @@ static BOOT: Once<Boot> = Once::new();
 const CPUS: &str = "cpus=";
 /// The word that says how many bytes every TLS area keeps for modules that are loaded later.
 const SURPLUS: &str = "surplus=";
+/// The word that says how many samples a second of what the CPUs do to take; see [`profile`].
+const PROFILE: &str = "profile=";
+/// The word that says how many bytes there are for the samples of each CPU.
+const PROFILE_MEMORY: &str = "profile-memory=";
 /// So many, if it says nothing.
 const DEFAULT_SURPLUS: usize = 32 * 1024;
 
 static CPU_COUNT: Once<usize> = Once::new();
+static PROFILE_RATE: Once<u32> = Once::new();
 
 /// How many CPUs to use, if the command line says so.
 pub(crate) fn cpus() -> Option<usize> {
@@ -57,9 +63,11 @@ pub(crate) fn cpus() -> Option<usize> {
 
 impl Boot {
     /// The words of the command line: QEMU's `-append`, or a process's arguments from the second
-    /// on; without two that are for the kernel: `cpus=N`, how many CPUs to use (else: all of the
-    /// machine's, or as many threads as the process may use CPUs; at most [`MAX_CPUS`]), and
-    /// `surplus=N`, the bytes that each task's TLS area keeps for modules that are loaded later.
+    /// on; without those that are for the kernel: `cpus=N`, how many CPUs to use (else: all of the
+    /// machine's, or as many threads as the process may use CPUs; at most [`MAX_CPUS`]);
+    /// `surplus=N`, the bytes that each task's TLS area keeps for modules that are loaded later;
+    /// `profile=N`, to take so many samples a second of what the CPUs do (see
+    /// [`profile`](crate::profile)), and `profile-memory=N`, the bytes for those of each CPU.
     pub fn args(&self) -> impl Iterator<Item = &'static str> + Clone {
         self.args.iter().copied()
     }
@@ -122,9 +130,19 @@ fn up(input: Input) -> Result<Arc<Task>, Error> {
     if let Some(count) = number(&args, CPUS) {
         CPU_COUNT.call_once(|| MAX_CPUS.min(count).max(1));
     }
-    args.retain(|word| !word.starts_with(CPUS) && !word.starts_with(SURPLUS));
+    if let Some(bytes) = number(&args, PROFILE_MEMORY) {
+        profile::set_memory(bytes);
+    }
+    if let Some(hertz) = number(&args, PROFILE) {
+        PROFILE_RATE.call_once(|| u32::try_from(hertz).unwrap_or(u32::MAX));
+    }
+    let ours = [CPUS, SURPLUS, PROFILE, PROFILE_MEMORY];
+    args.retain(|word| !ours.iter().any(|prefix| word.starts_with(prefix)));
     BOOT.call_once(|| Boot { args, archive });
-    task::main(MAIN_STACK, || program_main(boot()))
+    task::main(MAIN_STACK, || match PROFILE_RATE.get() {
+        Some(&hertz) => profile::whole(hertz, || program_main(boot())),
+        None => program_main(boot()),
+    })
 }
 
 /// The number after the last word that begins with `prefix`.

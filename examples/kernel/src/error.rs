@@ -53,6 +53,13 @@ pub enum Error {
         /// Bytes asked for, give or take a header.
         size: usize,
     },
+    /// So many samples a second cannot be taken.
+    SampleRate {
+        /// What was asked for.
+        hertz: u32,
+        /// The most.
+        limit: u32,
+    },
     /// The file with the modules cannot be read.
     Archive {
         /// Its path.
@@ -89,6 +96,9 @@ impl fmt::Display for Error {
             Self::Area(error) => error.fmt(f),
             Self::Map(error) => error.fmt(f),
             Self::OutOfMemory { size } => write!(f, "no {size} bytes are left on the heap"),
+            Self::SampleRate { hertz, limit } => {
+                write!(f, "{hertz} samples a second cannot be taken: 1 to {limit} can")
+            }
             Self::Archive { path, call, errno } => {
                 write!(f, "modules in {path}: {call} failed with errno {errno}")
             }

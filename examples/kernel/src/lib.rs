@@ -68,6 +68,7 @@ pub mod machine;
 pub mod memory;
 mod outcome;
 pub mod platform;
+pub mod profile;
 mod scheduler;
 mod stack_protector;
 pub mod sync;

@@ -252,6 +252,15 @@ pub trait Machine: Sync {
 
     /// Makes another CPU answer what it was asked, whatever it does.
     fn interrupt(&self, cpu: usize);
+
+    /// Nanoseconds since some moment before boot; the same clock on all CPUs.
+    fn now(&self) -> u64;
+
+    /// How often a second the scheduler wants this machine's ticks.
+    fn tick_hertz(&self) -> u32;
+
+    /// Makes this CPU's timer interrupt so often a second from now on. Only for its handler.
+    fn set_timer(&self, hertz: u32);
 }
 
 /// Set by the entry that was used, before anything else.

@@ -26,6 +26,7 @@ mod kills;
 mod loading;
 mod panics;
 mod permissions;
+mod profiles;
 mod random;
 mod shortage;
 mod support;
@@ -67,6 +68,7 @@ const SUITES: &[(&str, &[Test])] = &[
     ("random", random::TESTS),
     ("traces", traces::TESTS),
     ("backtraces", backtraces::TESTS),
+    ("profiles", profiles::TESTS),
     ("faults", faults::TESTS),
     ("kills", kills::TESTS),
     ("endings", endings::TESTS),

@@ -46,6 +46,8 @@ pub enum Kind<'a> {
     Deaths(Spot),
     /// Traces of addresses, decoded.
     Decodes(Spot),
+    /// `cargo xtask profile`, with so many CPUs in either place.
+    Profile(Spot, u32),
     /// `cargo xtask load`.
     Loads(Spot),
     /// A kernel that must refuse to boot.
@@ -90,6 +92,11 @@ pub fn all() -> Vec<Suite<'static>> {
         .map(|spot| Suite { name: format!("decode: {spot}"), kind: Kind::Decodes(spot) });
     let loads = [Spot::Process, Spot::Qemu(1), Spot::Qemu(4)]
         .map(|spot| Suite { name: format!("load: {spot}"), kind: Kind::Loads(spot) });
+    let profiles =
+        [(Spot::Process, 2), (Spot::Qemu(1), 1), (Spot::Qemu(4), 4)].map(|(spot, cpus)| Suite {
+            name: format!("profile: {spot}"),
+            kind: Kind::Profile(spot, cpus),
+        });
     let so_demo = Suite { name: "so-demo".to_owned(), kind: Kind::SoDemo };
     host.chain(memcheck)
         .chain([so_demo])
@@ -98,6 +105,7 @@ pub fn all() -> Vec<Suite<'static>> {
         .chain(loads)
         .chain(deaths)
         .chain(decodes)
+        .chain(profiles)
         .chain(demo)
         .chain(stable)
         .chain(boot)

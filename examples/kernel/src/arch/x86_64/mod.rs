@@ -27,6 +27,12 @@ pub(crate) use image::{Image, boot_stack, boot_stack_guard, symbol_bytes};
 pub(crate) use stacks::InterruptStack;
 pub(crate) use trap::{FRAME, deliver, unwind};
 
+/// The time stamp counter.
+pub(crate) fn time_stamp() -> u64 {
+    // SAFETY: every x86_64 CPU has it, and neither the kernel nor Linux forbids it.
+    unsafe { core::arch::x86_64::_rdtsc() }
+}
+
 /// The stack pointer of the caller, give or take a frame.
 #[inline(always)]
 pub(crate) fn stack_pointer() -> u64 {

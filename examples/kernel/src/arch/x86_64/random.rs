@@ -9,8 +9,5 @@ const ATTEMPTS: usize = 10;
 /// A word of `rdrand`; without that, the time stamp counter.
 pub(super) fn hardware() -> u64 {
     let random = RdRand::new().and_then(|rng| (0..ATTEMPTS).find_map(|_| rng.get_u64()));
-    random.unwrap_or_else(|| {
-        // SAFETY: every x86_64 CPU has it, and neither the kernel nor Linux forbids it.
-        unsafe { core::arch::x86_64::_rdtsc() }
-    })
+    random.unwrap_or_else(super::time_stamp)
 }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   PIT, 5 ms ─► how fast the timer counts ─► a tick every millisecond, on each CPU
+//!             └► how fast the time stamp counter does ─► nanoseconds
 //!   interrupt command: INIT, start-up, fixed vectors ─► another CPU
 //! ```
 //!
@@ -13,6 +14,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use x86_64::instructions::port::Port;
 use x86_64::registers::model_specific::Msr;
 
+use crate::arch::x86_64::time_stamp;
 use crate::cpu::{MAX_CPUS, NoPreemption};
 
 /// Vectors above those of exceptions.
@@ -58,13 +60,15 @@ const GATE: u16 = 0x61;
 const ONE_SHOT: u8 = 0b1011_0000;
 
 /// Ticks a second.
-const TICK_HERTZ: u32 = 1000;
+pub(super) const TICK_HERTZ: u32 = 1000;
 /// How long the timer is compared with the PIT.
 const MEASURE_MICROSECONDS: u32 = 5_000;
 
 static REGISTERS: AtomicU64 = AtomicU64::new(0);
-/// Timer counts between two ticks.
-static TICK_COUNTS: AtomicU32 = AtomicU32::new(0);
+/// What the timer counts in a second.
+static TIMER_HERTZ: AtomicU64 = AtomicU64::new(0);
+/// What the time stamp counter counts in a second.
+static TIME_STAMP_HERTZ: AtomicU64 = AtomicU64::new(0);
 /// The APIC's number of each CPU.
 static IDS: [AtomicU32; MAX_CPUS] = [const { AtomicU32::new(0) }; MAX_CPUS];
 
@@ -112,18 +116,24 @@ pub(super) fn set_id(cpu: usize, id: u8) {
     IDS[cpu].store(id.into(), Ordering::Relaxed);
 }
 
-/// Compares the timer with the PIT; once.
+/// Compares the timer and the time stamp counter with the PIT; once.
 pub(super) fn measure() {
     write(TIMER, MASKED);
     write(DIVIDE, DIVIDE_BY_16);
     write(INITIAL_COUNT, u32::MAX);
-    let before = read(CURRENT_COUNT);
+    let (before, stamp) = (read(CURRENT_COUNT), time_stamp());
     wait(MEASURE_MICROSECONDS);
-    let counts = before - read(CURRENT_COUNT);
+    let (counts, stamps) = (before - read(CURRENT_COUNT), time_stamp() - stamp);
     write(INITIAL_COUNT, 0);
-    let a_second = u64::from(counts) * (1_000_000 / u64::from(MEASURE_MICROSECONDS));
-    let a_tick = a_second / u64::from(TICK_HERTZ);
-    TICK_COUNTS.store(a_tick.clamp(1, u32::MAX.into()) as u32, Ordering::Relaxed);
+    let a_second = |count: u64| (count * (1_000_000 / u64::from(MEASURE_MICROSECONDS))).max(1);
+    TIMER_HERTZ.store(a_second(counts.into()), Ordering::Relaxed);
+    TIME_STAMP_HERTZ.store(a_second(stamps), Ordering::Relaxed);
+}
+
+/// The time stamp counter in nanoseconds.
+pub(super) fn now() -> u64 {
+    let hertz = TIME_STAMP_HERTZ.load(Ordering::Relaxed).max(1);
+    (u128::from(time_stamp()) * 1_000_000_000 / u128::from(hertz)) as u64
 }
 
 /// Waits, by the PIT, at most 50 ms.
@@ -148,7 +158,13 @@ pub(super) fn wait(microseconds: u32) {
 pub(super) fn start_ticks() {
     write(DIVIDE, DIVIDE_BY_16);
     write(TIMER, PERIODIC | u32::from(TICK));
-    write(INITIAL_COUNT, TICK_COUNTS.load(Ordering::Relaxed));
+    set_ticks(TICK_HERTZ);
+}
+
+/// Makes this CPU's ticks come so often a second; the first one is a whole period away.
+pub(super) fn set_ticks(hertz: u32) {
+    let counts = TIMER_HERTZ.load(Ordering::Relaxed) / u64::from(hertz.max(1));
+    write(INITIAL_COUNT, counts.clamp(1, u32::MAX.into()) as u32);
 }
 
 /// Says that an interrupt has been dealt with.

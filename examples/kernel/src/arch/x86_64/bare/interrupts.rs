@@ -24,6 +24,7 @@ use crate::arch::x86_64::{per_cpu, preempt};
 use crate::console::Console;
 use crate::cpu::{self, Request};
 use crate::fault::{self, FaultKind, PageAccess};
+use crate::profile;
 use crate::walk;
 
 /// How many interrupt vectors there are.
@@ -206,7 +207,9 @@ fn handle(vector: u64, error: u64, state: &mut CpuState) {
         0..32 => fault::handle(kind(vector, error), state),
         TICK => {
             apic::end_of_interrupt();
-            preempt::tick(state);
+            if profile::tick(state) {
+                preempt::tick(state);
+            }
         }
         CALL => {
             apic::end_of_interrupt();

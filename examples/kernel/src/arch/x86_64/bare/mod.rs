@@ -239,4 +239,16 @@ impl Machine for Bare {
     fn interrupt(&self, cpu: usize) {
         apic::call(cpu);
     }
+
+    fn now(&self) -> u64 {
+        apic::now()
+    }
+
+    fn tick_hertz(&self) -> u32 {
+        apic::TICK_HERTZ
+    }
+
+    fn set_timer(&self, hertz: u32) {
+        apic::set_ticks(hertz);
+    }
 }

@@ -212,6 +212,18 @@ impl Machine for Process {
         threads::interrupt(cpu);
     }
 
+    fn now(&self) -> u64 {
+        syscall::nanoseconds()
+    }
+
+    fn tick_hertz(&self) -> u32 {
+        threads::TICK_HERTZ
+    }
+
+    fn set_timer(&self, hertz: u32) {
+        threads::set_ticks(hertz);
+    }
+
     unsafe fn set_thread_pointer(&self, pointer: u64) {
         // SAFETY: the caller's promise.
         if let Err(Errno(errno)) = unsafe { syscall::set_fs(pointer) } {

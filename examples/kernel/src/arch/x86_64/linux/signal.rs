@@ -19,6 +19,7 @@ use crate::arch::x86_64::stacks::InterruptStack;
 use crate::arch::x86_64::{per_cpu, preempt};
 use crate::cpu::{self, Request};
 use crate::fault::{self, FaultKind, PageAccess};
+use crate::profile;
 use crate::walk;
 
 const SIGILL: i32 = 4;
@@ -111,7 +112,7 @@ extern "C" fn call(_: i32, info: &SigInfo, context: &mut UserContext) {
             Request::Flush => {}
             Request::Walk => walk::answer(state),
         });
-        if info.code == SI_TIMER {
+        if info.code == SI_TIMER && profile::tick(state) {
             preempt::tick(state);
         }
     });

@@ -41,6 +41,7 @@ const FUTEX: usize = 202;
 const SCHED_GETAFFINITY: usize = 204;
 const TIMER_CREATE: usize = 222;
 const TIMER_SETTIME: usize = 223;
+const CLOCK_GETTIME: usize = 228;
 const TGKILL: usize = 234;
 const GETRANDOM: usize = 318;
 
@@ -312,9 +313,19 @@ struct SigEvent {
 
 const_assert_eq!(size_of::<SigEvent>(), 64);
 
-/// Sends `signal` to this thread, again and again.
-pub(super) fn start_timer(signal: i32, nanoseconds: u64) -> Result<(), Errno> {
-    const CLOCK_MONOTONIC: usize = 1;
+const CLOCK_MONOTONIC: usize = 1;
+
+/// What the clock shows that nobody sets.
+pub(super) fn nanoseconds() -> u64 {
+    let mut time = [0u64; 2];
+    let place = time.as_mut_ptr().expose_provenance();
+    // SAFETY: the structure (`timespec`) is that of this call, which then cannot fail.
+    let _ = unsafe { syscall(CLOCK_GETTIME, [CLOCK_MONOTONIC, place, 0, 0, 0, 0]) };
+    time[0] * 1_000_000_000 + time[1]
+}
+
+/// A timer that sends `signal` to this thread, once it is [set](set_timer).
+pub(super) fn new_timer(signal: i32) -> Result<i32, Errno> {
     const SIGEV_THREAD_ID: i32 = 4;
     let thread = thread_id() as i32;
     let event = SigEvent { value: 0, signal, notify: SIGEV_THREAD_ID, thread, free: [0; 11] };
@@ -322,10 +333,15 @@ pub(super) fn start_timer(signal: i32, nanoseconds: u64) -> Result<(), Errno> {
     let places = [(&raw const event).expose_provenance(), (&raw mut timer).expose_provenance()];
     // SAFETY: the structures are those of this call.
     unsafe { syscall(TIMER_CREATE, [CLOCK_MONOTONIC, places[0], places[1], 0, 0, 0]) }?;
+    Ok(timer)
+}
+
+/// Makes a timer expire again and again, every so many nanoseconds, fewer than a second.
+pub(super) fn set_timer(timer: i32, nanoseconds: u64) -> Result<(), Errno> {
     // Interval and first expiry, in seconds and nanoseconds.
     let spec = [0, nanoseconds, 0, nanoseconds];
     let place = (&raw const spec).expose_provenance();
-    // SAFETY: as above.
+    // SAFETY: the structure is that of this call.
     unsafe { syscall(TIMER_SETTIME, [timer as usize, 0, place, 0, 0, 0]) }.map(drop)
 }
 

@@ -8,7 +8,7 @@
 //! FS belongs to the tasks. The system may run several of these threads on one real CPU; nothing
 //! relies on that they all run at once.
 
-use core::sync::atomic::{AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 
 use super::signal::{self, CALL};
 use super::syscall::{self, Errno};
@@ -19,11 +19,14 @@ use crate::{eprintln, scheduler};
 /// Bytes of the stack of an idle loop: it also frees tasks.
 const IDLE_STACK: usize = 32 * 1024;
 
-/// Nanoseconds between two ticks.
-const TICK: u64 = 2_000_000;
+/// Ticks a second.
+pub(super) const TICK_HERTZ: u32 = 500;
 
 /// The system's number of each thread.
 static IDS: [AtomicUsize; MAX_CPUS] = [const { AtomicUsize::new(0) }; MAX_CPUS];
+
+/// The system's number of each thread's timer.
+static TIMERS: [AtomicI32; MAX_CPUS] = [const { AtomicI32::new(0) }; MAX_CPUS];
 
 /// Makes `cpu` the block of this thread.
 pub(super) fn set_block(cpu: &'static Cpu) {
@@ -72,9 +75,27 @@ extern "C" fn enter(index: usize) -> ! {
 }
 
 fn start_ticks() {
-    if let Err(Errno(errno)) = syscall::start_timer(CALL, TICK) {
-        eprintln!("unspool-kernel: no ticks on CPU {}: timer, errno {errno}", cpu::current());
+    let cpu = cpu::current();
+    let started = syscall::new_timer(CALL).and_then(|timer| {
+        TIMERS[cpu].store(timer, Ordering::Relaxed);
+        syscall::set_timer(timer, period(TICK_HERTZ))
+    });
+    if let Err(Errno(errno)) = started {
+        eprintln!("unspool-kernel: no ticks on CPU {cpu}: timer, errno {errno}");
     }
+}
+
+/// Makes this thread's ticks come so often a second; on its signal stack.
+pub(super) fn set_ticks(hertz: u32) {
+    // The timer sent the signal that is being handled, so it is there.
+    let _ = syscall::set_timer(TIMERS[cpu::current()].load(Ordering::Relaxed), period(hertz));
+}
+
+/// Nanoseconds between two ticks.
+const fn period(hertz: u32) -> u64 {
+    const SECOND: u64 = 1_000_000_000;
+    // A whole second is more than its field in `timespec` takes.
+    if hertz <= 1 { SECOND - 1 } else { SECOND / hertz as u64 }
 }
 
 /// Interrupts a thread.
