@@ -30,7 +30,7 @@ pub fn inputs(seeds: &Seeds, random: &mut Random) -> Vec<Vec<u8>> {
 
 fn entries(data: &[u8]) -> Vec<FdeEntry> {
     let mut entries = Vec::new();
-    let module = Module::new(0..u64::MAX, Section { data, address: ADDRESS });
+    let module = Module::new(0..u64::MAX, Section { data, address: ADDRESS }).with_bases(TEXT, 0);
     let _ = module.for_each_entry(|entry| entries.push(entry));
     entries.sort();
     entries
@@ -61,8 +61,8 @@ fn header(entries: &[FdeEntry], random: &mut Random) -> Vec<u8> {
 pub fn check(data: &[u8], header: &[u8]) -> u64 {
     let section = Section { data, address: ADDRESS };
     let header_section = Section { data: header, address: HEADER };
-    let module =
-        Module::new(TEXT..TEXT + 0x1000_0000, section).with_index(FdeIndex::Header(header_section));
+    let module = Module::new(TEXT..TEXT + 0x1000_0000, section).with_bases(TEXT, 0);
+    let module = module.with_index(FdeIndex::Header(header_section));
     let (frames, bases) = oracle::gimli(section, TEXT);
     let bases = bases.set_eh_frame_hdr(HEADER);
     let parsed = EhFrameHdr::new(header, LittleEndian).parse(&bases, 8);
