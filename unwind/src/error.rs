@@ -74,9 +74,19 @@ pub enum RaiseError {
     EndOfStack,
     /// The search could not go past a frame.
     Unwind(UnwindError),
-    /// A personality function answered with something the phase does not allow, or a fatal
-    /// error of its own.
+    /// In the search, a personality function answered with something that it does not allow, or
+    /// with a fatal error of its own.
     Personality {
+        /// The frame's program counter.
+        pc: u64,
+        /// What it answered.
+        reason: Reason,
+    },
+    /// Phase 2 could not go past a frame, although phase 1 had: tables changed, or the stack did.
+    CleanupUnwind(UnwindError),
+    /// In phase 2, a personality function answered with something that it does not allow, or with
+    /// a fatal error of its own.
+    CleanupPersonality {
         /// The frame's program counter.
         pc: u64,
         /// What it answered.
@@ -103,7 +113,19 @@ impl RaiseError {
         match self {
             Self::EndOfStack => Reason::END_OF_STACK,
             Self::Unwind(_) | Self::Personality { .. } => Reason::FATAL_PHASE1_ERROR,
-            Self::HandlerLost { .. } | Self::Forced { .. } => Reason::FATAL_PHASE2_ERROR,
+            Self::CleanupUnwind(_)
+            | Self::CleanupPersonality { .. }
+            | Self::HandlerLost { .. }
+            | Self::Forced { .. } => Reason::FATAL_PHASE2_ERROR,
+        }
+    }
+
+    /// The same error, in phase 2.
+    pub(crate) const fn in_phase_2(self) -> Self {
+        match self {
+            Self::Unwind(error) => Self::CleanupUnwind(error),
+            Self::Personality { pc, reason } => Self::CleanupPersonality { pc, reason },
+            other => other,
         }
     }
 }
@@ -119,8 +141,12 @@ impl fmt::Display for RaiseError {
         match self {
             Self::EndOfStack => f.write_str("end of stack, and nobody catches"),
             Self::Unwind(error) => error.fmt(f),
+            Self::CleanupUnwind(error) => write!(f, "in phase 2, {error}"),
             Self::Personality { pc, reason } => {
                 write!(f, "the personality of {pc:#x} answered {}", reason.0)
+            }
+            Self::CleanupPersonality { pc, reason } => {
+                write!(f, "in phase 2, the personality of {pc:#x} answered {}", reason.0)
             }
             Self::Forced { pc, reason } => {
                 write!(f, "forced unwinding stopped at {pc:#x} with {}", reason.0)

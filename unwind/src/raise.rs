@@ -25,8 +25,8 @@ use crate::stack::StackBounds;
 
 /// Raises an exception from here: unwinds this stack to the frame that catches it.
 ///
-/// Returns only if the exception cannot be delivered; if the error is not
-/// [`RaiseError::HandlerLost`], no frame has been unwound.
+/// Returns only if the exception cannot be delivered; no frame has been unwound then. (Once a landing
+/// pad has run, nobody is left to return to: see [`resume`].)
 ///
 /// # Safety
 ///
@@ -95,7 +95,7 @@ pub unsafe fn resume(exception: *mut Exception, registers: &Registers) -> ! {
         let pc = Pc::Return(registers.ip());
         // SAFETY: the exception was raised, so `raise`'s contract holds for it.
         let Err(error) = unsafe { cleanup_phase(exception, registers, pc, stack) };
-        error
+        error.in_phase_2()
     };
     dead_end(error)
 }
@@ -160,7 +160,7 @@ unsafe fn two_phases(
     // SAFETY: handed on to the caller.
     let Err(error) = unsafe { cleanup_phase(exception, registers, pc, stack) };
     IN_FLIGHT.end(exception);
-    error
+    error.in_phase_2()
 }
 
 /// Phase 1: the CFA of the frame that catches, and whose frames lead there. Phase 2 may begin

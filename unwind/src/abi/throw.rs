@@ -65,7 +65,12 @@ pub unsafe extern "C-unwind" fn _Unwind_Resume_or_Rethrow(exception: *mut Except
 }
 
 unsafe extern "C" fn rethrow(exception: *mut Exception, registers: &mut Registers) -> Reason {
-    // SAFETY: the contract of `_Unwind_Resume_or_Rethrow`.
+    // SAFETY: the exception is valid (contract).
+    if unsafe { (*exception).is_forced() } {
+        // SAFETY: the contract of `_Unwind_Resume_or_Rethrow`.
+        return forced_code(unsafe { crate::resume_or_rethrow(exception, registers) });
+    }
+    // SAFETY: as above.
     code(unsafe { crate::resume_or_rethrow(exception, registers) })
 }
 
@@ -90,9 +95,14 @@ unsafe extern "C" fn force(
     registers: &Registers,
 ) -> Reason {
     // SAFETY: the contract of `_Unwind_ForcedUnwind`.
-    match unsafe { crate::forced_unwind(exception, stop, argument, registers) } {
+    forced_code(unsafe { crate::forced_unwind(exception, stop, argument, registers) })
+}
+
+/// What C callers are told of a forced unwinding that ended: there is no phase 1 that could have
+/// failed (Itanium EH §1.3.2).
+const fn forced_code(error: RaiseError) -> Reason {
+    match error {
         RaiseError::EndOfStack => Reason::END_OF_STACK,
-        // There is no phase 1 that could have failed.
         _ => Reason::FATAL_PHASE2_ERROR,
     }
 }

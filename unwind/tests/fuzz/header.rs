@@ -30,7 +30,7 @@ pub fn inputs(seeds: &Seeds, random: &mut Random) -> Vec<Vec<u8>> {
 
 fn entries(data: &[u8]) -> Vec<FdeEntry> {
     let mut entries = Vec::new();
-    let module = Module::new(0..u64::MAX, Section { data, address: ADDRESS });
+    let module = Module::new(0..u64::MAX, Section { data, address: ADDRESS }).with_bases(TEXT, 0);
     let _ = module.for_each_entry(|entry| entries.push(entry));
     entries.sort();
     entries
