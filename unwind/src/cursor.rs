@@ -10,12 +10,13 @@
 use core::fmt;
 
 use crate::address::Pc;
-use crate::cache::{Known, Lsda};
+use crate::cache::Trail;
 use crate::dwarf::Frame;
 use crate::error::UnwindError;
 use crate::fde::Function;
 use crate::guess::{FrameKind, caller};
 use crate::in_flight::ModuleTag;
+use crate::known::{Known, Lsda};
 use crate::module::Module;
 use crate::modules::FindModule;
 use crate::registers::Registers;
@@ -47,6 +48,7 @@ pub struct Cursor<'m, S, M> {
     /// Frames without tables are left by their frame pointer.
     guesses: bool,
     kind: FrameKind,
+    trail: Trail,
 }
 
 /// How often a walk may go from a handler's stack to a lower one. Handlers nest on their stack, so
@@ -70,8 +72,8 @@ impl<S, M> fmt::Debug for Cursor<'_, S, M> {
 impl<'m, S: ReadStack, M: FindModule> Cursor<'m, S, M> {
     /// Starts in the frame with these registers; `pc` tells how its `ip` came about.
     pub const fn new(registers: Registers, pc: Pc, stack: S, modules: &'m M) -> Self {
-        let (descents, guesses, kind) = (0, false, FrameKind::Known);
-        Self { registers, pc, stack, modules, descents, guesses, kind }
+        let (descents, guesses, kind, trail) = (0, false, FrameKind::Known, Trail::START);
+        Self { registers, pc, stack, modules, descents, guesses, kind, trail }
     }
 
     /// From now on, leaves a frame without tables by its frame pointer, if that may be one, and
@@ -139,16 +141,16 @@ impl<'m, S: ReadStack, M: FindModule> Cursor<'m, S, M> {
     /// [`pc`](Self::pc).
     #[inline]
     pub fn step(&mut self) -> Result<Step, UnwindError> {
-        match self.modules.recall_rule(self.pc.lookup()) {
-            Some((rule, signal_frame)) => self.leave_by(&rule, signal_frame),
+        match self.modules.recall_rule(self.pc.lookup(), &mut self.trail) {
+            Some(rule) => self.leave_by(&rule),
             None => self.step_by_tables(),
         }
     }
 
-    /// What was remembered of the frame's address.
+    /// Recalls what was remembered of the frame's address, if anything was.
     #[inline]
-    pub(crate) fn recall(&self) -> Option<Known> {
-        self.modules.recall(self.pc.lookup())
+    pub(crate) fn recall(&mut self, known: &mut Known) -> bool {
+        self.modules.recall(self.pc.lookup(), &mut self.trail, known)
     }
 
     #[cold]
@@ -156,7 +158,7 @@ impl<'m, S: ReadStack, M: FindModule> Cursor<'m, S, M> {
     fn step_by_tables(&mut self) -> Result<Step, UnwindError> {
         let mut known = Known::NOTHING;
         match self.find_out(&mut known) {
-            Ok(Exit::Rule) => self.leave_by(&known.rule, known.signal_frame),
+            Ok(Exit::Rule) => self.leave_by(&known.rule),
             Ok(Exit::Dwarf) => self.leave_by_dwarf(),
             Err(error @ (UnwindError::NoModule(_) | UnwindError::NoFde(_))) => {
                 let caller = self.guess(error)?;
@@ -188,25 +190,25 @@ impl<'m, S: ReadStack, M: FindModule> Cursor<'m, S, M> {
     /// Finds out by the tables what there is to know of the frame's address, and remembers it if
     /// that includes a rule.
     #[inline(never)]
-    pub(crate) fn find_out(&self, known: &mut Known) -> Result<Exit, UnwindError> {
+    pub(crate) fn find_out(&mut self, known: &mut Known) -> Result<Exit, UnwindError> {
         let address = self.pc.lookup();
         let generation = self.modules.generation();
         let mut function = Function::UNKNOWN;
         self.find_function(&mut function)?;
-        known.signal_frame = function.is_signal_frame();
-        known.module = ModuleTag::of(function.module.text.0);
+        known.set_module(ModuleTag::of(function.module.text.0));
         known.start = function.start();
-        known.personality = function.personality();
+        known.set_personality(function.personality());
         // Of an area outside the module's only the address is known; personalities of other
         // languages need no more.
-        known.lsda = function.lsda().map(|pointer| {
+        known.set_lsda(function.lsda().map(|pointer| {
             let length = function.lsda_data().map_or(0, <[u8]>::len);
             Lsda { pointer, length: u32::try_from(length).unwrap_or(u32::MAX) }
-        });
+        }));
+        known.set_action(function.action(address));
         match function.rule(address)? {
             Ok(rule) => {
-                known.rule = rule;
-                self.modules.memorize(address, generation, known);
+                known.rule = if function.is_signal_frame() { rule.of_signal_frame() } else { rule };
+                self.modules.memorize(address, generation, known, &mut self.trail);
                 Ok(Exit::Rule)
             }
             Err(only_args_size) => {
@@ -218,13 +220,9 @@ impl<'m, S: ReadStack, M: FindModule> Cursor<'m, S, M> {
 
     /// Moves to the caller by the frame's rule.
     #[inline]
-    pub(crate) fn leave_by(
-        &mut self,
-        rule: &Rule,
-        signal_frame: bool,
-    ) -> Result<Step, UnwindError> {
+    pub(crate) fn leave_by(&mut self, rule: &Rule) -> Result<Step, UnwindError> {
         let step = rule.apply(self.pc.lookup(), &mut self.registers, &self.stack)?;
-        Ok(self.arrive(step, signal_frame))
+        Ok(self.arrive(step, rule.is_of_signal_frame()))
     }
 
     /// Moves to the caller of a frame without a rule.

@@ -16,12 +16,13 @@ use core::ptr::from_ref;
 use core::sync::atomic::{AtomicPtr, Ordering};
 
 use crate::arch;
-use crate::cache::Known;
+use crate::cache::Trail;
 use crate::error::RaiseError;
+use crate::known::Known;
 use crate::module::Module;
 use crate::modules::{FindModule, global};
 use crate::rule::Rule;
-use crate::stack::{ReadStack, StackBounds};
+use crate::stack::{ReadStack, StackBounds, WordsBelow};
 
 type Stack = fn(sp: u64) -> StackBounds;
 type Resumed = fn(sp: u64, handler: u64) -> StackBounds;
@@ -161,6 +162,11 @@ impl ReadStack for LiveStack {
     fn read(&self, address: u64) -> Option<u64> {
         self.0.get().read(address).or_else(|| self.read_beyond(address))
     }
+
+    #[inline]
+    fn words_below(&self, end: u64, count: u8) -> Option<WordsBelow> {
+        self.0.get().words_below(end, count)
+    }
 }
 
 /// All modules that exceptions pass through: the registered ones, and those of the environment.
@@ -183,13 +189,13 @@ impl FindModule for Everywhere {
     }
 
     #[inline]
-    fn recall(&self, address: u64) -> Option<Known> {
-        global().recall(address)
+    fn recall(&self, address: u64, trail: &mut Trail, known: &mut Known) -> bool {
+        global().recall(address, trail, known)
     }
 
     #[inline]
-    fn recall_rule(&self, address: u64) -> Option<(Rule, bool)> {
-        global().recall_rule(address)
+    fn recall_rule(&self, address: u64, trail: &mut Trail) -> Option<Rule> {
+        global().recall_rule(address, trail)
     }
 
     #[inline]
@@ -197,7 +203,7 @@ impl FindModule for Everywhere {
         global().generation()
     }
 
-    fn memorize(&self, address: u64, generation: u32, known: &Known) {
-        global().memorize(address, generation, known);
+    fn memorize(&self, address: u64, generation: u32, known: &Known, trail: &mut Trail) {
+        global().memorize(address, generation, known, trail);
     }
 }

@@ -14,7 +14,11 @@ use gimli::{DwEhPe, EndianSlice, Error, LittleEndian, Reader, Result};
 
 use crate::encoding::{Bases, Bytes, Pointer, base, number, pointer};
 use crate::error::UnwindError;
+use crate::lsda::{Action, Lsda};
 use crate::module::{FdeIndex, Module, Section};
+
+/// How every linker writes the search table: pairs of `datarel | sdata4`.
+const COMMON_TABLE: DwEhPe = DwEhPe(0x3b);
 
 /// Where an FDE starts in its section and which code it describes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -117,6 +121,17 @@ impl<'m> Function<'m> {
             Pointer::Direct(address) => self.module.lsda.rest_at(address),
             Pointer::Indirect(_) => None,
         }
+    }
+
+    /// What the function wants to do about an exception at `address`, if its LSDA can be read and
+    /// says so in the way that most languages agree on.
+    #[inline(never)]
+    pub(crate) fn action(&self, address: u64) -> Option<Action> {
+        let Some(Pointer::Direct(lsda)) = self.lsda() else {
+            return self.lsda().is_none().then_some(Action::None);
+        };
+        let area = Lsda { data: self.lsda_data()?, address: lsda, function: self.start() };
+        area.action(address).ok()
     }
 
     /// The personality routine of the function, if it has one.
@@ -252,6 +267,9 @@ impl<'m> Module<'m> {
         if count > reader.len() as u64 / (2 * size) {
             return Err(Error::OffsetOutOfBounds(count));
         }
+        if table == COMMON_TABLE {
+            return self.look_up_common(header.address, reader.slice(), count, address);
+        }
         let first = header.data.len() - reader.len();
         let bases = Bases {
             section: header.address,
@@ -278,6 +296,27 @@ impl<'m> Module<'m> {
         }
         let Some(found) = low.checked_sub(1) else { return Ok(None) };
         let fde = value(found * 2 + 1)?.wrapping_sub(self.eh_frame.address);
+        usize::try_from(fde).map(Some).map_err(|_| Error::OffsetOutOfBounds(fde))
+    }
+
+    /// As [`look_up`](Self::look_up), in a table as linkers write it.
+    fn look_up_common(
+        &self,
+        header: u64,
+        table: &[u8],
+        count: u64,
+        address: u64,
+    ) -> Result<Option<usize>> {
+        let (pairs, _) = table.as_chunks::<8>();
+        let pairs = usize::try_from(count).ok().and_then(|count| pairs.get(..count));
+        let pairs = pairs.ok_or(Error::OffsetOutOfBounds(count))?;
+        let relative =
+            |bytes: [u8; 4]| header.wrapping_add_signed(i32::from_le_bytes(bytes).into());
+        let above = pairs.partition_point(|&[a, b, c, d, ..]| relative([a, b, c, d]) <= address);
+        let Some(&[.., a, b, c, d]) = above.checked_sub(1).map(|found| &pairs[found]) else {
+            return Ok(None);
+        };
+        let fde = relative([a, b, c, d]).wrapping_sub(self.eh_frame.address);
         usize::try_from(fde).map(Some).map_err(|_| Error::OffsetOutOfBounds(fde))
     }
 

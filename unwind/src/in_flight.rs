@@ -38,9 +38,6 @@ impl Path {
 pub(crate) struct ModuleTag(u8);
 
 impl ModuleTag {
-    /// The tag of no module in particular.
-    pub(crate) const NONE: Self = Self(0);
-
     /// The tag of the module whose text starts there.
     pub(crate) const fn of(text_start: u64) -> Self {
         // Fibonacci hashing: modules start at pages, often one after the other.

@@ -6,6 +6,8 @@
 //!
 //! A bench never fails because of a time.
 
+mod unwind;
+
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -46,6 +48,9 @@ pub fn bench(options: &Options) -> Result<ExitCode> {
         step.end(if finished.end.success() { "done" } else { "failed" });
         println!("{}", finished.output);
         failed |= !finished.end.success();
+    }
+    if unwind::PACKAGE.contains(filter) {
+        failed |= !unwind::bench(&workspace)?;
     }
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }

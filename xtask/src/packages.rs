@@ -133,6 +133,7 @@ pub const WITHOUT_STD: &[&str] = &[
     "unspool-suites",
     UNWIND_SO,
     "unspool-std-users",
+    "unspool-throw-bench",
 ];
 
 /// Packages that promise to build on the stable toolchain, with `--no-default-features`.
@@ -161,5 +162,7 @@ pub const LOAD: &str = "unspool-load";
 pub const PLUGIN: &str = "unspool-plugin";
 /// The kernel that runs the suites.
 pub const SUITES: &str = "unspool-suites";
+/// The kernel that throws and catches against the clock.
+pub const THROW_BENCH: &str = "unspool-throw-bench";
 /// The kernel that drives others' crates.
 pub const STD_USERS: &str = "unspool-std-users";

@@ -33,7 +33,7 @@ pub unsafe extern "C-unwind" fn _Unwind_RaiseException(exception: *mut Exception
     with_registers!("rsi", raise)
 }
 
-unsafe extern "C" fn raise(exception: *mut Exception, registers: &Registers) -> Reason {
+unsafe extern "C" fn raise(exception: *mut Exception, registers: &mut Registers) -> Reason {
     // SAFETY: the contract of `_Unwind_RaiseException`, whose caller's registers these are.
     code(unsafe { crate::raise_here(exception, registers) })
 }
@@ -64,7 +64,7 @@ pub unsafe extern "C-unwind" fn _Unwind_Resume_or_Rethrow(exception: *mut Except
     with_registers!("rsi", rethrow)
 }
 
-unsafe extern "C" fn rethrow(exception: *mut Exception, registers: &Registers) -> Reason {
+unsafe extern "C" fn rethrow(exception: *mut Exception, registers: &mut Registers) -> Reason {
     // SAFETY: the contract of `_Unwind_Resume_or_Rethrow`.
     code(unsafe { crate::resume_or_rethrow(exception, registers) })
 }

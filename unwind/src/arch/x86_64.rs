@@ -7,6 +7,7 @@
 //!   catch     a frame whose landing pad is the return address of its only call
 //! ```
 
+use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 use core::arch::{asm, global_asm, naked_asm};
 use core::mem::offset_of;
 
@@ -27,6 +28,21 @@ impl Registers {
         let mut registers = Self::new();
         registers.capture();
         registers
+    }
+
+    /// A copy of what was stored word by word a moment ago: read word by word, it need not wait
+    /// until the stores have reached the cache, which a vector's load would.
+    #[inline(always)]
+    pub(crate) fn copied(&self) -> Self {
+        let words = (&raw const *self).cast::<u64>();
+        let mut copy = Self::new();
+        for register in Register::all() {
+            // SAFETY: registers are as many words, by their numbers.
+            let word = unsafe { words.add(register.number()) };
+            // SAFETY: it is behind a reference.
+            copy.set(register, unsafe { word.read_volatile() });
+        }
+        copy
     }
 
     /// As [`here`](Self::here), into a place that is there already.
@@ -339,6 +355,18 @@ pub(crate) unsafe extern "C" fn catch_forced_personality(
 fn enter_handler(exception: *mut Exception, context: &mut Context) -> Reason {
     context.set_register(Register::RAX, exception.expose_provenance() as u64);
     Reason::INSTALL_CONTEXT
+}
+
+/// Has the cache line that `place` begins in fetched, if it is not there; nobody waits for it.
+#[inline(always)]
+pub(crate) fn prefetch<T>(place: &T) {
+    if cfg!(miri) {
+        // It knows no caches.
+        return;
+    }
+    let place = (&raw const *place).cast::<i8>();
+    // SAFETY: every x86-64 CPU has the instruction, and it changes nothing.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(place) };
 }
 
 /// Stops for good, by an instruction that is invalid on purpose.
