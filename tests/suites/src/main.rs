@@ -90,7 +90,6 @@ fn main(boot: &Boot) -> ExitCode {
     if words.contains(&"show:places") {
         return backtraces::show();
     }
-    support::have_many_tasks();
     let (mut passed, mut failed) = (0, 0);
     for (suite, tests) in SUITES {
         for test in *tests {

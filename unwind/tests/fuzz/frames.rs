@@ -45,7 +45,7 @@ pub fn section(program: &[u8]) -> Vec<u8> {
 /// Compares everything in a section; how many rows there were to compare.
 pub fn check(data: &[u8]) -> u64 {
     let section = Section { data, address: ADDRESS };
-    let module = Module::new(TEXT..TEXT + 0x1000_0000, section);
+    let module = Module::new(TEXT..TEXT + 0x1000_0000, section).with_bases(TEXT, 0);
     let (theirs, bases) = oracle::gimli(section, TEXT);
     let _ = module.for_each_entry(|_| ());
     let mut compared = 0;

@@ -61,8 +61,9 @@ fn header(entries: &[FdeEntry], random: &mut Random) -> Vec<u8> {
 pub fn check(data: &[u8], header: &[u8]) -> u64 {
     let section = Section { data, address: ADDRESS };
     let header_section = Section { data: header, address: HEADER };
-    let module =
-        Module::new(TEXT..TEXT + 0x1000_0000, section).with_index(FdeIndex::Header(header_section));
+    let module = Module::new(TEXT..TEXT + 0x1000_0000, section)
+        .with_index(FdeIndex::Header(header_section))
+        .with_bases(TEXT, 0);
     let (frames, bases) = oracle::gimli(section, TEXT);
     let bases = bases.set_eh_frame_hdr(HEADER);
     let parsed = EhFrameHdr::new(header, LittleEndian).parse(&bases, 8);

@@ -1,5 +1,4 @@
 //! Walking and landing in this very process.
 
-mod guess;
-mod landing;
+mod arch;
 mod process;
