@@ -18,6 +18,7 @@ use crate::fde::FdeEntry;
 use crate::known::Known;
 use crate::module::{FdeIndex, Module, Section};
 use crate::rule::Rule;
+use crate::table::FrameTable;
 
 /// Answers which module a program counter belongs to.
 pub trait FindModule {
@@ -53,7 +54,7 @@ pub trait FindModule {
 const CAPACITY: usize = 256;
 
 /// A module as words, so that a torn read is a wrong number and not undefined behaviour.
-const WORDS: usize = 13;
+const WORDS: usize = 16;
 
 /// One copy of the table: sorted by start of text, packed.
 struct Copy {
@@ -368,12 +369,12 @@ const INDEX_SORTED: u64 = 2;
 /// Where the words of `.eh_frame` begin.
 const EH_FRAME: usize = 2;
 /// What the module is removed by, if it is not a [`Registration`]; otherwise 0.
-const KEY: usize = 11;
+const KEY: usize = 13;
 /// What is given back then.
-const OBJECT: usize = 12;
+const OBJECT: usize = 14;
 
-/// `[text start, text end, eh_frame × 2, index kind, index × 2, lsda × 2, bases × 2, …]`; sections
-/// as pointer and length, which are also their addresses: a registered module lies where it runs.
+/// Text, `.eh_frame`, LSDAs, table, bases and index, two words each, the kind of the index, … As
+/// pointer and length, which are also their addresses: a registered module lies where it runs.
 fn encode(module: &Module<'static>) -> [u64; WORDS] {
     let (kind, index) = match module.index {
         FdeIndex::Linear => (INDEX_LINEAR, [0, 0]),
@@ -381,24 +382,9 @@ fn encode(module: &Module<'static>) -> [u64; WORDS] {
         FdeIndex::Sorted(table) => (INDEX_SORTED, pointer(table)),
     };
     let (eh_frame, lsda) = (pointer(module.eh_frame.data), pointer(module.lsda.data));
-    let (start, end) = module.text;
-    let ([eh_frame, eh_frame_size], [lsda, lsda_size]) = (eh_frame, lsda);
-    let ([first, second], Module { text_base, data_base, .. }) = (index, *module);
-    [
-        start,
-        end,
-        eh_frame,
-        eh_frame_size,
-        kind,
-        first,
-        second,
-        lsda,
-        lsda_size,
-        text_base,
-        data_base,
-        0,
-        0,
-    ]
+    let (table, bases) = (pointer(module.table.bytes()), [module.text_base, module.data_base]);
+    let pairs = [module.text.into(), eh_frame, lsda, table, bases, index, [kind, 0], [0, 0]];
+    core::array::from_fn(|word| pairs[word / 2][word % 2])
 }
 
 fn pointer<T>(slice: &'static [T]) -> [u64; 2] {
@@ -411,16 +397,17 @@ fn pointer<T>(slice: &'static [T]) -> [u64; 2] {
 unsafe fn decode<'m>(words: &[u64; WORDS]) -> Module<'m> {
     // SAFETY: pointer and length of a valid slice, by this function's contract.
     let section = |at: usize| Section::in_memory(unsafe { slice(words[at], words[at + 1]) });
-    let index = match words[4] {
-        INDEX_HEADER => FdeIndex::Header(section(5)),
+    let index = match words[12] {
+        INDEX_HEADER => FdeIndex::Header(section(10)),
         // SAFETY: as above; `encode` stored a slice of entries.
-        INDEX_SORTED => FdeIndex::Sorted(unsafe { slice::<FdeEntry>(words[5], words[6]) }),
+        INDEX_SORTED => FdeIndex::Sorted(unsafe { slice::<FdeEntry>(words[10], words[11]) }),
         _ => FdeIndex::Linear,
     };
     Module::new(words[0]..words[1], section(EH_FRAME))
         .with_index(index)
-        .with_lsda(section(7))
-        .with_bases(words[9], words[10])
+        .with_lsda(section(4))
+        .with_bases(words[8], words[9])
+        .with_table(FrameTable::from_bytes(section(6).data))
 }
 
 /// # Safety
@@ -453,6 +440,21 @@ mod tests {
             assert!(modules.find(start + 0x10).is_none());
             assert!(modules.find(start - 1).is_none());
         }
+    }
+
+    #[test]
+    fn a_registered_module_keeps_all_that_it_has() {
+        let slice: &'static [u8] = &[1, 2, 3, 4, 5, 6];
+        let section = |length| Section::in_memory(&slice[..length]);
+        let module = Module::new(0x700..0x800, section(6))
+            .with_index(FdeIndex::Header(section(5)))
+            .with_lsda(section(4))
+            .with_bases(7, 8)
+            .with_table(FrameTable::from_bytes(&slice[..3]));
+        let modules = Modules::new();
+        // SAFETY: nothing is raised through it.
+        let _registration = unsafe { modules.register(module) }.unwrap();
+        assert_eq!(modules.find(0x700), Some(module));
     }
 
     #[test]

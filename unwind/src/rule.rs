@@ -111,7 +111,7 @@ impl Rule {
     /// The rule as a [table](crate::table) has it.
     #[cfg(feature = "build")]
     pub(crate) const fn to_table(self) -> [u64; 2] {
-        self.to_words()
+        [self.offsets, self.places & (REGISTERS | u8::MAX as u64)]
     }
 
     /// The rule of a table, which may be damaged: `None` if no rule is like that.

@@ -1,7 +1,13 @@
 use super::*;
+use crate::address::Pc;
+use crate::cache::{Cache, Trail};
+use crate::cursor::{Cursor, Step};
+use crate::known::Known;
 use crate::module::Module;
+use crate::modules::FindModule;
 use crate::registers::{Register, Registers};
 use crate::sample::{self, CALL_FRAME, SECTION, START};
+use crate::stack::ReadStack;
 
 /// `def_cfa_offset`, `advance_loc`.
 const DEF_CFA_OFFSET: u8 = 0x0e;
@@ -152,6 +158,60 @@ fn more_rules_than_a_byte_has_and_more_code_than_a_block_has() {
         assert_eq!(look_up(&table, &module, offset), Some(expected), "{offset}");
     }
     assert_eq!(look_up(&table, &module, 36_060), None);
+}
+
+/// A stack that is everywhere.
+struct Slots;
+
+impl ReadStack for Slots {
+    fn read(&self, address: u64) -> Option<u64> {
+        Some(address)
+    }
+}
+
+/// A module, and what is remembered of it.
+struct Remembering<'m>(Module<'m>, Cache);
+
+impl FindModule for Remembering<'_> {
+    fn find(&self, _address: u64) -> Option<Module<'_>> {
+        Some(self.0)
+    }
+
+    fn recall(&self, address: u64, trail: &mut Trail, known: &mut Known) -> bool {
+        self.1.recall(address, 2, trail, known)
+    }
+
+    fn recall_rule(&self, address: u64, trail: &mut Trail) -> Option<Rule> {
+        self.1.recall_rule(address, 2, trail)
+    }
+
+    fn memorize(&self, address: u64, _generation: u32, known: &Known, trail: &mut Trail) {
+        self.1.memorize(address, 2, known, trail);
+    }
+}
+
+#[test]
+fn a_walk_takes_rules_from_the_table_and_a_raise_finds_out_the_rest_once() {
+    let section = sample::section(1, CALL_FRAME, PROGRAM);
+    let module = sample::module(&section);
+    let mut table = build(&module, &[]).unwrap();
+    // Rules that DWARF does not give tell where they come from.
+    for rule in table[HEADER..].chunks_mut(RULE).take(3) {
+        rule[2] = 1;
+    }
+    let table = FrameTable::parse(&table, &module.eh_frame).unwrap();
+    let modules = Remembering(module.with_table(table), Cache::new());
+    let start = Registers::new().with(Register::RSP, 0x1000);
+    let cursor = || Cursor::new(start, Pc::Exact(START + 0x20), Slots, &modules);
+    let step = |cfa| Ok(Step::Caller { cfa });
+    assert_eq!(cursor().step(), step(0x1_1000 + 24), "by the table");
+    assert_eq!(cursor().step(), step(0x1_1000 + 24), "remembered");
+    let mut known = Known::NOTHING;
+    assert!(!cursor().recall(&mut known));
+    assert!(cursor().find_out(&mut known).is_ok());
+    assert!(cursor().recall(&mut known));
+    assert_eq!(known.start, START);
+    assert_eq!(cursor().step(), step(0x1000 + 24), "by DWARF");
 }
 
 #[test]
