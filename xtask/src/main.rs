@@ -34,6 +34,7 @@ mod so_demo;
 mod stable;
 mod suite;
 mod test;
+mod unwind_table;
 mod workspace;
 
 use std::process::ExitCode;
@@ -63,6 +64,8 @@ enum Task {
     Bench(bench::Options),
     /// Turn addresses of traces into functions and lines: `decode KERNEL.elf [OBJECT…] < serial.log`.
     Decode(decode::Options),
+    /// Work out the rules of an ELF file's frames, for walks that need not read DWARF.
+    UnwindTable(unwind_table::Options),
     /// Format, clippy, docs, the stable crates on stable, the architecture's rules.
     Check(check::Options),
 }
@@ -75,6 +78,7 @@ fn main() -> ExitCode {
         Task::Test(options) => test::test(&options),
         Task::Bench(options) => bench::bench(&options),
         Task::Decode(options) => decode::decode(&options),
+        Task::UnwindTable(options) => unwind_table::unwind_table(&options),
         Task::Check(options) => check::check(&options),
     };
     outcome.unwrap_or_else(|error| {
