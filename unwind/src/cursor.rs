@@ -156,8 +156,11 @@ impl<'m, S: ReadStack, M: FindModule> Cursor<'m, S, M> {
     #[cold]
     #[inline(never)]
     fn step_by_tables(&mut self) -> Result<Step, UnwindError> {
+        if let Some(rule) = self.rule_by_table() {
+            return self.leave_by(&rule);
+        }
         let mut known = Known::NOTHING;
-        match self.find_rule(&mut known) {
+        match self.find_out(&mut known) {
             Ok(Exit::Rule) => self.leave_by(&known.rule),
             Ok(Exit::Dwarf) => self.leave_by_dwarf(),
             Err(error @ (UnwindError::NoModule(_) | UnwindError::NoFde(_))) => {
@@ -187,40 +190,24 @@ impl<'m, S: ReadStack, M: FindModule> Cursor<'m, S, M> {
         step
     }
 
-    /// Finds the rule of the frame's address, by the module's table of frames if it has one; if it
-    /// has not, all else as well, which is remembered with it.
-    fn find_rule(&mut self, known: &mut Known) -> Result<Exit, UnwindError> {
+    /// The rule of the frame's address that was worked out beforehand, which is remembered.
+    fn rule_by_table(&mut self) -> Option<Rule> {
         let address = self.pc.lookup();
         let generation = self.modules.generation();
-        let mut function = Function::UNKNOWN;
-        self.find_module(&mut function.module)?;
-        let Some(rule) = function.module.rule(address) else {
-            return self.find_out_in(&mut function, generation, known);
-        };
-        *known = Known::only_rule(address, rule);
-        self.modules.memorize(address, generation, known, &mut self.trail);
-        Ok(Exit::Rule)
+        let rule = self.modules.rule(address)?;
+        let known = Known::only_rule(address, rule);
+        self.modules.memorize(address, generation, &known, &mut self.trail);
+        Some(rule)
     }
 
     /// Finds out by DWARF what there is to know of the frame's address, and remembers it if that
     /// includes a rule.
     #[inline(never)]
     pub(crate) fn find_out(&mut self, known: &mut Known) -> Result<Exit, UnwindError> {
+        let address = self.pc.lookup();
         let generation = self.modules.generation();
         let mut function = Function::UNKNOWN;
-        self.find_module(&mut function.module)?;
-        self.find_out_in(&mut function, generation, known)
-    }
-
-    /// As [`find_out`](Self::find_out), in a function of which the module is known.
-    fn find_out_in(
-        &mut self,
-        function: &mut Function<'m>,
-        generation: u32,
-        known: &mut Known,
-    ) -> Result<Exit, UnwindError> {
-        let address = self.pc.lookup();
-        function.locate(address)?;
+        self.find_function(&mut function)?;
         *known = Known::NOTHING;
         known.set_module(ModuleTag::of(function.module.text.0));
         known.start = function.start();
