@@ -11,7 +11,7 @@ use std::rc::Rc;
 
 use anyhow::Result;
 use object::{Object as _, ObjectSymbol as _, SymbolKind};
-use unspool_unwind::{FindModule, Known, Module};
+use unspool_unwind::{FindModule, Known, Module, Trail};
 
 use super::child::Child;
 use crate::image::Image;
@@ -174,11 +174,12 @@ impl FindModule for Space {
         self.file(address).map(|(file, bias)| file.image.module_at(*bias))
     }
 
-    fn recall(&self, address: u64) -> Option<Known> {
-        self.rules.borrow().get(&address).copied()
+    fn recall(&self, address: u64, _trail: &mut Trail, known: &mut Known) -> bool {
+        let remembered = self.rules.borrow().get(&address).copied();
+        remembered.map(|remembered| *known = remembered).is_some()
     }
 
-    fn memorize(&self, address: u64, _generation: u32, known: &Known) {
+    fn memorize(&self, address: u64, _generation: u32, known: &Known, _trail: &mut Trail) {
         self.rules.borrow_mut().insert(address, *known);
     }
 }
