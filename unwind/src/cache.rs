@@ -120,7 +120,7 @@ impl Cache {
         &self.entries[place as usize % ENTRIES]
     }
 
-    /// What is known of `address` in this generation.
+    /// What is known of `address` in this generation, if that is all that there is to know.
     #[inline]
     pub(crate) fn recall(
         &self,
@@ -129,6 +129,7 @@ impl Cache {
         trail: &mut Trail,
         known: &mut Known,
     ) -> bool {
+        let before = *trail;
         let Some((entry, head)) = self.find(address, generation, trail) else { return false };
         let near = |distance: u32| address.wrapping_add_signed(i64::from(distance as i32));
         let distances = entry.word(4);
@@ -140,7 +141,12 @@ impl Cache {
             landing_pad: near(entry.landing_pad.load(Ordering::Relaxed)),
             flags: entry.word(5),
         };
-        unchanged(entry, head)
+        let recalled = unchanged(entry, head) && known.is_whole();
+        if !recalled {
+            // It is found out again, and its entry must not come to expect itself.
+            *trail = before;
+        }
+        recalled
     }
 
     /// The rule for `address`: all that a walk needs.
@@ -342,6 +348,30 @@ mod tests {
         memorize(&cache, all[0], 6, &known(0x900));
         memorize(&cache, all[1], 6, &known(0x900));
         assert!(recall(&cache, all[0], 6).is_some() && recall(&cache, all[1], 6).is_some());
+    }
+
+    #[test]
+    fn a_rule_alone_is_enough_for_a_walk_and_not_for_a_raise() {
+        let cache = Cache::new();
+        let rule = known(0x900).rule;
+        let mut trail = Trail::START;
+        for each in [ADDRESS, ADDRESS + 1] {
+            cache.memorize(each, 4, &Known::only_rule(each, rule), &mut trail);
+        }
+        assert_eq!(cache.recall_rule(ADDRESS, 4, &mut { Trail::START }), Some(rule));
+        let mut trail = Trail::START;
+        for each in [ADDRESS, ADDRESS + 1] {
+            assert!(!cache.recall(each, 4, &mut trail, &mut { Known::NOTHING }));
+            cache.memorize(each, 4, &known(0x900), &mut trail);
+        }
+        // Walks still go from one to the other.
+        let mut trail = Trail::START;
+        for each in [ADDRESS, ADDRESS + 1] {
+            assert!(cache.recall(each, 4, &mut trail, &mut { Known::NOTHING }));
+        }
+        let mut trail = Trail::START;
+        assert!(cache.recall_rule(ADDRESS, 4, &mut trail).is_some());
+        assert_eq!(cache.at(trail.next).word(0), ADDRESS + 1);
     }
 
     #[test]

@@ -386,5 +386,7 @@ impl<'m> Program<'_, 'm, '_> {
     }
 }
 
+#[cfg(feature = "build")]
+mod rows;
 #[cfg(test)]
 mod tests;

@@ -156,6 +156,9 @@ impl<'m, S: ReadStack, M: FindModule> Cursor<'m, S, M> {
     #[cold]
     #[inline(never)]
     fn step_by_tables(&mut self) -> Result<Step, UnwindError> {
+        if let Some(rule) = self.rule_by_table() {
+            return self.leave_by(&rule);
+        }
         let mut known = Known::NOTHING;
         match self.find_out(&mut known) {
             Ok(Exit::Rule) => self.leave_by(&known.rule),
@@ -187,14 +190,25 @@ impl<'m, S: ReadStack, M: FindModule> Cursor<'m, S, M> {
         step
     }
 
-    /// Finds out by the tables what there is to know of the frame's address, and remembers it if
-    /// that includes a rule.
+    /// The rule of the frame's address that was worked out beforehand, which is remembered.
+    fn rule_by_table(&mut self) -> Option<Rule> {
+        let address = self.pc.lookup();
+        let generation = self.modules.generation();
+        let rule = self.modules.rule(address)?;
+        let known = Known::only_rule(address, rule);
+        self.modules.memorize(address, generation, &known, &mut self.trail);
+        Some(rule)
+    }
+
+    /// Finds out by DWARF what there is to know of the frame's address, and remembers it if that
+    /// includes a rule.
     #[inline(never)]
     pub(crate) fn find_out(&mut self, known: &mut Known) -> Result<Exit, UnwindError> {
         let address = self.pc.lookup();
         let generation = self.modules.generation();
         let mut function = Function::UNKNOWN;
         self.find_function(&mut function)?;
+        *known = Known::NOTHING;
         known.set_module(ModuleTag::of(function.module.text.0));
         known.start = function.start();
         known.set_personality(function.personality());

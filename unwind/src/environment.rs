@@ -188,6 +188,11 @@ impl FindModule for Everywhere {
         global().find(address).or_else(|| (environment().find)(address))
     }
 
+    /// Those of the environment have no tables.
+    fn rule(&self, address: u64) -> Option<Rule> {
+        global().rule(address)
+    }
+
     #[inline]
     fn recall(&self, address: u64, trail: &mut Trail, known: &mut Known) -> bool {
         global().recall(address, trail, known)

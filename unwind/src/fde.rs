@@ -179,6 +179,16 @@ impl<'m> Module<'m> {
     ///
     /// What is wrong with the first entry that cannot be read.
     pub fn for_each_entry(&self, mut each: impl FnMut(FdeEntry)) -> Result<()> {
+        self.for_each_function(|function, offset| {
+            each(FdeEntry { start: function.start, offset: offset as u64 });
+        })
+    }
+
+    /// Calls `each` with what every FDE says and where it is, in the order of `.eh_frame`.
+    pub(crate) fn for_each_function(
+        &self,
+        mut each: impl FnMut(&Function<'m>, usize),
+    ) -> Result<()> {
         let (mut offset, mut function) = (0, Function::UNKNOWN);
         // FDEs share CIEs, mostly one.
         let mut known = None;
@@ -190,7 +200,7 @@ impl<'m> Module<'m> {
                     known = Some(cie);
                 }
                 self.read_fde(&entry, &mut function)?;
-                each(FdeEntry { start: function.start, offset: offset as u64 });
+                each(&function, offset);
             }
             offset = entry.body.end;
         }
@@ -311,7 +321,7 @@ impl<'m> Module<'m> {
     }
 
     /// The FDE at `offset`, with its CIE.
-    fn read(&self, offset: usize, function: &mut Function<'m>) -> Result<()> {
+    pub(crate) fn read(&self, offset: usize, function: &mut Function<'m>) -> Result<()> {
         let invalid = Error::NoEntryAtGivenOffset(offset as u64);
         let entry = self.entry(offset)?.filter(|entry| entry.id != 0).ok_or(invalid)?;
         self.read_cie(entry.cie()?, &mut function.cie)?;

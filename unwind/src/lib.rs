@@ -30,6 +30,9 @@
 //! ```
 #![cfg_attr(not(test), no_std)]
 
+#[cfg(feature = "build")]
+extern crate alloc;
+
 pub mod abi;
 mod address;
 mod arch;
@@ -60,6 +63,7 @@ mod rule;
 #[cfg(test)]
 mod sample;
 mod stack;
+pub mod table;
 mod trace;
 
 pub use address::Pc;

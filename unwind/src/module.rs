@@ -5,6 +5,7 @@
 //!   .eh_frame   │ CIE │ FDE │ FDE │ … │ 0           │   how to unwind them
 //!   index       │ (start, FDE) sorted │               or .eh_frame_hdr, or nothing: linear
 //!   LSDAs       │ .gcc_except_table   │               what personalities read
+//!   table       │ rules of calls │                    worked out beforehand, or nothing
 //! ```
 //!
 //! A `Module` by itself is only bytes with addresses: parsing one, hostile or not, is safe. What
@@ -14,6 +15,8 @@
 use core::ops::Range;
 
 use crate::fde::FdeEntry;
+use crate::rule::Rule;
+use crate::table::FrameTable;
 
 /// Bytes and the address they have (or would have) in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -67,6 +70,8 @@ pub struct Module<'m> {
     pub text_base: u64,
     /// What `DW_EH_PE_datarel` is relative to outside `.eh_frame_hdr`; 0 as well.
     pub data_base: u64,
+    /// Rules that were worked out beforehand: walks look there before they read `.eh_frame`.
+    pub table: FrameTable<'m>,
 }
 
 impl<'m> Module<'m> {
@@ -79,6 +84,7 @@ impl<'m> Module<'m> {
             lsda: Section::EMPTY,
             text_base: 0,
             data_base: 0,
+            table: FrameTable::NONE,
         }
     }
 
@@ -98,6 +104,19 @@ impl<'m> Module<'m> {
     #[must_use]
     pub const fn with_bases(self, text_base: u64, data_base: u64) -> Self {
         Self { text_base, data_base, ..self }
+    }
+
+    /// The same module with a [table](crate::table) of its frames, which was made from this
+    /// `.eh_frame` and code.
+    #[must_use]
+    pub const fn with_table(self, table: FrameTable<'m>) -> Self {
+        Self { table, ..self }
+    }
+
+    /// The rule at `address` that was worked out beforehand; `None`: ask `.eh_frame`.
+    #[inline]
+    pub(crate) fn rule(&self, address: u64) -> Option<Rule> {
+        self.table.rule(address, self.eh_frame.address)
     }
 
     /// Whether `address` lies in the module's code.

@@ -18,11 +18,18 @@ use crate::fde::FdeEntry;
 use crate::known::Known;
 use crate::module::{FdeIndex, Module, Section};
 use crate::rule::Rule;
+use crate::table::FrameTable;
 
 /// Answers which module a program counter belongs to.
 pub trait FindModule {
     /// The module whose text contains `address`.
     fn find(&self, address: u64) -> Option<Module<'_>>;
+
+    /// The rule at `address` that was worked out beforehand, if its module has a
+    /// [table](crate::table) that has one.
+    fn rule(&self, address: u64) -> Option<Rule> {
+        self.find(address)?.rule(address)
+    }
 
     /// Puts into `known` what was memorized of `address`, if that still holds; finders need not
     /// remember anything. `trail` is that of one walk, whose addresses are asked for in turn.
@@ -53,7 +60,7 @@ pub trait FindModule {
 const CAPACITY: usize = 256;
 
 /// A module as words, so that a torn read is a wrong number and not undefined behaviour.
-const WORDS: usize = 13;
+const WORDS: usize = 16;
 
 /// One copy of the table: sorted by start of text, packed.
 struct Copy {
@@ -104,6 +111,15 @@ impl Copy {
     fn find(&self, address: u64) -> Option<[u64; WORDS]> {
         let words = self.words(self.position(address).checked_sub(1)?);
         (address < words[1]).then_some(words)
+    }
+
+    /// Where the `.eh_frame` is of the module of `address`, and its table of frames: of all that
+    /// [`find`](Self::find) gives only what a walk needs.
+    fn table(&self, address: u64) -> Option<[u64; 3]> {
+        let entry = &self.entries[self.position(address).checked_sub(1)?];
+        let [end, eh_frame, table, length] =
+            [1, EH_FRAME, TABLE, TABLE + 1].map(|word| entry[word].load(Ordering::Relaxed));
+        (address < end && length != 0).then_some([eh_frame, table, length])
     }
 
     fn insert(&self, index: usize, words: &[u64; WORDS]) {
@@ -281,6 +297,13 @@ impl FindModule for Modules {
         Some(unsafe { decode(&words) })
     }
 
+    fn rule(&self, address: u64) -> Option<Rule> {
+        let [eh_frame, table, length] = self.read(|copy| copy.table(address))?;
+        // SAFETY: as above.
+        let table = FrameTable::from_bytes(unsafe { slice(table, length) });
+        table.rule(address, eh_frame)
+    }
+
     #[inline]
     fn recall(&self, address: u64, trail: &mut Trail, known: &mut Known) -> bool {
         self.cache.recall(address, self.generation(), trail, known)
@@ -367,13 +390,15 @@ const INDEX_SORTED: u64 = 2;
 
 /// Where the words of `.eh_frame` begin.
 const EH_FRAME: usize = 2;
+/// Where those of its table begin.
+const TABLE: usize = 6;
 /// What the module is removed by, if it is not a [`Registration`]; otherwise 0.
-const KEY: usize = 11;
+const KEY: usize = 13;
 /// What is given back then.
-const OBJECT: usize = 12;
+const OBJECT: usize = 14;
 
-/// `[text start, text end, eh_frame × 2, index kind, index × 2, lsda × 2, bases × 2, …]`; sections
-/// as pointer and length, which are also their addresses: a registered module lies where it runs.
+/// Text, `.eh_frame`, LSDAs, table, bases and index, two words each, the kind of the index, … As
+/// pointer and length, which are also their addresses: a registered module lies where it runs.
 fn encode(module: &Module<'static>) -> [u64; WORDS] {
     let (kind, index) = match module.index {
         FdeIndex::Linear => (INDEX_LINEAR, [0, 0]),
@@ -381,24 +406,9 @@ fn encode(module: &Module<'static>) -> [u64; WORDS] {
         FdeIndex::Sorted(table) => (INDEX_SORTED, pointer(table)),
     };
     let (eh_frame, lsda) = (pointer(module.eh_frame.data), pointer(module.lsda.data));
-    let (start, end) = module.text;
-    let ([eh_frame, eh_frame_size], [lsda, lsda_size]) = (eh_frame, lsda);
-    let ([first, second], Module { text_base, data_base, .. }) = (index, *module);
-    [
-        start,
-        end,
-        eh_frame,
-        eh_frame_size,
-        kind,
-        first,
-        second,
-        lsda,
-        lsda_size,
-        text_base,
-        data_base,
-        0,
-        0,
-    ]
+    let (table, bases) = (pointer(module.table.bytes()), [module.text_base, module.data_base]);
+    let pairs = [module.text.into(), eh_frame, lsda, table, bases, index, [kind, 0], [0, 0]];
+    core::array::from_fn(|word| pairs[word / 2][word % 2])
 }
 
 fn pointer<T>(slice: &'static [T]) -> [u64; 2] {
@@ -411,16 +421,17 @@ fn pointer<T>(slice: &'static [T]) -> [u64; 2] {
 unsafe fn decode<'m>(words: &[u64; WORDS]) -> Module<'m> {
     // SAFETY: pointer and length of a valid slice, by this function's contract.
     let section = |at: usize| Section::in_memory(unsafe { slice(words[at], words[at + 1]) });
-    let index = match words[4] {
-        INDEX_HEADER => FdeIndex::Header(section(5)),
+    let index = match words[12] {
+        INDEX_HEADER => FdeIndex::Header(section(10)),
         // SAFETY: as above; `encode` stored a slice of entries.
-        INDEX_SORTED => FdeIndex::Sorted(unsafe { slice::<FdeEntry>(words[5], words[6]) }),
+        INDEX_SORTED => FdeIndex::Sorted(unsafe { slice::<FdeEntry>(words[10], words[11]) }),
         _ => FdeIndex::Linear,
     };
     Module::new(words[0]..words[1], section(EH_FRAME))
         .with_index(index)
-        .with_lsda(section(7))
-        .with_bases(words[9], words[10])
+        .with_lsda(section(4))
+        .with_bases(words[8], words[9])
+        .with_table(FrameTable::from_bytes(section(TABLE).data))
 }
 
 /// # Safety
@@ -433,100 +444,4 @@ unsafe fn slice<'m, T>(pointer: u64, length: u64) -> &'m [T] {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn module(start: u64) -> Module<'static> {
-        Module::new(start..start + 0x10, Section::EMPTY)
-    }
-
-    #[test]
-    fn an_address_finds_its_module_and_no_other() {
-        let modules = Modules::new();
-        let _registrations: Vec<_> = [0x300, 0x100, 0x200]
-            // SAFETY: the modules have no tables.
-            .map(|start| unsafe { modules.register(module(start)) }.unwrap())
-            .into();
-        for start in [0x100, 0x200, 0x300] {
-            assert_eq!(modules.find(start).unwrap().text.0, start);
-            assert_eq!(modules.find(start + 0xf).unwrap().text.0, start);
-            assert!(modules.find(start + 0x10).is_none());
-            assert!(modules.find(start - 1).is_none());
-        }
-    }
-
-    #[test]
-    fn a_dropped_registration_is_not_found_and_its_place_is_free() {
-        let modules = Modules::new();
-        // SAFETY: the module has no tables.
-        let first = unsafe { modules.register(module(0x100)) }.unwrap();
-        // SAFETY: as above.
-        let overlap = unsafe { modules.register(module(0x10f)) };
-        assert_eq!(overlap.err(), Some(RegisterError::Overlap { start: 0x10f, existing: 0x100 }));
-        drop(first);
-        assert!(modules.find(0x100).is_none());
-        // SAFETY: as above.
-        assert!(unsafe { modules.register(module(0x10f)) }.is_ok());
-    }
-
-    #[test]
-    fn the_256th_module_fits_and_the_257th_is_an_error() {
-        let modules = Modules::new();
-        let mut kept = Vec::new();
-        for n in 1..=CAPACITY as u64 {
-            // SAFETY: the modules have no tables.
-            kept.push(unsafe { modules.register(module(n * 0x100)) }.unwrap());
-        }
-        // SAFETY: as above.
-        let more = unsafe { modules.register(module(0x10)) };
-        assert_eq!(more.err(), Some(RegisterError::Full { capacity: CAPACITY }));
-    }
-
-    #[test]
-    fn what_was_memorized_is_forgotten_when_a_module_comes_or_goes() {
-        let modules = Modules::new();
-        let recall = || modules.recall_rule(0x108, &mut { Trail::START });
-        let remember = || {
-            let generation = modules.generation();
-            modules.memorize(0x108, generation, &Known::NOTHING, &mut { Trail::START });
-            assert_eq!(recall(), Some(Known::NOTHING.rule));
-        };
-        remember();
-        let stale = modules.generation();
-        // SAFETY: the module has no tables.
-        let registration = unsafe { modules.register(module(0x100)) }.unwrap();
-        assert_eq!(recall(), None);
-        remember();
-        drop(registration);
-        assert_eq!(recall(), None);
-        modules.memorize(0x108, stale, &Known::NOTHING, &mut { Trail::START });
-        assert_eq!(recall(), None, "found out before the changes");
-    }
-
-    #[test]
-    fn readers_see_whole_modules_while_others_come_and_go() {
-        static MODULES: Modules = Modules::new();
-        // SAFETY: the modules have no tables.
-        let _stays = unsafe { MODULES.register(module(0x5000)) }.unwrap();
-        std::thread::scope(|scope| {
-            let writer = scope.spawn(|| {
-                for n in 0..20_000u64 {
-                    let start = 0x1000 + (n % 7) * 0x1000;
-                    if start != 0x5000 {
-                        // SAFETY: as above.
-                        drop(unsafe { MODULES.register(module(start)) }.unwrap());
-                    }
-                }
-            });
-            let mut rounds = 0u32;
-            while !writer.is_finished() || rounds == 0 {
-                assert_eq!(MODULES.find(0x5008).unwrap().text, (0x5000, 0x5010));
-                if let Some(other) = MODULES.find(0x3008) {
-                    assert_eq!(other.text, (0x3000, 0x3010));
-                }
-                rounds += 1;
-            }
-        });
-        assert_eq!(MODULES.len(), 1);
-    }
-}
+mod tests;

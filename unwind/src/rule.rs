@@ -108,6 +108,21 @@ impl Rule {
         Self { offsets, places }
     }
 
+    /// The rule as a [table](crate::table) has it.
+    #[cfg(feature = "build")]
+    pub(crate) const fn to_table(self) -> [u64; 2] {
+        [self.offsets, self.places & (REGISTERS | u8::MAX as u64)]
+    }
+
+    /// The rule of a table, which may be damaged: `None` if no rule is like that.
+    pub(crate) const fn from_table([offsets, places]: [u64; 2]) -> Option<Self> {
+        let [bits, a, b, c, d, e, f, free] = places.to_le_bytes();
+        if bits & !(BASE_RBP | END) != 0 || free != 0 {
+            return None;
+        }
+        Some(Self::new(bits, offsets as u32 as i32, (offsets >> 32) as u32, [a, b, c, d, e, f]))
+    }
+
     const fn has(self, bit: u8) -> bool {
         self.places & bit as u64 != 0
     }

@@ -1,4 +1,4 @@
-//! Puts a kernel's symbol table into the kernel itself.
+//! Puts a kernel's tables of symbols and frames into the kernel itself.
 //!
 //! ```text
 //! before  │ ELF header │ … │ placeholder      │ … │ section headers │
@@ -22,6 +22,9 @@ use object::elf::{
 };
 use object::read::elf::{FileHeader as _, ProgramHeader as _, SectionHeader as _, Sym as _};
 use unspool_stack_trace::table::{self, Entry};
+use unspool_unwind::table::{BuildError, PLACEHOLDER};
+
+pub mod frames;
 
 /// The section that the linker script keeps free for the table.
 pub const SECTION: &str = ".unspool.symbols";
@@ -36,14 +39,20 @@ pub struct Embedded {
     pub table: usize,
     /// The size of `.symtab` and `.strtab`, in bytes.
     pub plain: u64,
+    /// The table of its frames, if it has any.
+    pub frames: Option<frames::Size>,
 }
 
-/// The size of a table, and how much that is of what the file has.
+/// The sizes of the tables, and how much that is of what the file has.
 impl fmt::Display for Embedded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let percent = self.table as f64 * 100.0 / self.plain as f64;
         let (symbols, size) = (self.symbols, self.table.div_ceil(1024));
-        write!(f, "{symbols} symbols in {size} KiB ({percent:.1} % of .symtab and .strtab)")
+        write!(f, "{symbols} symbols in {size} KiB ({percent:.1} % of .symtab and .strtab)")?;
+        match &self.frames {
+            Some(frames) => write!(f, ", frames in {frames}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -54,6 +63,8 @@ pub enum EmbedError {
     NotElf(String),
     /// The file has no `.symtab`, or nothing in it that could be named in a trace.
     NoSymbols,
+    /// The frames cannot be put into a table.
+    Frames(BuildError),
     /// There is no section for the table.
     NoSection,
     /// The section does not start on a page (its address).
@@ -71,6 +82,7 @@ impl fmt::Display for EmbedError {
         match self {
             Self::NotElf(reason) => write!(f, "not a sound ELF64 file: {reason}"),
             Self::NoSymbols => write!(f, "no symbols in .symtab: link without strip"),
+            Self::Frames(error) => write!(f, "no table of frames: {error}"),
             Self::NoSection => write!(
                 f,
                 "no section {SECTION}: the linker script must keep {} zero bytes there, alone in \
@@ -89,7 +101,7 @@ impl fmt::Display for EmbedError {
             ),
             Self::Overlap { table, segment } => write!(
                 f,
-                "the symbol table would fill {table:#x?}, but a segment lies at {segment:#x?}: \
+                "the tables would fill {table:#x?}, but a segment lies at {segment:#x?}: \
                  {SECTION} must be the last in memory"
             ),
         }
@@ -98,21 +110,38 @@ impl fmt::Display for EmbedError {
 
 impl std::error::Error for EmbedError {}
 
+impl From<BuildError> for EmbedError {
+    fn from(error: BuildError) -> Self {
+        Self::Frames(error)
+    }
+}
+
 impl From<object::Error> for EmbedError {
     fn from(error: object::Error) -> Self {
         Self::NotElf(error.to_string())
     }
 }
 
-/// `elf`, with the table of its own symbols in [`SECTION`].
+/// Where the table of frames begins, behind that of symbols (bytes).
+const ALIGN: usize = 16;
+
+/// `elf`, with the table of its own symbols in [`SECTION`], and that of its frames behind it (its
+/// header's size in zeros if it has no frames).
 ///
 /// # Errors
 /// The file is not as the linker script of a kernel lays it out.
 pub fn embed(elf: &[u8]) -> Result<Embedded, EmbedError> {
     let symbols = symbols(elf)?;
-    let blob = table::build(&symbols);
+    let mut blob = table::build(&symbols);
     let (symbols, table) = (symbols.len(), blob.len());
-    Ok(Embedded { elf: graft(elf, &blob)?, symbols, table, plain: plain(elf)? })
+    blob.resize(table.next_multiple_of(ALIGN), 0);
+    let frames = frames::table(elf)?;
+    match &frames {
+        Some((frames, _)) => blob.extend(frames),
+        None => blob.extend([0; PLACEHOLDER]),
+    }
+    let frames = frames.map(|(_, size)| size);
+    Ok(Embedded { elf: graft(elf, &blob)?, symbols, table, plain: plain(elf)?, frames })
 }
 
 /// How large the file's own symbol table is, with its names.

@@ -35,6 +35,7 @@ mod so_demo;
 mod stable;
 mod suite;
 mod test;
+mod unwind_table;
 mod workspace;
 
 use std::process::ExitCode;
@@ -66,6 +67,8 @@ enum Task {
     Decode(decode::Options),
     /// Sample what a kernel does on all CPUs: folded stacks, a flame graph, the costs.
     Profile(profile::Options),
+    /// Work out the rules of an ELF file's frames, for walks that need not read DWARF.
+    UnwindTable(unwind_table::Options),
     /// Format, clippy, docs, the stable crates on stable, the architecture's rules.
     Check(check::Options),
 }
@@ -79,6 +82,7 @@ fn main() -> ExitCode {
         Task::Bench(options) => bench::bench(&options),
         Task::Decode(options) => decode::decode(&options),
         Task::Profile(options) => profile::profile(&options),
+        Task::UnwindTable(options) => unwind_table::unwind_table(&options),
         Task::Check(options) => check::check(&options),
     };
     outcome.unwrap_or_else(|error| {

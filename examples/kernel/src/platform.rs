@@ -14,7 +14,8 @@ use unspool::backtrace::{Place, Symbol, Symbolize};
 use unspool::loader::{Loader, Symbols};
 use unspool::panic::{BacktraceStyle, Platform, TaskName, TaskState};
 use unspool::tls::{Registry, Template};
-use unspool::unwind::StackBounds;
+use unspool::unwind::table::{self as frames, FrameTable};
+use unspool::unwind::{Module, StackBounds};
 
 use crate::arch::{self, InterruptStack};
 use crate::cpu;
@@ -163,13 +164,30 @@ pub fn symbols() -> Option<&'static SymbolTable<'static>> {
     TABLE.get()
 }
 
+/// The table of frames that the build put into the image; none if there is none.
+fn frames_of(module: &Module<'_>) -> FrameTable<'static> {
+    match FrameTable::parse(arch::frame_bytes(), &module.eh_frame) {
+        Ok(table) => table,
+        // The build put none in, or the linker script has no place for one.
+        Err(frames::TableError::Absent | frames::TableError::Truncated { available: 0, .. }) => {
+            FrameTable::NONE
+        }
+        // First walks take longer: go on without.
+        Err(error) => {
+            eprintln!("unspool-kernel: {error}");
+            FrameTable::NONE
+        }
+    }
+}
+
 /// Makes what tasks and panics need. Every TLS area keeps `surplus` bytes for the modules that are
 /// loaded later. Needs the heap.
 pub(crate) fn init(surplus: usize) -> Result<(), Error> {
     let text = arch::Image::from_linker()?.text;
     TEXT.call_once(|| text);
     // SAFETY: the linker script of this kernel delimits its sections; the image stays as it is.
-    let module = unsafe { unspool::unwind::Module::from_linker() }?;
+    let module = unsafe { Module::from_linker() }?;
+    let module = module.with_table(frames_of(&module));
     // SAFETY: the unwind tables are those that the compiler made for this code.
     let registration = unsafe { unspool::unwind::register(module) }?;
     // The program is never unloaded.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use gimli::{BaseAddresses, EhFrame, EndianSlice, LittleEndian};
-use object::{Object as _, ObjectSection as _, ObjectSegment as _};
+use object::{Object as _, ObjectSection as _, ObjectSegment as _, SectionKind};
 use unspool_unwind::{FdeIndex, FindModule, Module, Section};
 
 /// The sections of an ELF file that unwinding needs, at their link-time addresses.
@@ -14,6 +14,7 @@ pub struct Image {
     text: (u64, u64),
     eh_frame: (Vec<u8>, u64),
     header: Option<(Vec<u8>, u64)>,
+    code: Vec<(Vec<u8>, u64)>,
 }
 
 impl Image {
@@ -44,7 +45,10 @@ impl Image {
         let low = file.segments().map(|s| s.address()).min().unwrap_or(0);
         let high = file.segments().map(|s| s.address() + s.size()).max().unwrap_or(0);
         let header = section(".eh_frame_hdr")?;
-        Ok(Self { path: path.to_owned(), text: (low, high), eh_frame, header })
+        let code = file.sections().filter(|section| section.kind() == SectionKind::Text);
+        let code = code.map(|each| Ok((each.data()?.to_vec(), each.address())));
+        let code = code.collect::<Result<_>>()?;
+        Ok(Self { path: path.to_owned(), text: (low, high), eh_frame, header, code })
     }
 
     /// Where it came from.
@@ -67,6 +71,11 @@ impl Image {
             }
             None => module,
         }
+    }
+
+    /// Its code.
+    pub fn code(&self) -> Vec<Section<'_>> {
+        self.code.iter().map(|(data, address)| Section { data, address: *address }).collect()
     }
 
     /// The lowest link-time address.

@@ -5,6 +5,7 @@
 //!                    └─► gimli, row by row, on its heap ───────────────────┴─ equal?
 //! ```
 
+pub mod binaries;
 pub mod image;
 pub mod oracle;
 pub mod stepping;

@@ -1,9 +1,9 @@
 //! Every row of every FDE of real binaries: our caller's registers against gimli's.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
 use gimli::{CieOrFde, EhFrame, UnwindContext, UnwindSection as _};
+use unspool_host_tests::binaries;
 use unspool_host_tests::image::Image;
 use unspool_host_tests::oracle::{self, Everywhere};
 use unspool_unwind::{Cursor, Pc, Rule, Step};
@@ -79,58 +79,25 @@ fn check(path: &Path, at_least: f64) {
 /// What compilers make, hand-written parts of a C library included (percent).
 const COMPILED: f64 = 99.5;
 
-/// Where this program's dynamic linker found a library.
-fn loaded(name: &str) -> PathBuf {
-    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
-    let path = maps.lines().filter_map(|line| line.split_whitespace().nth(5));
-    path.map(PathBuf::from)
-        .find(|path| path.file_name().is_some_and(|f| f.to_string_lossy().starts_with(name)))
-        .unwrap_or_else(|| panic!("{name} is not loaded"))
-}
-
-fn output(program: &str, arguments: &[&str]) -> PathBuf {
-    let output = Command::new(program).args(arguments).output().unwrap();
-    PathBuf::from(String::from_utf8(output.stdout).unwrap().trim())
-}
-
 #[test]
 fn libc_agrees_with_gimli() {
-    check(&loaded("libc.so.6"), COMPILED);
+    check(&binaries::libc(), COMPILED);
 }
 
 #[test]
 fn libstdcxx_agrees_with_gimli() {
-    let path = output("cc", &["-print-file-name=libstdc++.so.6"]);
-    check(&path.canonicalize().expect("libstdc++ comes with g++"), COMPILED);
+    check(&binaries::libstdcxx(), COMPILED);
 }
 
 #[test]
 fn a_rust_shared_library_agrees_with_gimli() {
-    let sysroot =
-        output(&std::env::var("RUSTC").unwrap_or("rustc".into()), &["--print", "sysroot"]);
-    let libraries = std::fs::read_dir(sysroot.join("lib")).unwrap();
-    let library = libraries
-        .map(|entry| entry.unwrap().path())
-        .find(|path| {
-            path.file_name().is_some_and(|f| f.to_string_lossy().starts_with("librustc_driver-"))
-        })
-        .expect("the toolchain has the compiler as a shared library");
-    check(&library, COMPILED);
+    check(&binaries::rustc_driver(), COMPILED);
 }
 
 #[test]
 fn our_own_kernel_agrees_with_gimli() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let cargo = std::env::var("CARGO").unwrap_or("cargo".into());
-    let build = ["build", "--release", "--package", "unspool-suites", "--message-format", "json"];
-    let built = Command::new(cargo).args(build).current_dir(root).output().unwrap();
-    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-    let messages = String::from_utf8(built.stdout).unwrap();
-    // The last message with an executable is that of the package itself.
-    let field = "\"executable\":\"";
-    let path = messages.rsplit_once(field).and_then(|(_, rest)| rest.split_once('"'));
     // Each of the 256 interrupt stubs has a few rows that restore all registers.
-    check(Path::new(path.expect("the suites are a program").0), 90.0);
+    check(&binaries::kernel(), 90.0);
 }
 
 #[test]

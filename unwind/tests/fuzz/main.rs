@@ -28,6 +28,8 @@ mod report;
 mod room;
 mod section;
 mod seeds;
+#[cfg(feature = "build")]
+mod tables;
 
 use std::sync::LazyLock;
 use std::sync::atomic::Ordering;
@@ -133,4 +135,10 @@ fn registered_frames_are_found_and_leave_nothing() {
         |seeds, random| vec![section::make(&seeds.pairs, random)],
         |inputs| registered::check(inputs[0]),
     );
+}
+
+#[cfg(feature = "build")]
+#[test]
+fn tables_of_frames_say_what_dwarf_says() {
+    fuzz("tables", tables::inputs, |inputs| tables::check(inputs[0], inputs[1]));
 }

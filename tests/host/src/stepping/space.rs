@@ -175,12 +175,8 @@ impl FindModule for Space {
     }
 
     fn recall(&self, address: u64, _trail: &mut Trail, known: &mut Known) -> bool {
-        let rules = self.rules.borrow();
-        let found = rules.get(&address);
-        if let Some(found) = found {
-            *known = *found;
-        }
-        found.is_some()
+        let remembered = self.rules.borrow().get(&address).copied();
+        remembered.map(|remembered| *known = remembered).is_some()
     }
 
     fn memorize(&self, address: u64, _generation: u32, known: &Known, _trail: &mut Trail) {

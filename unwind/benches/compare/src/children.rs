@@ -12,6 +12,7 @@ use crate::walkers::Places;
 pub fn this(what: &str, words: &[&str], places: &Places<'_>) -> Result<Command> {
     let mut command = Command::new(std::env::current_exe()?);
     command.arg("--ours").arg(places.ours).arg("--unwinding").arg(places.unwinding);
+    command.arg("--tables").arg(places.tables);
     command.arg("--child").arg(what).args(words);
     Ok(command)
 }

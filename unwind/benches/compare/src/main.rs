@@ -14,6 +14,7 @@ mod measure;
 mod objects;
 mod report;
 mod sizes;
+mod tables;
 mod throws;
 mod walkers;
 mod walks;
@@ -43,6 +44,9 @@ struct Options {
     /// Where to put what is made
     #[arg(long, default_value = ".")]
     output: PathBuf,
+    /// Where tables of frames are put; a folder in `output` if it is not said
+    #[arg(long)]
+    tables: Option<PathBuf>,
     /// Only parts with this in their names
     #[arg(long, default_value = "")]
     only: String,
@@ -53,7 +57,8 @@ struct Options {
 
 fn main() -> Result<()> {
     let options = Options::parse();
-    let places = Places { ours: &options.ours, unwinding: &options.unwinding };
+    let tables = options.tables.clone().unwrap_or_else(|| options.output.join("tables"));
+    let places = Places { tables: &tables, ours: &options.ours, unwinding: &options.unwinding };
     match options.child.split_first() {
         Some((what, words)) => child(what, words, &places),
         None => run(&options, &places),
@@ -72,7 +77,7 @@ fn child(what: &str, words: &[String], places: &Places<'_>) -> Result<()> {
 type Part<'a> = (&'a str, Box<dyn FnOnce() -> Result<Vec<Row>> + 'a>);
 
 fn run(options: &Options, places: &Places<'_>) -> Result<()> {
-    std::fs::create_dir_all(&options.output)?;
+    tables::write(places.tables)?;
     let bare = options.bare.as_deref().context("--bare is needed")?;
     let programs = Programs::new(bare, places, &options.output)?;
     let programs = &programs;
@@ -84,6 +89,7 @@ fn run(options: &Options, places: &Places<'_>) -> Result<()> {
         ("threads", Box::new(|| throws::threads(programs))),
         ("walk_instructions", Box::new(|| walks::instructions(places))),
         ("throw_instructions", Box::new(|| throws::instructions(programs))),
+        ("table", Box::new(|| tables::rows(bare))),
         ("size", Box::new(|| sizes::rows(&options.ours))),
     ];
     let mut rows = Vec::new();

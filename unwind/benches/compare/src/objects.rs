@@ -2,6 +2,8 @@
 
 use std::ffi::{c_int, c_void};
 
+use unspool_unwind::{FdeIndex, Module, Section};
+
 use libc::{dl_iterate_phdr, dl_phdr_info, size_t};
 
 /// One object's memory and unwind tables.
@@ -10,6 +12,15 @@ pub struct Object {
     pub range: (u64, u64),
     pub header: &'static [u8],
     pub eh_frame: &'static [u8],
+    pub code: Vec<&'static [u8]>,
+}
+
+impl Object {
+    /// As our unwinder has it.
+    pub fn module(&self) -> Module<'static> {
+        Module::new(self.range.0..self.range.1, Section::in_memory(self.eh_frame))
+            .with_index(FdeIndex::Header(Section::in_memory(self.header)))
+    }
 }
 
 /// All that have unwind tables. None of them is unloaded again.
@@ -44,7 +55,11 @@ fn object(base: u64, headers: &[libc::Elf64_Phdr]) -> Option<Object> {
     let eh_frame = unsafe { memory(eh_frame, end) };
     let low = loads().map(|(low, _)| low).min()?;
     let high = loads().map(|(_, high)| high).max()?;
-    Some(Object { base, range: (low, high), header, eh_frame })
+    let is_code = |h: &&libc::Elf64_Phdr| h.p_type == libc::PT_LOAD && h.p_flags & libc::PF_X != 0;
+    let code = headers.iter().filter(is_code).map(range);
+    // SAFETY: the segment is mapped, and stays so.
+    let code = code.map(|(start, end)| unsafe { memory(start, end) }).collect();
+    Some(Object { base, range: (low, high), header, eh_frame, code })
 }
 
 /// # Safety

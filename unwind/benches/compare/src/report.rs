@@ -17,6 +17,8 @@ use serde_json::json;
 pub enum Target {
     /// At most so much.
     AtMost(f64),
+    /// This side takes at most so much.
+    SideAtMost(&'static str, f64),
     /// At least so much.
     AtLeast(f64),
     /// This peer takes at least so many times as much.
@@ -46,6 +48,7 @@ impl Row {
     fn met(&self, target: Target) -> Option<bool> {
         Some(match target {
             Target::AtMost(limit) => self.ours() <= limit,
+            Target::SideAtMost(side, limit) => self.peer(side)? <= limit,
             Target::AtLeast(limit) => self.ours() >= limit,
             Target::Ahead(peer, factor) => self.peer(peer)? >= factor * self.ours(),
         })
@@ -70,7 +73,7 @@ impl Row {
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::AtMost(limit) => write!(f, "≤ {limit}"),
+            Self::AtMost(limit) | Self::SideAtMost(_, limit) => write!(f, "≤ {limit}"),
             Self::AtLeast(limit) => write!(f, "≥ {limit}"),
             Self::Ahead(_, factor) => write!(f, "≥ {factor:.3}×"),
         }
@@ -82,7 +85,7 @@ impl fmt::Display for Row {
         writeln!(f, "{:44} {}", self.name, self.unit)?;
         for (place, (name, value)) in self.sides.iter().enumerate() {
             let verdict = self.verdict(|target| match target {
-                Target::Ahead(peer, _) => peer == name,
+                Target::Ahead(peer, _) | Target::SideAtMost(peer, _) => peer == name,
                 _ => place == 0,
             });
             let ratio = match place {
@@ -104,7 +107,7 @@ pub fn json(path: &Path, rows: &[Row]) -> Result<()> {
                 row.sides.iter().map(|(name, value)| json!({ "name": name, "value": value }));
             let target = |target: Target| {
                 let peer = match target {
-                    Target::Ahead(peer, _) => peer,
+                    Target::Ahead(peer, _) | Target::SideAtMost(peer, _) => peer,
                     _ => "",
                 };
                 json!({ "target": target.to_string(), "peer": peer, "met": row.met(target) })

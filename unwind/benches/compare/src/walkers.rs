@@ -11,11 +11,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail};
 use framehop::x86_64::{CacheX86_64, UnwindRegsX86_64, UnwinderX86_64};
 use framehop::{ExplicitModuleSectionInfo, Unwinder as _};
-use unspool_unwind::{
-    Cursor, FdeIndex, Module, Modules, Pc, Register, Registers, Section, StackBounds, Step,
-};
+use unspool_unwind::{Cursor, Modules, Pc, Register, Registers, StackBounds, Step};
 
-use crate::objects;
+use crate::{objects, tables};
 
 /// Walks the stack that it is called on.
 pub trait Walker {
@@ -34,12 +32,15 @@ pub struct Ours {
 }
 
 impl Ours {
-    pub fn new() -> Result<Self> {
+    /// By DWARF, or by tables that were worked out before where there are any.
+    pub fn new(tables: Option<&Path>) -> Result<Self> {
         let modules = Box::<Modules>::new(Modules::new());
-        for object in objects::all() {
-            let eh_frame = Section::in_memory(object.eh_frame);
-            let module = Module::new(object.range.0..object.range.1, eh_frame)
-                .with_index(FdeIndex::Header(Section::in_memory(object.header)));
+        for (number, object) in objects::all().into_iter().enumerate() {
+            let module = object.module();
+            let module = match tables {
+                Some(folder) => module.with_table(tables::read(folder, number, &module)?),
+                None => module,
+            };
             // SAFETY: no object is unloaded.
             std::mem::forget(unsafe { modules.register(module) }?);
         }
@@ -278,15 +279,20 @@ fn llvm() -> Option<PathBuf> {
 
 /// Our library.
 pub const OURS: &str = "ours";
+/// The same with tables of frames.
+pub const TABLE: &str = "ours, table";
 /// Where the shared libraries are that are not installed.
 pub struct Places<'a> {
+    /// Where tables of frames are put.
+    pub tables: &'a Path,
     pub ours: &'a Path,
     pub unwinding: &'a Path,
 }
 
 /// All names, and what each of them finds.
-pub const NAMES: [&str; 8] = [
+pub const NAMES: [&str; 9] = [
     OURS,
+    TABLE,
     "ours, .so",
     "libgcc",
     "unwinding",
@@ -303,7 +309,8 @@ pub const NAMES: [&str; 8] = [
 /// Its library is not there.
 pub fn walker(name: &str, places: &Places<'_>) -> Result<Box<dyn Walker>> {
     Ok(match name {
-        OURS => Box::new(Ours::new()?),
+        OURS => Box::new(Ours::new(None)?),
+        TABLE => Box::new(Ours::new(Some(places.tables))?),
         "ours, .so" => Box::new(Itanium::new(places.ours)?),
         "libgcc" => Box::new(Itanium::new(Path::new("libgcc_s.so.1"))?),
         "unwinding" => Box::new(Itanium::new(places.unwinding)?),

@@ -8,6 +8,7 @@ use core::ops::Range;
 
 use crate::machine::{PAGE, Pages};
 use unspool::backtrace::table::{PLACEHOLDER, SymbolTable};
+use unspool::unwind::table::{self as frames, FrameTable};
 
 global_asm!(
     ".macro unspool_weak_word name",
@@ -61,7 +62,7 @@ pub(crate) struct Image {
     pub text: Pages,
     pub rodata: Pages,
     pub data: Pages,
-    /// The symbol table; the placeholder for it if the build put none in.
+    /// The tables of symbols and frames; the placeholder if the build put none in.
     pub symbols: Option<Pages>,
 }
 
@@ -79,7 +80,7 @@ impl Image {
             text: part(SYMBOLS.text, ["__text_start", "__text_end"])?,
             rodata: part(SYMBOLS.rodata, ["__rodata_start", "__rodata_end"])?,
             data: part(SYMBOLS.data, ["__data_start", "__data_end"])?,
-            symbols: Pages::new(SYMBOLS.symbols, symbol_bytes().len()),
+            symbols: Pages::new(SYMBOLS.symbols, tables_size()),
         })
     }
 
@@ -100,6 +101,15 @@ pub(crate) fn boot_stack() -> Range<u64> {
     bottom..top
 }
 
+/// How many bytes the tables take that the build put into the image.
+fn tables_size() -> usize {
+    let frames = frame_bytes();
+    match frames.as_ptr_range().end.addr().checked_sub(SYMBOLS.symbols as usize) {
+        Some(size) if !frames.is_empty() => size,
+        _ => symbol_bytes().len(),
+    }
+}
+
 /// The symbol table that the build put into the image; not yet checked.
 pub(crate) fn symbol_bytes() -> &'static [u8] {
     let start = core::ptr::with_exposed_provenance::<u8>(SYMBOLS.symbols as usize);
@@ -115,3 +125,22 @@ pub(crate) fn symbol_bytes() -> &'static [u8] {
     // SAFETY: The header gives the table's length, and the build has made the segment as long.
     unsafe { core::slice::from_raw_parts(start, length) }
 }
+
+/// The table of frames that the build put behind the symbol table; not yet checked.
+pub(crate) fn frame_bytes() -> &'static [u8] {
+    let symbols = symbol_bytes().len();
+    if symbols <= PLACEHOLDER {
+        return &[];
+    }
+    let start = SYMBOLS.symbols + symbols.next_multiple_of(TABLE_ALIGN) as u64;
+    let start = core::ptr::with_exposed_provenance::<u8>(start as usize);
+    // SAFETY: A build that puts a symbol table in puts a table of frames behind it, or zeros of the
+    // size of its header.
+    let header = unsafe { &*start.cast::<[u8; frames::PLACEHOLDER]>() };
+    let length = FrameTable::length(header).unwrap_or(frames::PLACEHOLDER);
+    // SAFETY: as for the symbols.
+    unsafe { core::slice::from_raw_parts(start, length) }
+}
+
+/// Where the second table may begin (bytes).
+const TABLE_ALIGN: usize = 16;

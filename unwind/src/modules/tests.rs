@@ -1,0 +1,114 @@
+use super::*;
+
+fn module(start: u64) -> Module<'static> {
+    Module::new(start..start + 0x10, Section::EMPTY)
+}
+
+#[test]
+fn an_address_finds_its_module_and_no_other() {
+    let modules = Modules::new();
+    let _registrations: Vec<_> = [0x300, 0x100, 0x200]
+        // SAFETY: the modules have no tables.
+        .map(|start| unsafe { modules.register(module(start)) }.unwrap())
+        .into();
+    for start in [0x100, 0x200, 0x300] {
+        assert_eq!(modules.find(start).unwrap().text.0, start);
+        assert_eq!(modules.find(start + 0xf).unwrap().text.0, start);
+        assert!(modules.find(start + 0x10).is_none());
+        assert!(modules.find(start - 1).is_none());
+    }
+}
+
+#[test]
+fn a_registered_module_keeps_all_that_it_has() {
+    let slice: &'static [u8] = &[1, 2, 3, 4, 5, 6];
+    let section = |length| Section::in_memory(&slice[..length]);
+    let module = Module::new(0x700..0x800, section(6))
+        .with_index(FdeIndex::Header(section(5)))
+        .with_lsda(section(4))
+        .with_bases(7, 8)
+        .with_table(FrameTable::from_bytes(&slice[..3]));
+    let modules = Modules::new();
+    // SAFETY: nothing is raised through it.
+    let _registration = unsafe { modules.register(module) }.unwrap();
+    assert_eq!(modules.find(0x700), Some(module));
+    let table = pointer(module.table.bytes());
+    let words = [module.eh_frame.address, table[0], table[1]];
+    assert_eq!(modules.copies[0].table(0x7ff), Some(words));
+    assert_eq!(modules.copies[0].table(0x800), None);
+}
+
+#[test]
+fn a_dropped_registration_is_not_found_and_its_place_is_free() {
+    let modules = Modules::new();
+    // SAFETY: the module has no tables.
+    let first = unsafe { modules.register(module(0x100)) }.unwrap();
+    // SAFETY: as above.
+    let overlap = unsafe { modules.register(module(0x10f)) };
+    assert_eq!(overlap.err(), Some(RegisterError::Overlap { start: 0x10f, existing: 0x100 }));
+    drop(first);
+    assert!(modules.find(0x100).is_none());
+    // SAFETY: as above.
+    assert!(unsafe { modules.register(module(0x10f)) }.is_ok());
+}
+
+#[test]
+fn the_256th_module_fits_and_the_257th_is_an_error() {
+    let modules = Modules::new();
+    let mut kept = Vec::new();
+    for n in 1..=CAPACITY as u64 {
+        // SAFETY: the modules have no tables.
+        kept.push(unsafe { modules.register(module(n * 0x100)) }.unwrap());
+    }
+    // SAFETY: as above.
+    let more = unsafe { modules.register(module(0x10)) };
+    assert_eq!(more.err(), Some(RegisterError::Full { capacity: CAPACITY }));
+}
+
+#[test]
+fn what_was_memorized_is_forgotten_when_a_module_comes_or_goes() {
+    let modules = Modules::new();
+    let recall = || modules.recall_rule(0x108, &mut { Trail::START });
+    let remember = || {
+        let generation = modules.generation();
+        modules.memorize(0x108, generation, &Known::NOTHING, &mut { Trail::START });
+        assert_eq!(recall(), Some(Known::NOTHING.rule));
+    };
+    remember();
+    let stale = modules.generation();
+    // SAFETY: the module has no tables.
+    let registration = unsafe { modules.register(module(0x100)) }.unwrap();
+    assert_eq!(recall(), None);
+    remember();
+    drop(registration);
+    assert_eq!(recall(), None);
+    modules.memorize(0x108, stale, &Known::NOTHING, &mut { Trail::START });
+    assert_eq!(recall(), None, "found out before the changes");
+}
+
+#[test]
+fn readers_see_whole_modules_while_others_come_and_go() {
+    static MODULES: Modules = Modules::new();
+    // SAFETY: the modules have no tables.
+    let _stays = unsafe { MODULES.register(module(0x5000)) }.unwrap();
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            for n in 0..20_000u64 {
+                let start = 0x1000 + (n % 7) * 0x1000;
+                if start != 0x5000 {
+                    // SAFETY: as above.
+                    drop(unsafe { MODULES.register(module(start)) }.unwrap());
+                }
+            }
+        });
+        let mut rounds = 0u32;
+        while !writer.is_finished() || rounds == 0 {
+            assert_eq!(MODULES.find(0x5008).unwrap().text, (0x5000, 0x5010));
+            if let Some(other) = MODULES.find(0x3008) {
+                assert_eq!(other.text, (0x3000, 0x3010));
+            }
+            rounds += 1;
+        }
+    });
+    assert_eq!(MODULES.len(), 1);
+}

@@ -1,0 +1,252 @@
+//! Rules that were worked out beforehand: a table of the addresses at which calls return.
+//!
+//! ```text
+//!   "UNSPFRM1" │ lengths │ first │ counts │ rules │ blocks           │ rows
+//!   8 bytes      2 × u32   i64     2 × u32  16 B    u32, one for       bytes
+//!                                           each    1024 bytes of code  │
+//!                  a block's rows: rule │ boundary, rule │ boundary, rule ◄┘
+//! ```
+//!
+//! A cold walk reads DWARF for each frame: the CIE, the FDE and its program. With this table it
+//! reads a block's place, a few bytes of rows, and a rule. What a row of the table says is what
+//! DWARF says, for interrupted instructions as well; where the table has none (code that calls
+//! nothing, as prologues and epilogues, and rows that do not fit a [`Rule`]) DWARF is asked. That
+//! is how it stays below a fifth of `.eh_frame`. It is only for walking: what a function's LSDA and
+//! personality are, the raise of an exception asks the FDE.
+//!
+//! All numbers are little-endian and unaligned, and addresses relative to `.eh_frame`, so that a
+//! table is a constant of the linked file. The build makes it (feature `build`); it is read in place,
+//! every offset checked: a damaged table gives wrong rules or none, and never faults or loops.
+#![forbid(unsafe_code)]
+
+use core::fmt;
+
+use crate::module::Section;
+use crate::rule::Rule;
+
+#[cfg(feature = "build")]
+mod build;
+#[cfg(feature = "build")]
+mod code;
+
+#[cfg(feature = "build")]
+pub use build::{BuildError, build};
+
+const MAGIC: [u8; 8] = *b"UNSPFRM1";
+/// Where the numbers of the header stand.
+const LENGTH: usize = 8;
+const EH_FRAME_LENGTH: usize = 12;
+const FIRST: usize = 16;
+const BLOCKS: usize = 24;
+const RULES: usize = 28;
+const HEADER: usize = 32;
+
+/// Bytes of a rule: its two words.
+const RULE: usize = 16;
+/// Bytes of a block's place among the rows.
+const PLACE: usize = 4;
+/// The logarithm of how many bytes of code a block is for.
+const SHIFT: u32 = 10;
+const BLOCK: u32 = 1 << SHIFT;
+
+/// Stands for "ask DWARF"; rule `n` of the table is number `n + 1`.
+const ASK: u32 = 0;
+/// Numbers from here on take two bytes.
+const LONG: u32 = 0xf0;
+/// The greatest number that two bytes can say.
+#[cfg(feature = "build")]
+const MOST: u32 = LONG + 0xfff;
+
+/// How many bytes tell the length of a table, see [`FrameTable::length`].
+pub const PLACEHOLDER: usize = HEADER;
+
+/// Why bytes are not a table of frames, or not the one of this module.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TableError {
+    /// Nothing but zeros: the build put none in.
+    Absent,
+    /// It does not begin with the magic.
+    BadMagic,
+    /// It is longer than the bytes given.
+    Truncated {
+        /// What its header says, in bytes.
+        needed: usize,
+        /// What there is.
+        available: usize,
+    },
+    /// Its counts do not fit its length.
+    Inconsistent,
+    /// It was made from another `.eh_frame`.
+    OtherFrames {
+        /// The length of the one it was made from, in bytes.
+        made_from: usize,
+        /// The length of the module's.
+        module: usize,
+    },
+}
+
+impl fmt::Display for TableError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Absent => f.write_str("the build put no table of frames into the image"),
+            Self::BadMagic => f.write_str("not a table of frames"),
+            Self::Truncated { needed, available } => {
+                write!(f, "the table of frames has {needed} bytes, of which {available} are there")
+            }
+            Self::Inconsistent => f.write_str("the table of frames' counts do not fit its length"),
+            Self::OtherFrames { made_from, module } => write!(
+                f,
+                "the table of frames is of another .eh_frame: of one of {made_from} bytes, not \
+                 {module}"
+            ),
+        }
+    }
+}
+
+impl core::error::Error for TableError {}
+
+/// A table of frames, read in place.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct FrameTable<'t> {
+    bytes: &'t [u8],
+}
+
+impl fmt::Debug for FrameTable<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FrameTable").field("length", &self.bytes.len()).finish()
+    }
+}
+
+impl<'t> FrameTable<'t> {
+    /// No table: it has a rule for no address.
+    pub const NONE: Self = Self { bytes: &[] };
+
+    /// How long the table is that begins with this header, in bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`TableError::Absent`] if the header is all zeros, [`TableError::BadMagic`] if it is
+    /// something else.
+    pub fn length(header: &[u8; PLACEHOLDER]) -> Result<usize, TableError> {
+        if header.iter().all(|&byte| byte == 0) {
+            return Err(TableError::Absent);
+        }
+        if header[..MAGIC.len()] != MAGIC {
+            return Err(TableError::BadMagic);
+        }
+        word(header, LENGTH).ok_or(TableError::Inconsistent)
+    }
+
+    /// Reads the table at the start of `bytes`, which was made from `eh_frame`.
+    ///
+    /// # Errors
+    ///
+    /// Says what is wrong with it.
+    pub fn parse(bytes: &'t [u8], eh_frame: &Section<'_>) -> Result<Self, TableError> {
+        let available = bytes.len();
+        let header =
+            bytes.first_chunk().ok_or(TableError::Truncated { needed: HEADER, available })?;
+        let needed = Self::length(header)?;
+        let bytes = bytes.get(..needed).ok_or(TableError::Truncated { needed, available })?;
+        let table = Self { bytes };
+        table.parts().ok_or(TableError::Inconsistent)?;
+        let made_from = word(header, EH_FRAME_LENGTH).ok_or(TableError::Inconsistent)?;
+        let module = eh_frame.data.len();
+        if made_from != module {
+            return Err(TableError::OtherFrames { made_from, module });
+        }
+        Ok(table)
+    }
+
+    /// The bytes of a table that was parsed before.
+    pub(crate) const fn from_bytes(bytes: &'t [u8]) -> Self {
+        Self { bytes }
+    }
+
+    /// The whole table.
+    pub const fn bytes(&self) -> &'t [u8] {
+        self.bytes
+    }
+
+    /// How many rules it has.
+    pub fn rules(&self) -> usize {
+        word(self.bytes, RULES).unwrap_or(0)
+    }
+
+    /// Where the places of the blocks and the rows begin.
+    fn parts(&self) -> Option<(usize, usize)> {
+        let places = HEADER.checked_add(word(self.bytes, RULES)?.checked_mul(RULE)?)?;
+        // One more place says where the last block's rows end.
+        let count = word(self.bytes, BLOCKS)?.checked_add(1)?;
+        let rows = places.checked_add(count.checked_mul(PLACE)?)?;
+        (rows <= self.bytes.len()).then_some((places, rows))
+    }
+
+    /// The rule at `address`, where `.eh_frame` lies at `eh_frame`; `None`: ask DWARF.
+    #[inline]
+    pub fn rule(&self, address: u64, eh_frame: u64) -> Option<Rule> {
+        let bytes = self.bytes;
+        let (places, rows) = self.parts()?;
+        let first = eh_frame.wrapping_add(u64::from_le_bytes(*chunk(bytes, FIRST)?));
+        let offset = address.wrapping_sub(first);
+        let block = usize::try_from(offset >> SHIFT).ok()?;
+        if block >= word(bytes, BLOCKS)? {
+            return None;
+        }
+        let place = places + block * PLACE;
+        let (start, end) = (word(bytes, place)?, word(bytes, place + PLACE)?);
+        let rows = bytes.get(rows..)?.get(start..end)?;
+        match number_at(rows, (offset % u64::from(BLOCK)) as usize)? {
+            ASK => None,
+            number => {
+                let at = HEADER + (number as usize - 1) * RULE;
+                // Of the rules, not of what follows them.
+                if at >= places {
+                    return None;
+                }
+                let low = u64::from_le_bytes(*chunk(bytes, at)?);
+                Rule::from_table([low, u64::from_le_bytes(*chunk(bytes, at + RULE / 2)?)])
+            }
+        }
+    }
+}
+
+/// The number of the rule so many bytes into a block with these rows.
+fn number_at(rows: &[u8], offset: usize) -> Option<u32> {
+    let mut rows = rows.iter().copied();
+    // Blocks without any rule have no bytes.
+    let mut number = number(&mut rows)?;
+    let mut at = 0;
+    while let Some(low) = rows.next() {
+        let step = match low {
+            0x80.. => usize::from(low & 0x7f) | usize::from(rows.next()?) << 7,
+            _ => usize::from(low),
+        };
+        at += step >> 1;
+        if at > offset {
+            break;
+        }
+        number = if step & 1 == 1 { ASK } else { self::number(&mut rows)? };
+    }
+    Some(number)
+}
+
+/// The number of a rule.
+fn number(rows: &mut impl Iterator<Item = u8>) -> Option<u32> {
+    let byte = u32::from(rows.next()?);
+    match byte.checked_sub(LONG) {
+        None => Some(byte),
+        Some(high) => Some(LONG + (high << 8 | u32::from(rows.next()?))),
+    }
+}
+
+fn chunk<const N: usize>(bytes: &[u8], at: usize) -> Option<&[u8; N]> {
+    bytes.get(at..)?.first_chunk()
+}
+
+fn word(bytes: &[u8], at: usize) -> Option<usize> {
+    usize::try_from(u32::from_le_bytes(*chunk(bytes, at)?)).ok()
+}
+
+#[cfg(all(test, feature = "build"))]
+mod tests;
