@@ -407,6 +407,12 @@ impl<'a> Elf<'a> {
         entry.st_type() == elf::STT_FUNC && self.has_name(entry.st_name(LE))
     }
 
+    /// What a symbol names.
+    #[inline]
+    pub fn symbol_type(&self, number: usize) -> elf::SymbolType {
+        self.symbols[number].st_type()
+    }
+
     /// Where the name of a symbol starts in its string table.
     pub fn symbol_name_at(&self, number: usize) -> u32 {
         self.symbols[number].st_name(LE)

@@ -68,6 +68,11 @@ impl Group {
         matches!(self, Self::EhFrame | Self::ExceptTable)
     }
 
+    /// Whether its sections have addresses.
+    pub fn has_address(self) -> bool {
+        self.is_loaded() && !self.is_tls()
+    }
+
     /// Whether its sections have places in the TLS block.
     pub fn is_tls(self) -> bool {
         matches!(self, Self::TlsImage | Self::TlsZeroed)

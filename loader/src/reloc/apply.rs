@@ -65,7 +65,7 @@ impl Image<'_, '_> {
     fn relocate_file(&mut self, number: usize, addresses: &mut Addresses) -> Result<(), Cause> {
         let (unit, eh_frame) = (self.unit, self.eh_frame);
         let file = &unit.files[number];
-        addresses.start(file.elf.symbol_count())?;
+        addresses.start((unit, self.layout, self.base), number)?;
         for table in file.elf.relocations() {
             let table = table?;
             let steps = Steps::new(&file.elf, file.first_section, table, &unit.places, eh_frame);

@@ -82,7 +82,7 @@ fn scan_file(
     noted: &mut Noted,
 ) -> Result<(), Cause> {
     let (elf, first) = (unit.files[file].elf, unit.files[file].first_section);
-    noted.start(elf.symbol_count())?;
+    noted.start(unit, file)?;
     for table in elf.relocations() {
         let steps = Steps::new(&elf, first, table?, &unit.places, eh_frame);
         let Some(mut steps) = steps else { continue };
