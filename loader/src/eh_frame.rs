@@ -115,9 +115,9 @@ impl EhFrame {
         }
         for table in file.elf.relocations() {
             let table = table?;
-            if let Ok(at) = self.find(file.first_section + table.target) {
+            if let Ok(at) = self.find(file.first_section + table.1) {
                 let pieces = &mut self.pieces[self.chains[at].pieces.clone()];
-                drop_discarded(unit, number, &table, pieces);
+                drop_discarded(unit, number, &file.elf.relocation_table(table)?, pieces);
             }
         }
         for section in &mut self.chains[first_cut..] {

@@ -66,16 +66,15 @@ impl Image<'_, '_> {
         let (unit, eh_frame) = (self.unit, self.eh_frame);
         let file = &unit.files[number];
         addresses.start((unit, self.layout, self.base), number)?;
-        for table in file.elf.relocations() {
-            let table = table?;
-            let steps = Steps::new(&file.elf, file.first_section, table, &unit.places, eh_frame);
+        for at in file.elf.relocations() {
+            let steps = Steps::new(&file.elf, file.first_section, at?, &unit.places, eh_frame)?;
             let Some(mut steps) = steps else { continue };
-            let place = steps.place;
+            let (place, target) = (steps.place, steps.table.target);
             let len = match place.group {
-                Group::EhFrame => eh_frame.len(file.first_section + table.target),
+                Group::EhFrame => eh_frame.len(file.first_section + target),
                 // What has no initial values has no bytes to relocate.
                 Group::TlsZeroed => 0,
-                _ => file.elf.section(table.target).size,
+                _ => file.elf.section(target).size,
             };
             let (start, len) = (self.layout.start(place), len as usize);
             let here = Here { file: number, place, start, len };

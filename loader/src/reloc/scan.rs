@@ -83,8 +83,8 @@ fn scan_file(
 ) -> Result<(), Cause> {
     let (elf, first) = (unit.files[file].elf, unit.files[file].first_section);
     noted.start(unit, file)?;
-    for table in elf.relocations() {
-        let steps = Steps::new(&elf, first, table?, &unit.places, eh_frame);
+    for at in elf.relocations() {
+        let steps = Steps::new(&elf, first, at?, &unit.places, eh_frame)?;
         let Some(mut steps) = steps else { continue };
         let code = steps.code;
         let group = steps.place.group;

@@ -113,9 +113,7 @@ impl Noted {
                 let needs_nothing = match elf::RelocationType(relocation.kind.0) {
                     elf::R_X86_64_REX_GOTPCRELX if direct(true) => true,
                     elf::R_X86_64_GOTPCRELX if direct(false) => true,
-                    _ => {
-                        enough != 0 && self.look_closer(known.0, known.1, file, &relocation, code)
-                    }
+                    _ => enough != 0 && self.look_closer(known.0, known.1, file, &relocation, code),
                 };
                 if !needs_nothing {
                     break;
@@ -202,11 +200,6 @@ impl Addresses {
         self.0.extend((0..count).map(address));
         Ok(())
     }
-
-    #[inline]
-    fn get(&self, symbol: usize) -> Option<u64> {
-        self.0.get(symbol).copied().filter(|&address| address != Self::NONE)
-    }
 }
 
 impl Image<'_, '_> {
@@ -226,7 +219,10 @@ impl Image<'_, '_> {
         let start = self.base + here.start as u64;
         let in_code = here.place.group == Group::Text;
         for Relocation { offset, kind, symbol, addend } in table.from(next) {
-            let Some(address) = addresses.get(symbol) else { break };
+            let Some(&address) = addresses.0.get(symbol) else { break };
+            if address == Addresses::NONE {
+                break;
+            }
             let sum = address.wrapping_add_signed(addend);
             // Written only if it fits.
             let distance = sum.wrapping_sub(start.wrapping_add(offset)).cast_signed();
