@@ -18,7 +18,7 @@ use alloc::vec::Vec;
 use object::elf;
 
 use crate::elf::{Binding, Definition, Elf, Symbol};
-use crate::entry::{Entry, Strength};
+use crate::entry::{Common, Entry, Strength};
 use crate::error::{Cause, LoadError};
 use crate::placement::{Group, Layout, Place, group_of};
 use crate::symbols::Value;
@@ -56,6 +56,8 @@ pub(crate) struct Unit<'a> {
     /// The entry of each symbol that is not local.
     entry_of: Vec<u32>,
     pub entries: Vec<Entry<'a>>,
+    /// The tentative definitions of entries.
+    pub commons: Vec<Common>,
     by_name: Table,
     /// Entries that were undefined at some time, for archives to look at.
     pub undefined: Vec<u32>,
@@ -64,8 +66,6 @@ pub(crate) struct Unit<'a> {
     by_signature: Table,
     /// Whether any section was discarded.
     pub discards: bool,
-    /// Whether any symbol is a tentative definition.
-    pub has_common: bool,
     /// Whether any symbol is an indirect function.
     pub has_indirect: bool,
 }
@@ -97,7 +97,7 @@ impl Location {
             Self::At(place, offset) if place.group.is_loaded() => {
                 let start = layout.start(place) as u64 + offset;
                 // Both are parts of a block that is smaller than MAX_SIZE.
-                let tls = || block.at(start as i64);
+                let tls = || block.at(start as i32);
                 Some(if place.group.is_tls() { tls() } else { Value::Address(base + start) })
             }
             Self::Nowhere | Self::At(..) => None,
@@ -200,15 +200,13 @@ impl<'a> Unit<'a> {
     ) -> Result<u32, LoadError> {
         let hash = Hash::of(name);
         let strength = self.strength(file, symbol);
-        self.has_common |= strength == Strength::Common;
         self.has_indirect |= symbol.kind == elf::STT_GNU_IFUNC;
-        let new = || Entry::new((name, hash), file, number, symbol, strength);
+        let error = |this: &Self, error: TryReserveError| this.files[file].error(error.into());
+        let common = self.add_common(symbol).map_err(|reason| error(self, reason))?;
+        let new = || Entry { common, ..Entry::new((name, hash), file, number, symbol, strength) };
         match self.find(hash, name) {
             Some(at) => self.meet(at, &new()),
-            None => {
-                let added = self.push(new());
-                added.map_err(|error| self.files[file].error(error.into()))
-            }
+            None => self.push(new()).map_err(|reason| error(self, reason)),
         }
     }
 
@@ -223,7 +221,8 @@ impl<'a> Unit<'a> {
             return Err(self.duplicate(new, at));
         }
         if both == (Strength::Common, Strength::Common) {
-            old.widen(new);
+            let other = self.commons[new.common as usize];
+            self.commons[old.common as usize].widen(&other);
         } else if strength > old.strength {
             old.replace(new);
         }
@@ -249,6 +248,14 @@ impl<'a> Unit<'a> {
         }
         self.entries.push(new);
         Ok(at)
+    }
+
+    /// Notes the tentative definition that a symbol may be.
+    fn add_common(&mut self, symbol: &Symbol) -> Result<u32, TryReserveError> {
+        let Some(common) = Common::of(symbol) else { return Ok(u32::MAX) };
+        self.commons.try_reserve(1)?;
+        self.commons.push(common);
+        Ok((self.commons.len() - 1) as u32)
     }
 
     fn note_undefined(&mut self, entry: u32) -> Result<(), TryReserveError> {
@@ -334,8 +341,7 @@ impl<'a> Unit<'a> {
         let strength = self.strength(file, &known);
         let name = elf.symbol_name(&known);
         let entry = Entry::new((name, Hash::NONE), file, symbol, &known, strength);
-        let entry = Entry { hidden: true, ..entry };
-        self.has_common |= strength == Strength::Common;
+        let entry = Entry { hidden: true, common: self.add_common(&known)?, ..entry };
         self.has_indirect |= known.kind == elf::STT_GNU_IFUNC;
         self.entries.try_reserve(1)?;
         self.entries.push(entry);
@@ -357,8 +363,16 @@ impl<'a> Unit<'a> {
     pub fn location_of(&self, entry: &Entry<'_>) -> Location {
         match entry.strength {
             Strength::WeakReference | Strength::Undefined => Location::Nowhere,
-            Strength::Common => Location::At(entry.common, 0),
+            Strength::Common => Location::At(self.commons[entry.common as usize].place, 0),
             _ => self.location(entry.file as usize, entry.symbol as usize),
+        }
+    }
+
+    /// How many bytes what an entry names has, which the unit defines.
+    pub fn size_of(&self, entry: &Entry<'_>) -> u64 {
+        match self.commons.get(entry.common as usize) {
+            Some(common) if entry.strength == Strength::Common => common.size,
+            _ => self.files[entry.file as usize].elf.symbol(entry.symbol as usize).size,
         }
     }
 

@@ -15,7 +15,7 @@ use super::{GOT_WORD, Kind, PLT_STUB, Problem, Step, Steps};
 use crate::eh_frame::EhFrame;
 use crate::elf::Relocation;
 use crate::error::{Cause, LoadError};
-use crate::got::{Slot, Slots};
+use crate::got::{Slot, SlotNumber, Slots};
 use crate::placement::{Group, Layout, Place};
 use crate::symbols::Value;
 use crate::tls::Block;
@@ -135,13 +135,13 @@ impl Image<'_, '_> {
             Target::Entry(number) => {
                 let entry = &unit.entries[number];
                 let own = entry.is_defined() && !entry.elsewhere;
-                (entry.value, own.then_some(entry.size), entry.slots)
+                (entry.value, own.then(|| unit.size_of(entry)), entry.slots)
             }
             Target::Local => {
                 let location = unit.location(here.file, symbol);
                 let value = location.value(self.layout, self.base, self.block);
                 let size = unit.files[here.file].elf.symbol(symbol).size;
-                (value.unwrap_or(Value::ZERO), value.map(|_| size), None)
+                (value.unwrap_or(Value::ZERO), value.map(|_| size), SlotNumber::NONE)
             }
         };
         let word = match kind {
