@@ -70,8 +70,7 @@ impl EhFrame {
         let mut all = Self::default();
         for (number, file) in unit.files.iter().enumerate() {
             let places = &unit.places[file.first_section..][..file.elf.section_count()];
-            let has = |group| places.iter().any(|place| place.group == group);
-            let done = match unit.discards && has(Group::Discarded) {
+            let done = match file.discards {
                 true => all.cut_file(unit, number),
                 false => all.measure_file(file, places),
             };

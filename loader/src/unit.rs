@@ -45,6 +45,8 @@ pub(crate) struct File<'a> {
     pub first_section: usize,
     /// The number of its symbol 0 in the unit.
     pub first_symbol: usize,
+    /// Whether any of its sections was discarded.
+    pub discards: bool,
 }
 
 /// Files that are linked together.
@@ -64,8 +66,6 @@ pub(crate) struct Unit<'a> {
     /// The first file that brought each COMDAT group.
     groups: Vec<&'a str>,
     by_signature: Table,
-    /// Whether any section was discarded.
-    pub discards: bool,
     /// Whether any symbol is an indirect function.
     pub has_indirect: bool,
 }
@@ -128,11 +128,13 @@ impl<'a> Unit<'a> {
         let in_file = |cause| LoadError::new(name.text(), cause);
         let elf = Elf::parse(bytes).map_err(in_file)?;
         let (first_section, first_symbol) = (self.places.len(), self.entry_of.len());
-        let file = File { name, elf, first_section, first_symbol };
+        let file = File { name, elf, first_section, first_symbol, discards: false };
         self.files.try_reserve(1).map_err(|error| in_file(error.into()))?;
         self.files.push(file);
         self.add_sections(&elf).map_err(in_file)?;
-        self.discard_copies(&elf, first_section).map_err(in_file)?;
+        let discards = self.discard_copies(&elf, first_section).map_err(in_file)?;
+        let number = self.files.len() - 1;
+        self.files[number].discards = discards;
         self.add_symbols(&elf)
     }
 
@@ -145,8 +147,9 @@ impl<'a> Unit<'a> {
         Ok(())
     }
 
-    /// Leaves out the members of groups that another file has brought.
-    fn discard_copies(&mut self, elf: &Elf<'a>, first_section: usize) -> Result<(), Cause> {
+    /// Leaves out the members of groups that another file has brought; whether there are any.
+    fn discard_copies(&mut self, elf: &Elf<'a>, first_section: usize) -> Result<bool, Cause> {
+        let mut discards = false;
         for group in elf.groups() {
             let group = group?;
             let hash = Hash::of(group.signature);
@@ -161,11 +164,11 @@ impl<'a> Unit<'a> {
                 let place = &mut self.places[first_section + member];
                 if place.group != Group::Skipped {
                     place.group = Group::Discarded;
-                    self.discards = true;
+                    discards = true;
                 }
             }
         }
-        Ok(())
+        Ok(discards)
     }
 
     fn add_symbols(&mut self, elf: &Elf<'a>) -> Result<(), LoadError> {
@@ -318,7 +321,7 @@ impl<'a> Unit<'a> {
 
     /// The same for a symbol that no other file knows.
     pub fn is_discarded_local(&self, file: usize, symbol: usize) -> bool {
-        self.discards
+        self.files[file].discards
             && self.target(file, symbol) == Target::Local
             && self.is_discarded(file, symbol)
     }

@@ -78,7 +78,7 @@ impl Image<'_, '_> {
             };
             let (start, len) = (self.layout.start(place), len as usize);
             let here = Here { file: number, place, start, len };
-            let simple = steps.may_be_simple(unit.discards);
+            let simple = steps.may_be_simple(file.discards);
             loop {
                 if simple {
                     steps.next = self.apply_simple(addresses, here, &steps.table, steps.next);

@@ -89,7 +89,7 @@ fn scan_file(
         let code = steps.code;
         let group = steps.place.group;
         let relaxable = (group == Group::Text).then_some(code);
-        let simple = steps.may_be_simple(unit.discards);
+        let simple = steps.may_be_simple(unit.files[file].discards);
         let scan = &mut Scan { unit, needs, file, code, group };
         loop {
             if simple {
