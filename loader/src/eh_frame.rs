@@ -70,8 +70,7 @@ impl EhFrame {
         let mut all = Self::default();
         for (number, file) in unit.files.iter().enumerate() {
             let places = &unit.places[file.first_section..][..file.elf.section_count()];
-            let has = |group| places.iter().any(|place| place.group == group);
-            let done = match unit.discards && has(Group::Discarded) {
+            let done = match file.discards {
                 true => all.cut_file(unit, number),
                 false => all.measure_file(file, places),
             };
@@ -115,9 +114,9 @@ impl EhFrame {
         }
         for table in file.elf.relocations() {
             let table = table?;
-            if let Ok(at) = self.find(file.first_section + table.target) {
+            if let Ok(at) = self.find(file.first_section + table.1) {
                 let pieces = &mut self.pieces[self.chains[at].pieces.clone()];
-                drop_discarded(unit, number, &table, pieces);
+                drop_discarded(unit, number, &file.elf.relocation_table(table)?, pieces);
             }
         }
         for section in &mut self.chains[first_cut..] {

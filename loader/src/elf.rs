@@ -236,13 +236,19 @@ impl<'a> Elf<'a> {
         }
     }
 
-    /// The relocation tables of all sections.
-    pub fn relocations(
-        &self,
-    ) -> impl Iterator<Item = Result<RelocationTable<'a>, Cause>> + use<'a> {
+    /// Where there are relocations: the number of the section that holds them, and the number of the
+    /// one that they apply to.
+    pub fn relocations(&self) -> impl Iterator<Item = Result<(u32, usize), Cause>> + use<'a> {
         let elf = *self;
         (0..).zip(elf.headers).filter_map(move |(index, header)| match header.sh_type(LE) {
-            elf::SHT_RELA => Some(elf.relocation_table(index)),
+            elf::SHT_RELA => match header.sh_info(LE) {
+                target if target != 0 && (target as usize) < elf.headers.len() => {
+                    Some(Ok((index, target as usize)))
+                }
+                other => {
+                    Some(Err(Cause::BadIndex { field: Field::SectionInfo(index), index: other }))
+                }
+            },
             elf::SHT_REL | elf::SHT_RELR | elf::SHT_CREL => {
                 let section = elf.section_text(index as usize);
                 Some(Err(Cause::RelocationsWithoutAddend { section }))
@@ -251,19 +257,16 @@ impl<'a> Elf<'a> {
         })
     }
 
-    fn relocation_table(&self, index: u32) -> Result<RelocationTable<'a>, Cause> {
-        let Section { link, info, data, .. } = self.section(index as usize);
+    /// The relocations that a section holds for another.
+    pub fn relocation_table(
+        &self,
+        (index, target): (u32, usize),
+    ) -> Result<RelocationTable<'a>, Cause> {
+        let Section { link, data, .. } = self.section(index as usize);
         if link != self.symbol_table || link == 0 {
             return Err(Cause::BadIndex { field: Field::SectionLink(index), index: link });
         }
-        if info == 0 || info as usize >= self.headers.len() {
-            return Err(Cause::BadIndex { field: Field::SectionInfo(index), index: info });
-        }
-        Ok(RelocationTable {
-            section: index,
-            target: info as usize,
-            entries: entries(data, index)?,
-        })
+        Ok(RelocationTable { section: index, target, entries: entries(data, index)? })
     }
 
     /// The COMDAT groups.
@@ -405,6 +408,12 @@ impl<'a> Elf<'a> {
     pub fn is_named_function(&self, number: usize) -> bool {
         let entry = &self.symbols[number];
         entry.st_type() == elf::STT_FUNC && self.has_name(entry.st_name(LE))
+    }
+
+    /// What a symbol names.
+    #[inline]
+    pub fn symbol_type(&self, number: usize) -> elf::SymbolType {
+        self.symbols[number].st_type()
     }
 
     /// Where the name of a symbol starts in its string table.

@@ -12,6 +12,7 @@
 use object::elf;
 
 use crate::elf::{Binding, Definition, Symbol};
+use crate::got::SlotNumber;
 use crate::placement::{Group, Place};
 use crate::reloc::Wants;
 use crate::symbols::Value;
@@ -47,18 +48,14 @@ pub(crate) struct Entry<'a> {
     /// Whether it is the symbol of one file alone.
     pub local: bool,
     pub kind: elf::SymbolType,
-    /// Bytes.
-    pub size: u64,
-    /// What a tentative definition asks for.
-    pub align: u64,
-    /// Where a tentative definition goes.
-    pub common: Place,
+    /// The number of its tentative definition, if it is one.
+    pub common: u32,
     /// What the relocations want of it.
     pub wants: Wants,
     /// Whether there are general dynamic accesses to it.
     pub by_call: bool,
     /// The number of its slots, if it has any.
-    pub slots: Option<u32>,
+    pub slots: SlotNumber,
     /// Whether that was noted.
     pub has_slots: bool,
     /// Whether `value` is what it means elsewhere: in an earlier object, or in the program.
@@ -66,6 +63,34 @@ pub(crate) struct Entry<'a> {
     /// What it means, as soon as that is known.
     pub value: Value,
 }
+
+/// A tentative definition (gABI, `SHN_COMMON`).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Common {
+    /// Bytes.
+    pub size: u64,
+    pub align: u64,
+    /// Where it goes, if nobody has made it definite.
+    pub place: Place,
+}
+
+impl Common {
+    /// What a symbol asks for, if it is one.
+    pub fn of(symbol: &Symbol) -> Option<Self> {
+        let Definition::Common { align } = symbol.definition else { return None };
+        let place = Place { group: Group::Skipped, offset: 0 };
+        Some(Self { size: symbol.size, align, place })
+    }
+
+    /// Grows to hold another one.
+    pub fn widen(&mut self, other: &Self) {
+        self.size = self.size.max(other.size);
+        self.align = self.align.max(other.align);
+    }
+}
+
+// There are many, and every step of a load walks them: a cache line each.
+const _: () = assert!(size_of::<Entry<'_>>() <= 64);
 
 impl<'a> Entry<'a> {
     /// What one symbol says.
@@ -76,10 +101,6 @@ impl<'a> Entry<'a> {
         symbol: &Symbol,
         strength: Strength,
     ) -> Self {
-        let align = match symbol.definition {
-            Definition::Common { align } => align,
-            _ => 0,
-        };
         Self {
             name,
             file: file as u32,
@@ -88,8 +109,6 @@ impl<'a> Entry<'a> {
             hidden: symbol.hidden,
             local: symbol.binding == Binding::Local,
             kind: symbol.kind,
-            size: symbol.size,
-            align,
             ..Self::root(name, hash)
         }
     }
@@ -105,12 +124,10 @@ impl<'a> Entry<'a> {
             hidden: false,
             local: false,
             kind: elf::STT_NOTYPE,
-            size: 0,
-            align: 0,
-            common: Place { group: Group::Skipped, offset: 0 },
+            common: u32::MAX,
             wants: Wants::Nothing,
             by_call: false,
-            slots: None,
+            slots: SlotNumber::NONE,
             has_slots: false,
             elsewhere: false,
             value: Value::ZERO,
@@ -121,12 +138,6 @@ impl<'a> Entry<'a> {
     pub fn replace(&mut self, stronger: &Self) {
         let hidden = self.hidden | stronger.hidden;
         *self = Self { hidden, ..*stronger };
-    }
-
-    /// Grows to hold another tentative definition.
-    pub fn widen(&mut self, other: &Self) {
-        self.size = self.size.max(other.size);
-        self.align = self.align.max(other.align);
     }
 
     /// Takes what it means elsewhere; whether it does.

@@ -52,6 +52,15 @@ struct SlotSet {
     plt: Option<u32>,
 }
 
+/// Which slots are a symbol's, if it has any.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct SlotNumber(u32);
+
+impl SlotNumber {
+    /// None.
+    pub const NONE: Self = Self(u32::MAX);
+}
+
 /// The slots of one object.
 #[derive(Default)]
 pub(crate) struct Slots {
@@ -65,22 +74,17 @@ pub(crate) struct Slots {
 
 impl Slots {
     /// The slots of a symbol; `number` is theirs, or will be.
-    fn of(&mut self, number: &mut Option<u32>) -> Result<&mut SlotSet, TryReserveError> {
-        let at = match *number {
-            Some(at) => at as usize,
-            None => {
-                self.sets.try_reserve(1)?;
-                self.sets.push(SlotSet::default());
-                let at = self.sets.len() - 1;
-                *number = Some(at as u32);
-                at
-            }
-        };
-        Ok(&mut self.sets[at])
+    fn of(&mut self, number: &mut SlotNumber) -> Result<&mut SlotSet, TryReserveError> {
+        if *number == SlotNumber::NONE {
+            self.sets.try_reserve(1)?;
+            *number = SlotNumber(self.sets.len() as u32);
+            self.sets.push(SlotSet::default());
+        }
+        Ok(&mut self.sets[number.0 as usize])
     }
 
     /// Gives a symbol a slot of this kind, if it has none.
-    pub fn add_got(&mut self, slot: Slot, number: &mut Option<u32>) -> Result<(), TryReserveError> {
+    pub fn add_got(&mut self, slot: Slot, number: &mut SlotNumber) -> Result<(), TryReserveError> {
         let mut next = self.got_words;
         let set = self.of(number)?;
         take(&mut set.got[slot as usize], &mut next, slot.words());
@@ -97,16 +101,16 @@ impl Slots {
     }
 
     /// Gives a symbol a PLT stub and the GOT slot that the stub reads.
-    pub fn add_plt(&mut self, number: &mut Option<u32>) -> Result<(), TryReserveError> {
+    pub fn add_plt(&mut self, number: &mut SlotNumber) -> Result<(), TryReserveError> {
         self.add_stub(number, Slot::Address)
     }
 
     /// Gives an indirect function a PLT stub and the GOT slot that the stub reads.
-    pub fn add_indirect(&mut self, number: &mut Option<u32>) -> Result<(), TryReserveError> {
+    pub fn add_indirect(&mut self, number: &mut SlotNumber) -> Result<(), TryReserveError> {
         self.add_stub(number, Slot::Indirect)
     }
 
-    fn add_stub(&mut self, number: &mut Option<u32>, slot: Slot) -> Result<(), TryReserveError> {
+    fn add_stub(&mut self, number: &mut SlotNumber, slot: Slot) -> Result<(), TryReserveError> {
         let mut next = self.plt_count;
         take(&mut self.of(number)?.plt, &mut next, 1);
         self.plt_count = next;
@@ -114,8 +118,8 @@ impl Slots {
     }
 
     /// The first word of a slot of a symbol, counted from the start of the GOT.
-    pub fn got(&self, slot: Slot, number: Option<u32>) -> Option<usize> {
-        self.sets[number? as usize].got[slot as usize].map(|word| word as usize)
+    pub fn got(&self, slot: Slot, number: SlotNumber) -> Option<usize> {
+        self.sets.get(number.0 as usize)?.got[slot as usize].map(|word| word as usize)
     }
 
     /// The first word of the pair for the object's own block.
@@ -124,8 +128,8 @@ impl Slots {
     }
 
     /// The PLT stub of a symbol, counted from 0.
-    pub fn plt(&self, number: Option<u32>) -> Option<usize> {
-        self.sets[number? as usize].plt.map(|stub| stub as usize)
+    pub fn plt(&self, number: SlotNumber) -> Option<usize> {
+        self.sets.get(number.0 as usize)?.plt.map(|stub| stub as usize)
     }
 
     pub fn got_words(&self) -> u64 {
@@ -152,18 +156,21 @@ mod tests {
 
     #[test]
     fn a_symbol_gets_one_slot_however_often_it_asks() {
-        let (mut slots, [mut zero, mut two]) = (Slots::default(), [None; 2]);
+        let (mut slots, [mut zero, mut two]) = (Slots::default(), [SlotNumber::NONE; 2]);
         slots.add_got(Slot::Address, &mut two).unwrap();
         slots.add_got(Slot::Address, &mut two).unwrap();
         slots.add_got(Slot::Address, &mut zero).unwrap();
         let address = |number| slots.got(Slot::Address, number);
-        assert_eq!((address(zero), address(None), address(two)), (Some(1), None, Some(0)));
+        assert_eq!(
+            (address(zero), address(SlotNumber::NONE), address(two)),
+            (Some(1), None, Some(0))
+        );
         assert_eq!(slots.got_words(), 2);
     }
 
     #[test]
     fn a_stub_brings_the_slot_it_reads() {
-        let (mut slots, mut one) = (Slots::default(), None);
+        let (mut slots, mut one) = (Slots::default(), SlotNumber::NONE);
         slots.add_plt(&mut one).unwrap();
         assert_eq!((slots.plt(one), slots.got(Slot::Address, one)), (Some(0), Some(0)));
         slots.add_got(Slot::Address, &mut one).unwrap();
@@ -173,7 +180,7 @@ mod tests {
 
     #[test]
     fn the_stub_of_an_indirect_function_does_not_read_its_address() {
-        let (mut slots, mut one) = (Slots::default(), None);
+        let (mut slots, mut one) = (Slots::default(), SlotNumber::NONE);
         slots.add_indirect(&mut one).unwrap();
         slots.add_got(Slot::Address, &mut one).unwrap();
         let got = |slot| slots.got(slot, one);
@@ -185,7 +192,7 @@ mod tests {
 
     #[test]
     fn slots_of_two_words_do_not_overlap_and_descriptors_bring_their_pairs() {
-        let (mut slots, mut numbers) = (Slots::default(), [None; 2]);
+        let (mut slots, mut numbers) = (Slots::default(), [SlotNumber::NONE; 2]);
         slots.add_got(Slot::Pair, &mut numbers[0]).unwrap();
         slots.add_own_block();
         slots.add_got(Slot::Descriptor, &mut numbers[1]).unwrap();

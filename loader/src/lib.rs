@@ -74,10 +74,21 @@
 //! that leads into it, keeps a handle, and need not know who unloads what. Objects whose handles
 //! are all dropped stay loaded; [`Loader::object`] and [`Loader::objects`] give new ones.
 //!
+//! # Constructors and destructors
+//!
+//! `.preinit_array`, `.init_array` and `.ctors` are called by [`Loader::load`] before it returns,
+//! `.fini_array` and `.dtors` by [`Loader::unload`], in the order of GNU linkers and C libraries:
+//! priorities first, then files, and backwards when unloading.
+//!
 //! # Limits
 //!
-//! These are errors, each with its own [`LoadError`]: common symbols, indirect functions, lists of
-//! constructors, alignments above a page.
+//! These are errors, each with its own [`Cause`]: alignments above a page
+//! ([`Alignment`](Cause::Alignment)), code in `.init` and `.fini`
+//! ([`Constructors`](Cause::Constructors)), sections that are both executable and writable or
+//! compressed, relocations without addends (`SHT_REL`), and objects of more than 1 GiB
+//! ([`TooLarge`](Cause::TooLarge)). Tentative definitions of C (`COMMON`) and indirect functions
+//! (`STT_GNU_IFUNC`) are no limits: the former get zeroed memory, the latter's resolvers are asked
+//! when the object is sealed.
 //!
 //! # Locks, heap, interrupts
 //!

@@ -151,11 +151,15 @@ fn copy(unit: &Unit<'_>, eh_frame: &EhFrame, layout: &Layout, region: &mut [u8],
         let file = &unit.files[file];
         let data = file.elf.section(index).data;
         let to = if place.group == Group::TlsImage { &mut *tls } else { &mut *region };
-        match (place.group, eh_frame.of(file.first_section + index)) {
-            (Group::TlsZeroed, _) => {}
-            (_, Some(cut)) => cut.copy(data, &mut to[layout.start(place)..]),
+        let cut = match place.group {
+            Group::TlsZeroed => continue,
+            Group::EhFrame => eh_frame.of(file.first_section + index),
+            _ => None,
+        };
+        match cut {
+            Some(cut) => cut.copy(data, &mut to[layout.start(place)..]),
             // The chain goes on where this one has its terminator; the next copy overwrites it.
-            _ => to[layout.start(place)..][..data.len()].copy_from_slice(data),
+            None => to[layout.start(place)..][..data.len()].copy_from_slice(data),
         }
     }
 }

@@ -22,7 +22,7 @@ use crate::elf::Definition;
 use crate::error::Cause;
 use crate::globals::Globals;
 use crate::object::Section;
-use crate::placement::{Layout, Place};
+use crate::placement::Layout;
 use crate::runs;
 use crate::shared::Shared;
 use crate::symbols::Value;
@@ -220,7 +220,7 @@ impl<'u, 'a> Builder<'u, 'a> {
             text += if shares_table(file) { 0 } else { file.elf.section_names.len() + 1 };
         }
         for (_, _, place) in unit.sections() {
-            sections += usize::from(has_address(place));
+            sections += usize::from(place.group.has_address());
         }
         let mut this = Self {
             unit,
@@ -282,7 +282,7 @@ impl<'u, 'a> Builder<'u, 'a> {
                 continue;
             };
             let place = self.unit.place(number, index);
-            if !has_address(place) {
+            if !place.group.has_address() {
                 continue;
             }
             let at = (layout.start(place) as u64 + offset) as u32;
@@ -298,7 +298,7 @@ impl<'u, 'a> Builder<'u, 'a> {
     fn add_sections(&mut self, file: &UnitFile<'a>, layout: &Layout) -> Result<(), Cause> {
         let places = &self.unit.places[file.first_section..];
         for (section, &place) in file.elf.sections().zip(places) {
-            if !has_address(place) {
+            if !place.group.has_address() {
                 continue;
             }
             let name = Name(self.section_names + section.name_at);
@@ -308,11 +308,6 @@ impl<'u, 'a> Builder<'u, 'a> {
         }
         Ok(())
     }
-}
-
-/// Whether what has this place has an address.
-fn has_address(place: Place) -> bool {
-    place.group.is_loaded() && !place.group.is_tls()
 }
 
 /// Whether a file has one string table for both, as LLVM writes them.

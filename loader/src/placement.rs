@@ -68,6 +68,11 @@ impl Group {
         matches!(self, Self::EhFrame | Self::ExceptTable)
     }
 
+    /// Whether its sections have addresses.
+    pub fn has_address(self) -> bool {
+        self.is_loaded() && !self.is_tls()
+    }
+
     /// Whether its sections have places in the TLS block.
     pub fn is_tls(self) -> bool {
         matches!(self, Self::TlsImage | Self::TlsZeroed)
@@ -270,20 +275,21 @@ fn place_sections(
 
 /// Places the tentative definitions of C that nobody has made definite.
 fn place_common(unit: &mut Unit<'_>, groups: &mut [Cursor; Group::COUNT]) -> Result<(), LoadError> {
-    if !unit.has_common {
+    if unit.commons.is_empty() {
         return Ok(());
     }
-    for entry in unit.entries.iter_mut().filter(|entry| entry.strength == Strength::Common) {
+    for entry in unit.entries.iter().filter(|entry| entry.strength == Strength::Common) {
         let tls = entry.kind == elf::STT_TLS;
         let group = if tls { Group::TlsZeroed } else { Group::Zeroed };
         let file = &unit.files[entry.file as usize];
-        check_alignment(entry.align).map_err(|max| {
-            let (section, align) = (entry.name.into(), entry.align);
+        let common = &mut unit.commons[entry.common as usize];
+        check_alignment(common.align).map_err(|max| {
+            let (section, align) = (entry.name.into(), common.align);
             file.error(Cause::Alignment { section, align, max })
         })?;
-        let range = groups[group as usize].take(entry.size, entry.align);
+        let range = groups[group as usize].take(common.size, common.align);
         let offset = range.map_err(|cause| file.error(cause))?.start as u32;
-        entry.common = Place { group, offset };
+        common.place = Place { group, offset };
     }
     Ok(())
 }

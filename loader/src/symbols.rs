@@ -63,7 +63,7 @@ pub(crate) enum Value {
     Dynamic {
         /// Whose block.
         module: ModuleId,
-        offset: i64,
+        offset: i32,
     },
 }
 

@@ -31,9 +31,9 @@ pub(crate) enum Block {
 
 impl Block {
     /// What a symbol means that lies `offset` bytes into the block.
-    pub fn at(self, offset: i64) -> Value {
+    pub fn at(self, offset: i32) -> Value {
         match self {
-            Self::Static(start) => Value::Tls(start + offset),
+            Self::Static(start) => Value::Tls(start + i64::from(offset)),
             Self::Dynamic(module) => Value::Dynamic { module, offset },
         }
     }

@@ -18,7 +18,7 @@ use alloc::vec::Vec;
 use object::elf;
 
 use crate::elf::{Binding, Definition, Elf, Symbol};
-use crate::entry::{Entry, Strength};
+use crate::entry::{Common, Entry, Strength};
 use crate::error::{Cause, LoadError};
 use crate::placement::{Group, Layout, Place, group_of};
 use crate::symbols::Value;
@@ -45,6 +45,8 @@ pub(crate) struct File<'a> {
     pub first_section: usize,
     /// The number of its symbol 0 in the unit.
     pub first_symbol: usize,
+    /// Whether any of its sections was discarded.
+    pub discards: bool,
 }
 
 /// Files that are linked together.
@@ -56,16 +58,14 @@ pub(crate) struct Unit<'a> {
     /// The entry of each symbol that is not local.
     entry_of: Vec<u32>,
     pub entries: Vec<Entry<'a>>,
+    /// The tentative definitions of entries.
+    pub commons: Vec<Common>,
     by_name: Table,
     /// Entries that were undefined at some time, for archives to look at.
     pub undefined: Vec<u32>,
     /// The first file that brought each COMDAT group.
     groups: Vec<&'a str>,
     by_signature: Table,
-    /// Whether any section was discarded.
-    pub discards: bool,
-    /// Whether any symbol is a tentative definition.
-    pub has_common: bool,
     /// Whether any symbol is an indirect function.
     pub has_indirect: bool,
 }
@@ -97,7 +97,7 @@ impl Location {
             Self::At(place, offset) if place.group.is_loaded() => {
                 let start = layout.start(place) as u64 + offset;
                 // Both are parts of a block that is smaller than MAX_SIZE.
-                let tls = || block.at(start as i64);
+                let tls = || block.at(start as i32);
                 Some(if place.group.is_tls() { tls() } else { Value::Address(base + start) })
             }
             Self::Nowhere | Self::At(..) => None,
@@ -128,11 +128,13 @@ impl<'a> Unit<'a> {
         let in_file = |cause| LoadError::new(name.text(), cause);
         let elf = Elf::parse(bytes).map_err(in_file)?;
         let (first_section, first_symbol) = (self.places.len(), self.entry_of.len());
-        let file = File { name, elf, first_section, first_symbol };
+        let file = File { name, elf, first_section, first_symbol, discards: false };
         self.files.try_reserve(1).map_err(|error| in_file(error.into()))?;
         self.files.push(file);
         self.add_sections(&elf).map_err(in_file)?;
-        self.discard_copies(&elf, first_section).map_err(in_file)?;
+        let discards = self.discard_copies(&elf, first_section).map_err(in_file)?;
+        let number = self.files.len() - 1;
+        self.files[number].discards = discards;
         self.add_symbols(&elf)
     }
 
@@ -145,8 +147,9 @@ impl<'a> Unit<'a> {
         Ok(())
     }
 
-    /// Leaves out the members of groups that another file has brought.
-    fn discard_copies(&mut self, elf: &Elf<'a>, first_section: usize) -> Result<(), Cause> {
+    /// Leaves out the members of groups that another file has brought; whether there are any.
+    fn discard_copies(&mut self, elf: &Elf<'a>, first_section: usize) -> Result<bool, Cause> {
+        let mut discards = false;
         for group in elf.groups() {
             let group = group?;
             let hash = Hash::of(group.signature);
@@ -161,11 +164,11 @@ impl<'a> Unit<'a> {
                 let place = &mut self.places[first_section + member];
                 if place.group != Group::Skipped {
                     place.group = Group::Discarded;
-                    self.discards = true;
+                    discards = true;
                 }
             }
         }
-        Ok(())
+        Ok(discards)
     }
 
     fn add_symbols(&mut self, elf: &Elf<'a>) -> Result<(), LoadError> {
@@ -200,15 +203,13 @@ impl<'a> Unit<'a> {
     ) -> Result<u32, LoadError> {
         let hash = Hash::of(name);
         let strength = self.strength(file, symbol);
-        self.has_common |= strength == Strength::Common;
         self.has_indirect |= symbol.kind == elf::STT_GNU_IFUNC;
-        let new = || Entry::new((name, hash), file, number, symbol, strength);
+        let error = |this: &Self, error: TryReserveError| this.files[file].error(error.into());
+        let common = self.add_common(symbol).map_err(|reason| error(self, reason))?;
+        let new = || Entry { common, ..Entry::new((name, hash), file, number, symbol, strength) };
         match self.find(hash, name) {
             Some(at) => self.meet(at, &new()),
-            None => {
-                let added = self.push(new());
-                added.map_err(|error| self.files[file].error(error.into()))
-            }
+            None => self.push(new()).map_err(|reason| error(self, reason)),
         }
     }
 
@@ -223,7 +224,8 @@ impl<'a> Unit<'a> {
             return Err(self.duplicate(new, at));
         }
         if both == (Strength::Common, Strength::Common) {
-            old.widen(new);
+            let other = self.commons[new.common as usize];
+            self.commons[old.common as usize].widen(&other);
         } else if strength > old.strength {
             old.replace(new);
         }
@@ -249,6 +251,14 @@ impl<'a> Unit<'a> {
         }
         self.entries.push(new);
         Ok(at)
+    }
+
+    /// Notes the tentative definition that a symbol may be.
+    fn add_common(&mut self, symbol: &Symbol) -> Result<u32, TryReserveError> {
+        let Some(common) = Common::of(symbol) else { return Ok(u32::MAX) };
+        self.commons.try_reserve(1)?;
+        self.commons.push(common);
+        Ok((self.commons.len() - 1) as u32)
     }
 
     fn note_undefined(&mut self, entry: u32) -> Result<(), TryReserveError> {
@@ -311,7 +321,7 @@ impl<'a> Unit<'a> {
 
     /// The same for a symbol that no other file knows.
     pub fn is_discarded_local(&self, file: usize, symbol: usize) -> bool {
-        self.discards
+        self.files[file].discards
             && self.target(file, symbol) == Target::Local
             && self.is_discarded(file, symbol)
     }
@@ -334,8 +344,7 @@ impl<'a> Unit<'a> {
         let strength = self.strength(file, &known);
         let name = elf.symbol_name(&known);
         let entry = Entry::new((name, Hash::NONE), file, symbol, &known, strength);
-        let entry = Entry { hidden: true, ..entry };
-        self.has_common |= strength == Strength::Common;
+        let entry = Entry { hidden: true, common: self.add_common(&known)?, ..entry };
         self.has_indirect |= known.kind == elf::STT_GNU_IFUNC;
         self.entries.try_reserve(1)?;
         self.entries.push(entry);
@@ -357,8 +366,16 @@ impl<'a> Unit<'a> {
     pub fn location_of(&self, entry: &Entry<'_>) -> Location {
         match entry.strength {
             Strength::WeakReference | Strength::Undefined => Location::Nowhere,
-            Strength::Common => Location::At(entry.common, 0),
+            Strength::Common => Location::At(self.commons[entry.common as usize].place, 0),
             _ => self.location(entry.file as usize, entry.symbol as usize),
+        }
+    }
+
+    /// How many bytes what an entry names has, which the unit defines.
+    pub fn size_of(&self, entry: &Entry<'_>) -> u64 {
+        match self.commons.get(entry.common as usize) {
+            Some(common) if entry.strength == Strength::Common => common.size,
+            _ => self.files[entry.file as usize].elf.symbol(entry.symbol as usize).size,
         }
     }
 

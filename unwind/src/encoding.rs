@@ -44,6 +44,9 @@ pub struct Bases {
     pub function: u64,
 }
 
+/// Four bytes with a sign, relative to themselves.
+const PC_RELATIVE_32: DwEhPe = DwEhPe(constants::DW_EH_PE_pcrel.0 | constants::DW_EH_PE_sdata4.0);
+
 /// Reads the number in a pointer, without what it is relative to.
 ///
 /// # Errors
@@ -78,6 +81,13 @@ pub fn pointer(
     encoding: DwEhPe,
     bases: &Bases,
 ) -> Result<Option<Pointer>> {
+    // What nearly all are.
+    if encoding == PC_RELATIVE_32 {
+        let number = i64::from(reader.read_i32()?);
+        let place = bases.section.wrapping_add(position as u64);
+        let address = place.wrapping_add_signed(number);
+        return Ok((number != 0).then_some(Pointer::Direct(address)));
+    }
     if encoding == constants::DW_EH_PE_aligned {
         let address = bases.section.wrapping_add(position as u64);
         reader.skip((address.wrapping_neg() & 7) as usize)?;

@@ -1,5 +1,5 @@
 use super::*;
-use crate::got::Slot;
+use crate::got::{Slot, SlotNumber};
 use crate::sample::{self, Sample};
 use crate::text::Text;
 use crate::unit::FileName;
@@ -191,7 +191,7 @@ fn what_cannot_be_placed_says_why() {
 #[test]
 fn stubs_end_the_text_and_slots_end_the_read_only_data() {
     let sections = [section(".text", EXEC, &[1; 3], 1), section(".rodata", 0, &[1; 3], 1)];
-    let (mut slots, mut numbers) = (Slots::default(), [None; 3]);
+    let (mut slots, mut numbers) = (Slots::default(), [SlotNumber::NONE; 3]);
     slots.add_plt(&mut numbers[0]).unwrap();
     slots.add_plt(&mut numbers[1]).unwrap();
     slots.add_got(Slot::Address, &mut numbers[2]).unwrap();

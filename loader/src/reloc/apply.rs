@@ -15,7 +15,7 @@ use super::{GOT_WORD, Kind, PLT_STUB, Problem, Step, Steps};
 use crate::eh_frame::EhFrame;
 use crate::elf::Relocation;
 use crate::error::{Cause, LoadError};
-use crate::got::{Slot, Slots};
+use crate::got::{Slot, SlotNumber, Slots};
 use crate::placement::{Group, Layout, Place};
 use crate::symbols::Value;
 use crate::tls::Block;
@@ -65,21 +65,20 @@ impl Image<'_, '_> {
     fn relocate_file(&mut self, number: usize, addresses: &mut Addresses) -> Result<(), Cause> {
         let (unit, eh_frame) = (self.unit, self.eh_frame);
         let file = &unit.files[number];
-        addresses.start(file.elf.symbol_count())?;
-        for table in file.elf.relocations() {
-            let table = table?;
-            let steps = Steps::new(&file.elf, file.first_section, table, &unit.places, eh_frame);
+        addresses.start((unit, self.layout, self.base), number)?;
+        for at in file.elf.relocations() {
+            let steps = Steps::new(&file.elf, file.first_section, at?, &unit.places, eh_frame)?;
             let Some(mut steps) = steps else { continue };
-            let place = steps.place;
+            let (place, target) = (steps.place, steps.table.target);
             let len = match place.group {
-                Group::EhFrame => eh_frame.len(file.first_section + table.target),
+                Group::EhFrame => eh_frame.len(file.first_section + target),
                 // What has no initial values has no bytes to relocate.
                 Group::TlsZeroed => 0,
-                _ => file.elf.section(table.target).size,
+                _ => file.elf.section(target).size,
             };
             let (start, len) = (self.layout.start(place), len as usize);
             let here = Here { file: number, place, start, len };
-            let simple = steps.may_be_simple(unit.discards);
+            let simple = steps.may_be_simple(file.discards);
             loop {
                 if simple {
                     steps.next = self.apply_simple(addresses, here, &steps.table, steps.next);
@@ -136,13 +135,13 @@ impl Image<'_, '_> {
             Target::Entry(number) => {
                 let entry = &unit.entries[number];
                 let own = entry.is_defined() && !entry.elsewhere;
-                (entry.value, own.then_some(entry.size), entry.slots)
+                (entry.value, own.then(|| unit.size_of(entry)), entry.slots)
             }
             Target::Local => {
                 let location = unit.location(here.file, symbol);
                 let value = location.value(self.layout, self.base, self.block);
                 let size = unit.files[here.file].elf.symbol(symbol).size;
-                (value.unwrap_or(Value::ZERO), value.map(|_| size), None)
+                (value.unwrap_or(Value::ZERO), value.map(|_| size), SlotNumber::NONE)
             }
         };
         let word = match kind {

@@ -54,23 +54,24 @@ struct Steps<'e, 'a> {
 
 impl<'e, 'a> Steps<'e, 'a> {
     /// The steps for a section of a file, if it has a place. `elf` is the file, `first` the number of
-    /// its section 0 in the unit.
+    /// its section 0 in the unit, `at` where its relocations are and to what they apply.
     #[inline]
     fn new(
         elf: &'e Elf<'a>,
         first: usize,
-        table: RelocationTable<'a>,
+        at: (u32, usize),
         places: &[Place],
         eh_frame: &'e EhFrame,
-    ) -> Option<Self> {
-        let section = first + table.target;
+    ) -> Result<Option<Self>, Cause> {
+        let section = first + at.1;
         let place = places[section];
         if !place.group.is_loaded() {
-            return None;
+            return Ok(None);
         }
+        let table = elf.relocation_table(at)?;
         let code = elf.section(table.target).data;
         let cut = if place.group == Group::EhFrame { eh_frame.of(section) } else { None };
-        Some(Self { elf, table, place, code, cut, next: 0, error: None })
+        Ok(Some(Self { elf, table, place, code, cut, next: 0, error: None }))
     }
 
     /// The next relocation of what was not cut out.

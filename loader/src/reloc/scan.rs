@@ -82,14 +82,14 @@ fn scan_file(
     noted: &mut Noted,
 ) -> Result<(), Cause> {
     let (elf, first) = (unit.files[file].elf, unit.files[file].first_section);
-    noted.start(elf.symbol_count())?;
-    for table in elf.relocations() {
-        let steps = Steps::new(&elf, first, table?, &unit.places, eh_frame);
+    noted.start(unit, file)?;
+    for at in elf.relocations() {
+        let steps = Steps::new(&elf, first, at?, &unit.places, eh_frame)?;
         let Some(mut steps) = steps else { continue };
         let code = steps.code;
         let group = steps.place.group;
         let relaxable = (group == Group::Text).then_some(code);
-        let simple = steps.may_be_simple(unit.discards);
+        let simple = steps.may_be_simple(unit.files[file].discards);
         let scan = &mut Scan { unit, needs, file, code, group };
         loop {
             if simple {

@@ -171,10 +171,9 @@ pub(crate) fn write_direct(
     let start = (offset as usize).checked_sub(3);
     let bytes = start.and_then(|start| code.get_mut(start..)?.first_chunk_mut());
     let Some(bytes) = bytes else { return false };
-    let Some([opcode, modrm]) = direct(rex, bytes, addend) else { return false };
-    let [_, rest @ ..] = bytes;
-    let [a, b, c, d] = distance;
-    *rest = [opcode, modrm, a, b, c, d];
+    let Some(operation) = direct(rex, bytes, addend) else { return false };
+    bytes[1..3].copy_from_slice(&operation);
+    bytes[3..].copy_from_slice(&distance);
     true
 }
 

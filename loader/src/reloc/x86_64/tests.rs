@@ -36,7 +36,7 @@ fn module(number: usize) -> ModuleId {
     ModuleId::new(number).unwrap()
 }
 
-fn dynamic(kind: Kind, offset: i64, addend: i64) -> Result<u64, Problem> {
+fn dynamic(kind: Kind, offset: i32, addend: i64) -> Result<u64, Problem> {
     relocate(kind, operands(Value::Dynamic { module: module(3), offset }, addend))
 }
 
