@@ -18,7 +18,7 @@
 // A panic runtime outside std is made of language items; `can_unwind` is how the compiler says
 // which panics must not unwind.
 #![cfg_attr(feature = "lang-items", allow(internal_features))]
-#![cfg_attr(feature = "lang-items", feature(lang_items, panic_can_unwind))]
+#![cfg_attr(feature = "lang-items", feature(alloc_error_handler, lang_items, panic_can_unwind))]
 
 extern crate alloc;
 
@@ -30,7 +30,10 @@ mod kill;
 mod payload;
 mod personality;
 mod platform;
+mod report;
+mod spare;
 mod state;
+mod throw;
 
 #[cfg(feature = "abi")]
 mod c_names {
@@ -42,10 +45,15 @@ pub use core::panic::{AssertUnwindSafe, Location, PanicInfo, RefUnwindSafe, Unwi
 pub use catch::{Unwound, abort_on_unwind, catch_all, catch_unwind, panic_any, resume_unwind};
 pub use fault::unwind_fault;
 pub use handler::begin_panic;
-pub use hook::{PanicHookInfo, always_abort, set_hook, take_hook, update_hook};
+pub use hook::{
+    PanicHookInfo, always_abort, set_hook, set_task_hook, take_hook, take_task_hook, update_hook,
+};
 pub use kill::{NoUnwind, die, no_unwind, safe_point};
 pub use payload::MessageLost;
 pub use personality::rust_eh_personality;
 pub use platform::{Platform, StackTrace, TaskName, backtrace, platform, set_platform, trace};
-pub use state::{TaskState, panicking};
+pub use report::{get_backtrace_style, set_backtrace_style};
+pub use spare::OutOfMemory;
+pub use state::{TaskState, panicking, panics_in_flight};
+pub use throw::{Thrower, Thrown, catch_thrown};
 pub use unspool_stack_trace::Style as BacktraceStyle;

@@ -185,8 +185,8 @@ impl<'a> Bench<'a> {
         let mut step = Step::start(name);
         let (mut tally, mut output) = (Tally::default(), String::new());
         for death in deaths::DEATHS {
-            let word = format!("die:{}", death.name);
-            let ran = place.run(&image, &[word], BOOT_LIMIT, &mut |bytes| step.feed(bytes))?;
+            let ran =
+                place.run(&image, &[death.word()], BOOT_LIMIT, &mut |bytes| step.feed(bytes))?;
             output.push_str(&ran.output);
             match deaths::judge(death, &ran) {
                 None => tally.passed += 1,

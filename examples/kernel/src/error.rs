@@ -53,6 +53,8 @@ pub enum Error {
         /// Bytes asked for, give or take a header.
         size: usize,
     },
+    /// The heap has no room for what a task's panics need when it has none.
+    Panics(unspool::panic::OutOfMemory),
     /// The file with the modules cannot be read.
     Archive {
         /// Its path.
@@ -89,6 +91,7 @@ impl fmt::Display for Error {
             Self::Area(error) => error.fmt(f),
             Self::Map(error) => error.fmt(f),
             Self::OutOfMemory { size } => write!(f, "no {size} bytes are left on the heap"),
+            Self::Panics(error) => error.fmt(f),
             Self::Archive { path, call, errno } => {
                 write!(f, "modules in {path}: {call} failed with errno {errno}")
             }
@@ -146,6 +149,12 @@ impl From<AreaError> for Error {
 impl From<MapError> for Error {
     fn from(error: MapError) -> Self {
         Self::Map(error)
+    }
+}
+
+impl From<unspool::panic::OutOfMemory> for Error {
+    fn from(error: unspool::panic::OutOfMemory) -> Self {
+        Self::Panics(error)
     }
 }
 

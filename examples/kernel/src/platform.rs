@@ -17,7 +17,8 @@ use unspool::tls::{Registry, Template};
 use unspool::unwind::StackBounds;
 
 use crate::arch::{self, InterruptStack};
-use crate::cpu;
+use crate::console;
+use crate::cpu::{self, MAX_CPUS};
 use crate::eprintln;
 use crate::error::Error;
 use crate::machine::{ExitCode, Pages, Stream, machine};
@@ -31,6 +32,7 @@ pub(crate) struct Kernel;
 impl Platform for Kernel {
     fn write(&self, text: &str) {
         machine().write(Stream::Errors, text.as_bytes());
+        console::tell(text);
     }
 
     fn halt(&self) -> ! {
@@ -49,8 +51,9 @@ impl Platform for Kernel {
     }
 
     fn state(&self) -> &TaskState {
-        static BOOT: TaskState = TaskState::new();
-        running().map_or(&BOOT, Task::panics)
+        /// For each CPU, while it runs no task.
+        static NO_TASK: [TaskState; MAX_CPUS] = [const { TaskState::new() }; MAX_CPUS];
+        running().map_or_else(|| &NO_TASK[cpu::current()], Task::panics)
     }
 
     fn symbols(&self) -> &dyn Symbolize {

@@ -20,18 +20,22 @@ mod churn;
 mod concurrency;
 mod deaths;
 mod endings;
+mod exhausted;
 mod faults;
+mod heard;
 mod hooks;
 mod kills;
 mod loading;
 mod panics;
 mod permissions;
 mod random;
+mod reports;
 mod shortage;
 mod support;
 mod switching;
 mod thread_locals;
 mod thread_locals_as_std;
+mod throws;
 mod tls;
 mod tls_models;
 mod traces;
@@ -64,6 +68,9 @@ const SUITES: &[(&str, &[Test])] = &[
     ("thread_locals_as_std", thread_locals_as_std::TESTS),
     ("panics", panics::TESTS),
     ("hooks", hooks::TESTS),
+    ("throws", throws::TESTS),
+    ("reports", reports::TESTS),
+    ("exhausted", exhausted::TESTS),
     ("random", random::TESTS),
     ("traces", traces::TESTS),
     ("backtraces", backtraces::TESTS),
