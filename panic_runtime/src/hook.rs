@@ -81,6 +81,9 @@ pub(crate) fn as_str(payload: &(dyn Any + Send)) -> Option<&str> {
         .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
 }
 
+/// A function to be told of panics.
+pub type PanicHook = Box<dyn Fn(&PanicHookInfo<'_>) + Sync + Send + 'static>;
+
 type Hook = dyn Fn(&PanicHookInfo<'_>) + Sync + Send + 'static;
 
 /// A hook, or `None` for what there is without one.
@@ -126,7 +129,7 @@ pub(crate) fn current() -> Option<Arc<Hook>> {
 /// # Panics
 ///
 /// If the calling task is panicking.
-pub fn set_task_hook(hook: Box<dyn Fn(&PanicHookInfo<'_>) + Sync + Send + 'static>) {
+pub fn set_task_hook(hook: PanicHook) {
     drop(platform().state().hook().replace(Some(Arc::from(hook))));
 }
 
@@ -135,7 +138,7 @@ pub fn set_task_hook(hook: Box<dyn Fn(&PanicHookInfo<'_>) + Sync + Send + 'stati
 /// # Panics
 ///
 /// If the calling task is panicking.
-pub fn take_task_hook() -> Option<Box<dyn Fn(&PanicHookInfo<'_>) + Sync + Send + 'static>> {
+pub fn take_task_hook() -> Option<PanicHook> {
     let hook = platform().state().hook().replace(None)?;
     Some(Box::new(move |info: &PanicHookInfo<'_>| hook(info)))
 }

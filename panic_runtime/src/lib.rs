@@ -46,7 +46,8 @@ pub use catch::{Unwound, abort_on_unwind, catch_all, catch_unwind, panic_any, re
 pub use fault::unwind_fault;
 pub use handler::begin_panic;
 pub use hook::{
-    PanicHookInfo, always_abort, set_hook, set_task_hook, take_hook, take_task_hook, update_hook,
+    PanicHook, PanicHookInfo, always_abort, set_hook, set_task_hook, take_hook, take_task_hook,
+    update_hook,
 };
 pub use kill::{NoUnwind, die, no_unwind, safe_point};
 pub use payload::MessageLost;

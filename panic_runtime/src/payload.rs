@@ -4,6 +4,7 @@
 //!   RustException │ header (class "UNSPRUST") │ canary │ Box<dyn Any + Send> │ …
 //!                   in a place of its task; where panics nest, on the heap
 //! ```
+#![expect(clippy::box_collection, reason = "what a payload is")]
 
 use alloc::alloc::{Layout, alloc, dealloc};
 use alloc::boxed::Box;

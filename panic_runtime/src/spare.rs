@@ -8,6 +8,11 @@
 //!
 //! Promise: with a task whose spares are [filled](crate::TaskState::prepare), a panic and one within
 //! its cleanup need no allocation, and the first message is a payload as in std.
+#![expect(
+    clippy::box_collection,
+    clippy::redundant_allocation,
+    reason = "what a payload is: a box of a string, or of a reference to one"
+)]
 
 use alloc::alloc::{Layout, alloc};
 use alloc::boxed::Box;

@@ -35,7 +35,7 @@ use self::plan::{Kind, Spot, Suite};
 use crate::build::{self, Image, Program};
 use crate::command;
 use crate::libtest;
-use crate::packages::{DEMO, HostTests, STABLE_KERNEL, STD_USERS, SUITES};
+use crate::packages::{DEMO, HostTests, STABLE_KERNEL, STABLE_UNWIND, STD_USERS, SUITES};
 use crate::place::{Place, Ran};
 use crate::progress::Step;
 use crate::report::{Report, Tally};
@@ -124,6 +124,7 @@ impl<'a> Bench<'a> {
             Kind::Decodes(spot) => self.decodes(&suite.name, spot),
             Kind::Demo(spot) => self.demo(&suite.name, spot),
             Kind::Stable(spot) => self.stable(&suite.name, spot),
+            Kind::StableUnwind(spot) => self.stable_unwind(&suite.name, spot),
             Kind::Boot(variant, spot) => self.boot(&suite.name, variant, spot),
         };
         let tally = tally.unwrap_or_else(|error| Tally::failure(format!("{error:#}")));
@@ -250,6 +251,12 @@ impl<'a> Bench<'a> {
 
     fn demo(&self, name: &str, spot: Spot) -> Result<Tally> {
         let image = self.image(DEMO, || build::build(&self.workspace, &self.release(DEMO)))?;
+        self.run(name, &image, spot, &[], DEMO_LIMIT, suite::demo)
+    }
+
+    fn stable_unwind(&self, name: &str, spot: Spot) -> Result<Tally> {
+        let program = self.release(STABLE_UNWIND);
+        let image = self.image(STABLE_UNWIND, || build::build(&self.workspace, &program))?;
         self.run(name, &image, spot, &[], DEMO_LIMIT, suite::demo)
     }
 
