@@ -12,6 +12,20 @@
 //! Promise: a panic never loops and never returns. If it cannot be printed, traced, unwound or
 //! caught, the reason is written to the platform's console and the program halts.
 //!
+//! # On stable Rust
+//!
+//! Without the feature `lang-items` nothing here is unstable, and panics unwind all the same, in a
+//! program whose last crate has only what a program must define, and is compiled with
+//! `-Cpanic=abort -Cforce-unwind-tables=yes`, while all others have panics that unwind:
+//!
+//! - its `#[panic_handler]` goes to a function of another crate, and that to [`begin_panic`];
+//! - its `rust_eh_personality` (`no_mangle`) goes to [`rust_eh_personality`].
+//!
+//! No frame of that crate may have anything to drop when a panic goes through it, and no LTO may look
+//! into it: there, functions do not unwind as far as the compiler knows. Two things stay different:
+//! memory that runs out ends the program, because `alloc`'s handler does not unwind, and that a panic
+//! must not unwind is found only when it is raised.
+//!
 //! The crate defines `#[panic_handler]` and the `eh_personality` language item (feature
 //! `lang-items`, on by default); it must then be the only panic runtime of the program.
 #![cfg_attr(not(test), no_std)]
