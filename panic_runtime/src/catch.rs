@@ -15,12 +15,13 @@ use core::ptr::null_mut;
 
 use alloc::boxed::Box;
 use unspool_stack_trace::end_short;
-use unspool_unwind::{Exception, catch, catch_forced, delete_exception};
+use unspool_unwind::{Exception, RaiseError, catch, catch_forced, delete_exception};
 
-use crate::handler::{begin, default_report, fatal, report};
+use crate::handler::{begin, report};
 use crate::hook::{self, PanicHookInfo, as_str};
 use crate::payload::{self, Cause, Payload};
 use crate::platform::platform;
+use crate::report::{default_report, fatal, last_words};
 
 /// What the catch frame's body works on: the closure until it is called, its result after it
 /// returned.
@@ -43,10 +44,18 @@ pub fn catch_unwind<F, R>(body: F) -> Result<R, Box<dyn Any + Send>>
 where
     F: FnOnce() -> R + UnwindSafe,
 {
-    // SAFETY: `catch` is such a frame.
-    let outcome = unsafe { run(body, catch) };
     // SAFETY: the catch frame got the exception from the unwinder for itself.
-    outcome.map_err(|exception| unsafe { caught(exception) })
+    catch_exception(body).map_err(|exception| unsafe { caught(exception) })
+}
+
+/// Runs `body`; the exception that left it, if one did.
+#[inline(always)]
+pub(crate) fn catch_exception<F, R>(body: F) -> Result<R, *mut Exception>
+where
+    F: FnOnce() -> R + UnwindSafe,
+{
+    // SAFETY: `catch` is such a frame.
+    unsafe { run(body, catch) }
 }
 
 /// Why a body of [`catch_all`] did not return.
@@ -128,7 +137,7 @@ where
 ///
 /// As [`payload::take`].
 #[cold]
-unsafe fn caught(exception: *mut Exception) -> Payload {
+pub(crate) unsafe fn caught(exception: *mut Exception) -> Payload {
     // SAFETY: a caught exception is valid until it is taken (contract).
     let handler = unsafe { (*exception).handler_cfa() };
     // SAFETY: the caller's promise.
@@ -176,7 +185,7 @@ fn begin_any(payload: Payload, location: &Location<'_>) -> ! {
             report(Some(location), Some(text), || hook(&info));
         }
         None => report(Some(location), Some(text), || {
-            default_report(Some(location), format_args!("{text}"));
+            default_report(Some(location), format_args!("{text}"), false);
         }),
     }
     raise(payload)
@@ -205,13 +214,40 @@ pub(crate) fn exception(payload: Payload, cause: Cause) -> *mut Exception {
 /// Raises an exception with this payload. The task's panic has been counted.
 #[inline(never)]
 pub(crate) fn raise(payload: Payload) -> ! {
+    // SAFETY: just made.
+    unsafe { rethrow(exception(payload, Cause::Call)) }
+}
+
+/// Raises an exception that stands for a value of the [`Thrower`](crate::Thrower) there.
+#[inline(never)]
+pub(crate) fn raise_thrown(payload: Payload, to: *const ()) -> ! {
+    platform().state().begin();
     let exception = exception(payload, Cause::Call);
+    // SAFETY: just made.
+    unsafe { payload::set_thrown_to(exception, to) };
+    // SAFETY: just made.
+    unsafe { rethrow(exception) }
+}
+
+/// Raises an exception, for the first time or again.
+///
+/// # Safety
+///
+/// It is valid until it is caught, and nobody else uses it.
+#[inline(never)]
+pub(crate) unsafe fn rethrow(exception: *mut Exception) -> ! {
     // SAFETY:
-    // 1. The exception was just made and lives until it is caught.
+    // 1. The exception lives until it is caught (contract).
     // 2. The modules registered globally vouch for the code on this stack.
     // 3. The platform says what the current stack is.
     let error = unsafe { unspool_unwind::raise(exception, platform().stack()) };
-    fatal(format_args!("failed to initiate panic, error {} ({error})", error.code().0))
+    not_raised("failed to initiate panic", error)
+}
+
+/// Says why an exception goes nowhere, then std's words for it, and halts.
+pub(crate) fn not_raised(what: &str, error: RaiseError) -> ! {
+    let code = error.code().0;
+    last_words(format_args!("{error}\nfatal runtime error: {what}, error {code}, aborting\n"))
 }
 
 #[cfg(test)]

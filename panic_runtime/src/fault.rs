@@ -16,10 +16,10 @@ use alloc::boxed::Box;
 use core::any::Any;
 use unspool_unwind::{Pc, Registers};
 
-use crate::catch::exception;
-use crate::handler::{fatal, report_trace};
+use crate::catch::{exception, not_raised};
 use crate::payload::Cause;
-use crate::platform::{Console, platform, trace_from};
+use crate::platform::{platform, trace_from};
+use crate::report::{Report, fatal};
 
 /// Reports a CPU fault with a trace from the faulting instruction, and unwinds the task with
 /// `payload` to whoever catches.
@@ -38,9 +38,10 @@ pub unsafe fn unwind_fault(
     state.begin();
     let pc = Pc::Exact(registers.ip());
     let reported = state.report(|| {
+        let mut report = Report::begin();
         // The console cannot fail.
-        let _ = writeln!(Console, "\nthread {} faulted at {pc:#x}:\n{reason}", platform().task());
-        report_trace(trace_from(registers, pc));
+        let _ = writeln!(report, "\nthread {} faulted at {pc:#x}:\n{reason}", platform().task());
+        report.trace(trace_from(registers, pc));
     });
     if !reported {
         fatal(format_args!("CPU fault at {pc:#x} while processing panic: {reason}"));
@@ -50,5 +51,5 @@ pub unsafe fn unwind_fault(
     let error = unsafe {
         unspool_unwind::raise_from(exception(payload, Cause::Fault), registers, platform().stack())
     };
-    fatal(format_args!("failed to unwind a fault, error {} ({error})", error.code().0))
+    not_raised("failed to unwind a fault", error)
 }

@@ -6,37 +6,16 @@
 //!     └────────────────────────────────────────────────► words, halt
 //! ```
 
-use core::fmt::{self, Write};
+use core::fmt;
 use core::panic::{Location, PanicInfo};
-use core::sync::atomic::{AtomicBool, Ordering};
 
-use unspool_stack_trace::{Style, end_short};
+use unspool_stack_trace::end_short;
 
 use crate::catch;
 use crate::hook::{self, PanicHookInfo};
 use crate::payload;
-use crate::platform::{Console, StackTrace, platform, print_trace, trace};
-
-/// Writes std's words for an error that nothing can be done about, and halts.
-pub(crate) fn fatal(reason: fmt::Arguments<'_>) -> ! {
-    // The console cannot fail.
-    let _ = writeln!(Console, "fatal runtime error: {reason}, aborting");
-    platform().halt()
-}
-
-static FIRST: AtomicBool = AtomicBool::new(true);
-
-/// What std's default hook writes.
-#[inline(never)]
-pub(crate) fn default_report(location: Option<&Location<'_>>, message: fmt::Arguments<'_>) {
-    let task = platform().task();
-    // The console cannot fail.
-    let _ = match location {
-        Some(at) => writeln!(Console, "\nthread {task} panicked at {at}:\n{message}"),
-        None => writeln!(Console, "\nthread {task} panicked:\n{message}"),
-    };
-    report_trace(trace());
-}
+use crate::platform::platform;
+use crate::report::{IN_CLEANUP, default_report, last_words};
 
 /// Runs what a panic begins with. A panic while another is being reported ends the program; the
 /// message of that one is shown only if it is a literal: printing may be what panics.
@@ -48,32 +27,24 @@ pub(crate) fn report(
     if platform().state().report(report) {
         return;
     }
-    if let Some(at) = location {
-        let _ = writeln!(Console, "panicked at {at}:\n{}", literal.unwrap_or_default());
+    match (location, literal.unwrap_or_default()) {
+        (Some(at), text) => {
+            last_words(format_args!("panicked at {at}:\n{text}\n{WHILE_PANICKING}"))
+        }
+        (None, _) => last_words(format_args!("{WHILE_PANICKING}")),
     }
-    let _ = Console.write_str("thread panicked while processing panic. aborting.\n");
-    platform().halt()
 }
 
-/// The trace of a report, in the platform's style.
-pub(crate) fn report_trace(trace: StackTrace) {
-    let style = platform().backtrace_style();
-    let first = FIRST.swap(false, Ordering::Relaxed);
-    if style != Style::Off {
-        print_trace(trace, style);
-    } else if first {
-        let _ = writeln!(Console, "{}", platform().backtrace_note());
-    }
-}
+const WHILE_PANICKING: &str = "thread panicked while processing panic. aborting.\n";
 
 /// Counts a panic that begins; ends the program if panics are to do that.
 pub(crate) fn begin(location: Option<&Location<'_>>, message: fmt::Arguments<'_>) {
     platform().state().begin();
     if hook::must_abort() {
-        if let Some(at) = location {
-            let _ = writeln!(Console, "aborting due to panic at {at}:\n{message}");
+        match location {
+            Some(at) => last_words(format_args!("aborting due to panic at {at}:\n{message}\n")),
+            None => last_words(format_args!("aborting due to panic:\n{message}\n")),
         }
-        platform().halt();
     }
 }
 
@@ -97,13 +68,13 @@ pub fn begin_panic(info: &PanicInfo<'_>) -> ! {
             }
             _ => {
                 let text = format_args!("{message}");
-                report(location, message.as_str(), || default_report(location, text));
+                let brief = !can_unwind(info) && message.as_str() == Some(IN_CLEANUP);
+                report(location, message.as_str(), || default_report(location, text, brief));
                 payload::of_message(&message)
             }
         };
         if !can_unwind(info) {
-            let _ = Console.write_str("thread caused non-unwinding panic. aborting.\n");
-            platform().halt();
+            last_words(format_args!("thread caused non-unwinding panic. aborting.\n"));
         }
         catch::raise(payload)
     })
@@ -125,4 +96,12 @@ fn can_unwind(_info: &PanicInfo<'_>) -> bool {
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
     begin_panic(info)
+}
+
+/// Where code goes that finds no memory and has no other answer. On stable Rust, and in std, that is
+/// the end; here it is a panic as any other, which needs no memory.
+#[cfg(feature = "lang-items")]
+#[alloc_error_handler]
+fn out_of_memory(layout: core::alloc::Layout) -> ! {
+    panic!("memory allocation of {} bytes failed", layout.size())
 }

@@ -1,7 +1,8 @@
 //! What happens when a panic begins: the default report, or what the program put in its place.
 //!
 //! ```text
-//!   set_hook ──► HOOK ◄── take_hook, update_hook
+//!   set_hook ──► HOOK ◄── take_hook, update_hook          the program's
+//!   set_task_hook ──► TaskState ◄── take_task_hook        a task's, which goes first
 //!                 │ a panic takes its own reference, and lets go of the lock
 //!                 └──► hook(&PanicHookInfo { payload, location, can_unwind })
 //! ```
@@ -19,7 +20,8 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 use spin::Mutex;
 
-use crate::handler::default_report;
+use crate::platform::platform;
+use crate::report::{IN_CLEANUP, default_report};
 use crate::state::panicking;
 
 /// What a hook is told of a panic; as `std::panic::PanicHookInfo`.
@@ -79,15 +81,66 @@ pub(crate) fn as_str(payload: &(dyn Any + Send)) -> Option<&str> {
         .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
 }
 
+/// A function to be told of panics.
+pub type PanicHook = Box<dyn Fn(&PanicHookInfo<'_>) + Sync + Send + 'static>;
+
 type Hook = dyn Fn(&PanicHookInfo<'_>) + Sync + Send + 'static;
 
-/// The program's hook; `None` is the default.
-static HOOK: Mutex<Option<Arc<Hook>>> = Mutex::new(None);
+/// A hook, or `None` for what there is without one.
+#[derive(Default)]
+pub(crate) struct Hooked(Mutex<Option<Arc<Hook>>>);
 
-/// The hook to call for a panic that begins now. While another CPU is changing it, or this panic
-/// has interrupted the change, that is the default: a panic waits for nobody.
+impl Hooked {
+    pub(crate) const fn new() -> Self {
+        Self(Mutex::new(None))
+    }
+
+    /// While somebody changes it, or this panic has interrupted the change, there is none: a panic
+    /// waits for nobody.
+    fn current(&self) -> Option<Arc<Hook>> {
+        self.0.try_lock()?.clone()
+    }
+
+    /// Returns the previous hook, to be dropped when the lock is released: its drop may do anything.
+    fn replace(&self, hook: Option<Arc<Hook>>) -> Option<Arc<Hook>> {
+        refuse_while_panicking();
+        core::mem::replace(&mut *self.0.lock(), hook)
+    }
+}
+
+impl fmt::Debug for Hooked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.current().is_some() { "a hook" } else { "no hook" })
+    }
+}
+
+/// The program's hook; without one, it is the default report.
+static HOOK: Hooked = Hooked::new();
+
+/// The hook to call for a panic that begins now.
 pub(crate) fn current() -> Option<Arc<Hook>> {
-    HOOK.try_lock()?.clone()
+    platform().state().hook().current().or_else(|| HOOK.current())
+}
+
+/// Has `hook` called at the start of every panic of the calling task, instead of the program's.
+///
+/// It goes with the task. std has nothing like it; a service that keeps a log of its own wants it.
+///
+/// # Panics
+///
+/// If the calling task is panicking.
+pub fn set_task_hook(hook: PanicHook) {
+    drop(platform().state().hook().replace(Some(Arc::from(hook))));
+}
+
+/// Takes the calling task's own hook off, if it has one; the program's is back.
+///
+/// # Panics
+///
+/// If the calling task is panicking.
+pub fn take_task_hook() -> Option<PanicHook> {
+    let hook = platform().state().hook().replace(None)?;
+    Some(Box::new(move |info: &PanicHookInfo<'_>| hook(info)))
 }
 
 /// Has `hook` called at the start of every panic, instead of the default report.
@@ -98,7 +151,7 @@ pub(crate) fn current() -> Option<Arc<Hook>> {
 ///
 /// If the calling task is panicking.
 pub fn set_hook(hook: Box<dyn Fn(&PanicHookInfo<'_>) + Sync + Send + 'static>) {
-    drop(replace(Some(Arc::from(hook))));
+    drop(HOOK.replace(Some(Arc::from(hook))));
 }
 
 /// Takes the program's hook off; the default report is back. Returns what was set, or the default
@@ -110,7 +163,7 @@ pub fn set_hook(hook: Box<dyn Fn(&PanicHookInfo<'_>) + Sync + Send + 'static>) {
 ///
 /// If the calling task is panicking.
 pub fn take_hook() -> Box<dyn Fn(&PanicHookInfo<'_>) + Sync + Send + 'static> {
-    match replace(None) {
+    match HOOK.replace(None) {
         Some(hook) => Box::new(move |info| hook(info)),
         None => Box::new(default_hook),
     }
@@ -131,18 +184,12 @@ where
         + 'static,
 {
     refuse_while_panicking();
-    let mut current = HOOK.lock();
+    let mut current = HOOK.0.lock();
     let previous = current.take();
     *current = Some(Arc::new(move |info: &PanicHookInfo<'_>| match &previous {
         Some(previous) => hook(&**previous, info),
         None => hook(&default_hook, info),
     }));
-}
-
-/// Returns the previous hook, to be dropped when the lock is released: its drop may do anything.
-fn replace(hook: Option<Arc<Hook>>) -> Option<Arc<Hook>> {
-    refuse_while_panicking();
-    core::mem::replace(&mut *HOOK.lock(), hook)
 }
 
 fn refuse_while_panicking() {
@@ -151,7 +198,8 @@ fn refuse_while_panicking() {
 
 fn default_hook(info: &PanicHookInfo<'_>) {
     let message = info.payload_as_str().unwrap_or("Box<dyn Any>");
-    default_report(Some(info.location), format_args!("{message}"));
+    let brief = !info.can_unwind && message == IN_CLEANUP;
+    default_report(Some(info.location), format_args!("{message}"), brief);
 }
 
 static ALWAYS_ABORT: AtomicBool = AtomicBool::new(false);

@@ -1,71 +1,98 @@
 //! What an exception carries, and the exception object itself.
 //!
 //! ```text
-//!   RustException │ header (class "UNSPRUST") │ canary │ Box<dyn Any + Send> │
-//!                   in one of a few places; in a heap box if that one is taken; with memory
-//!                   exhausted in a reserved one
+//!   RustException │ header (class "UNSPRUST") │ canary │ Box<dyn Any + Send> │ …
+//!                   in a place of its task; where panics nest, on the heap
 //! ```
+#![expect(clippy::box_collection, reason = "what a payload is")]
 
 use alloc::alloc::{Layout, alloc, dealloc};
 use alloc::boxed::Box;
 use alloc::string::String;
 use core::any::Any;
-use core::cell::UnsafeCell;
 use core::fmt::{self, Write};
-use core::mem::MaybeUninit;
 use core::panic::PanicMessage;
-use core::ptr::{NonNull, null_mut};
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::ptr::{NonNull, null, null_mut};
 
 use static_assertions::const_assert_eq;
 use unspool_unwind::{Exception, Reason};
 
-use crate::handler::fatal;
+use crate::platform::platform;
+use crate::report::fatal;
+use crate::spare::{MESSAGE, Place, Spares, try_box};
 
 pub(crate) type Payload = Box<dyn Any + Send>;
 
-/// The payload of a panic whose formatted message found no memory.
+/// The payload of a panic whose message found no memory at all: neither on the heap, nor among what
+/// its task had [prepared](crate::TaskState::prepare) for one message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MessageLost;
 
 /// The payload of `panic!`: `&'static str` for a literal, `String` for a formatted message.
 ///
-/// With memory exhausted it is [`MessageLost`], which needs none.
+/// With memory exhausted they are the task's spare ones: a message is cut where its room ends. After
+/// those it is [`MessageLost`], which needs no memory.
 pub(crate) fn of_message(message: &PanicMessage<'_>) -> Payload {
+    let spares = platform().state().spares();
     let payload = match message.as_str() {
-        Some(literal) => try_box(literal).map(|boxed| boxed as Payload),
-        None => format(message).and_then(try_box).map(|boxed| boxed as Payload),
+        Some(literal) => {
+            let boxed = try_box(literal).ok().or_else(|| spares.literal(literal));
+            boxed.map(|boxed| boxed as Payload)
+        }
+        None => format(format_args!("{message}"), spares).map(|boxed| boxed as Payload),
     };
     payload.unwrap_or_else(|| Box::new(MessageLost))
 }
 
-/// A string that asks before it grows.
-struct Cautious(String);
+/// What stands where a message was cut.
+const CUT: char = '…';
 
-impl Write for Cautious {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        self.0.try_reserve(text.len()).map_err(|_| fmt::Error)?;
-        self.0.push_str(text);
-        Ok(())
+/// A string that asks before it grows, and takes the spare one when it may not.
+struct Cautious<'a> {
+    text: Box<String>,
+    spares: &'a Spares,
+}
+
+impl Cautious<'_> {
+    /// Bytes that need no question.
+    fn room(&self) -> usize {
+        self.text.capacity() - self.text.len()
+    }
+
+    /// Takes as much of `text` as there is room for.
+    fn cut(&mut self, text: &str) -> fmt::Result {
+        if text.len() <= self.room() {
+            self.text.push_str(text);
+            return Ok(());
+        }
+        let most = self.room().saturating_sub(CUT.len_utf8());
+        self.text.push_str(&text[..text.floor_char_boundary(most)]);
+        if CUT.len_utf8() <= self.room() {
+            self.text.push(CUT);
+        }
+        Err(fmt::Error)
     }
 }
 
-fn format(message: &PanicMessage<'_>) -> Option<String> {
-    let mut text = Cautious(String::new());
-    write!(text, "{message}").ok()?;
-    Some(text.0)
+impl Write for Cautious<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        if self.text.try_reserve(text.len()).is_err()
+            && self.text.capacity() < MESSAGE
+            && let Some(mut spare) = self.spares.text()
+        {
+            spare.push_str(&self.text);
+            self.text = spare;
+        }
+        self.cut(text)
+    }
 }
 
-/// `Box::new` that can fail.
-fn try_box<T>(value: T) -> Option<Box<T>> {
-    let layout = Layout::new::<T>();
-    const { assert!(size_of::<T>() != 0, "a box of nothing needs no memory") };
-    // SAFETY: the layout has a size, checked at compile time.
-    let place = NonNull::new(unsafe { alloc(layout) }.cast::<T>())?;
-    // SAFETY: just allocated with the layout of `T`.
-    unsafe { place.write(value) };
-    // SAFETY: a valid `T` from the global allocator, with `T`'s layout.
-    Some(unsafe { Box::from_raw(place.as_ptr()) })
+fn format(message: fmt::Arguments<'_>, spares: &Spares) -> Option<Box<String>> {
+    let text = try_box(String::new()).ok().or_else(|| spares.text())?;
+    let mut text = Cautious { text, spares };
+    // An error: it is cut, or there was no room at all.
+    let whole = text.write_fmt(message).is_ok();
+    (whole || !text.text.is_empty()).then_some(text.text)
 }
 
 /// Vendor and language, as the ABI asks (Itanium EH §1.2): told from std's `MOZ\0RUST`, because
@@ -83,6 +110,10 @@ pub(crate) struct RustException {
     cause: Cause,
     /// The exception that was in flight on this task when this one was raised, or null.
     previous: *mut Exception,
+    /// The place that this is in; null on the heap.
+    place: *const Place,
+    /// Whose value it stands for, if it was [thrown](crate::Thrower::throw); else null.
+    thrown_to: *const (),
 }
 
 /// Why an exception was raised.
@@ -101,31 +132,59 @@ const_assert_eq!(core::mem::offset_of!(RustException, header), 0);
 static CANARY: u8 = 0;
 
 impl RustException {
-    const fn new(payload: Payload, cause: Cause) -> Self {
+    const fn new(payload: Payload, cause: Cause, place: *const Place) -> Self {
         let header = Exception::new(CLASS, Some(dropped_by_foreigner));
-        Self { header, canary: &raw const CANARY, payload, cause, previous: null_mut() }
+        let (canary, previous, thrown_to) = (&raw const CANARY, null_mut(), null());
+        Self { header, canary, payload, cause, previous, place, thrown_to }
     }
 }
 
-/// Makes an exception that carries `payload`.
+/// Makes an exception that carries `payload`: in a place of the running task, on the heap if panics
+/// nest deeper, in one that all tasks have in common if that has no room.
 ///
 /// # Errors
 ///
-/// The payload, if neither the heap nor the reserve has room.
+/// The payload, if there is none of these.
 pub(crate) fn allocate(payload: Payload, cause: Cause) -> Result<*mut Exception, Payload> {
-    let from_heap = || {
-        // SAFETY: the layout has a size.
-        let place = unsafe { alloc(Layout::new::<RustException>()) };
-        NonNull::new(place.cast::<RustException>())
-    };
-    let from_reserve = || RESERVE.iter().find_map(Reserve::take);
-    let place = match quick(&payload).take().or_else(from_heap).or_else(from_reserve) {
-        Some(place) => place,
-        None => return Err(payload),
+    let (address, place) = match platform().state().spares().place() {
+        Some(place) => (place.address(), &raw const *place),
+        None => match on_heap().map(|heap| (heap, null())).or_else(in_common) {
+            Some(found) => found,
+            None => return Err(payload),
+        },
     };
     // SAFETY: the place is ours, large enough and aligned.
-    unsafe { place.write(RustException::new(payload, cause)) };
-    Ok(place.as_ptr().cast())
+    unsafe { address.write(RustException::new(payload, cause, place)) };
+    Ok(address.as_ptr().cast())
+}
+
+fn on_heap() -> Option<NonNull<RustException>> {
+    // SAFETY: the layout has a size.
+    NonNull::new(unsafe { alloc(Layout::new::<RustException>()) }.cast())
+}
+
+fn in_common() -> Option<(NonNull<RustException>, *const Place)> {
+    Place::common().map(|place| (place.address(), &raw const *place))
+}
+
+/// Notes whose value `exception` stands for.
+///
+/// # Safety
+///
+/// `exception` comes from [`allocate`] and has not been raised yet.
+pub(crate) unsafe fn set_thrown_to(exception: *mut Exception, to: *const ()) {
+    // SAFETY: made by `allocate`, so it is a `RustException` (contract).
+    unsafe { (*exception.cast::<RustException>()).thrown_to = to };
+}
+
+/// Whose value `exception` stands for; null if it was not thrown.
+///
+/// # Safety
+///
+/// `exception` points to a valid exception.
+pub(crate) unsafe fn thrown_to(exception: *mut Exception) -> *const () {
+    // SAFETY: the caller's promise; if it is ours, it is whole.
+    unsafe { ours(exception).map_or(null(), |ours| (*ours).thrown_to) }
 }
 
 /// Notes which exception was in flight when `exception` was raised.
@@ -148,10 +207,14 @@ pub(crate) unsafe fn take(exception: *mut Exception) -> Option<(Payload, *mut Ex
     // SAFETY: a caught exception has a valid header (contract).
     let ours = unsafe { ours(exception) }?;
     // SAFETY: ours and nobody else's; the place is freed below without dropping the payload.
-    let RustException { payload, previous, .. } = unsafe { ours.read() };
-    if !Reserve::give_back(&QUICK, ours) && !Reserve::give_back(&RESERVE, ours) {
-        // SAFETY: in neither, so `allocate` got it from the heap with this layout.
+    let RustException { payload, previous, place, .. } = unsafe { ours.read() };
+    if place.is_null() {
+        // SAFETY: in no place, so `allocate` got it from the heap with this layout.
         unsafe { dealloc(ours.cast(), Layout::new::<RustException>()) };
+    } else {
+        // SAFETY: a place of the running task, which `Platform::state` keeps as long as it runs, or
+        // one that is there forever.
+        unsafe { &*place }.give_back();
     }
     Some((payload, previous))
 }
@@ -187,51 +250,6 @@ unsafe extern "C" fn dropped_by_foreigner(_reason: Reason, _exception: *mut Exce
     fatal(format_args!("Rust panics must be rethrown"))
 }
 
-/// A place for an exception that needs no heap. Alone in its cache line.
-#[repr(align(64))]
-struct Reserve {
-    taken: AtomicBool,
-    place: UnsafeCell<MaybeUninit<RustException>>,
-}
-
-// SAFETY: `place` is used only by whoever set `taken`, and payloads are `Send`.
-unsafe impl Sync for Reserve {}
-
-/// Panics in flight at once with memory exhausted: one for each of a few CPUs, nested once.
-static RESERVE: [Reserve; 8] = [const { Reserve::new() }; 8];
-/// Places that are asked for first: a heap takes longer.
-static QUICK: [Reserve; 16] = [const { Reserve::new() }; 16];
-
-/// The quick place for an exception with this payload, which is somewhere else on every CPU.
-fn quick(payload: &Payload) -> &'static Reserve {
-    let address = (&raw const **payload).addr();
-    &QUICK[(address >> 4 ^ address >> 10) % QUICK.len()]
-}
-
-impl Reserve {
-    const fn new() -> Self {
-        Self { taken: AtomicBool::new(false), place: UnsafeCell::new(MaybeUninit::uninit()) }
-    }
-
-    fn take(&self) -> Option<NonNull<RustException>> {
-        (!self.taken.swap(true, Ordering::Acquire)).then(|| self.address())
-    }
-
-    /// Gives a place back, if it is one of these.
-    fn give_back(places: &[Self], exception: *mut RustException) -> bool {
-        let offset = exception.addr().wrapping_sub(places.as_ptr().addr());
-        let place = places.get(offset / size_of::<Self>());
-        if let Some(place) = place {
-            place.taken.store(false, Ordering::Release);
-        }
-        place.is_some()
-    }
-
-    fn address(&self) -> NonNull<RustException> {
-        NonNull::from(&self.place).cast()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -253,13 +271,14 @@ mod tests {
     }
 
     #[test]
-    fn a_reserved_place_is_given_once_and_can_be_given_back() {
-        let places = [const { Reserve::new() }; 2];
-        let place = places[1].take().unwrap();
-        assert!(places[1].take().is_none());
-        assert!(!Reserve::give_back(&places, core::ptr::null_mut()));
-        assert!(!Reserve::give_back(&places[..1], place.as_ptr()));
-        assert!(Reserve::give_back(&places, place.as_ptr()));
-        assert!(places[1].take().is_some());
+    fn a_message_that_is_not_whole_ends_with_a_sign() {
+        let spares = Spares::new();
+        spares.fill().unwrap();
+        let mut text = Cautious { text: spares.text().unwrap(), spares: &spares };
+        let long = "ü".repeat(text.text.capacity());
+        let most = (text.text.capacity() - CUT.len_utf8()) & !1;
+        assert_eq!(text.cut(&long), Err(fmt::Error));
+        assert_eq!(text.text.len(), most + CUT.len_utf8());
+        assert!(text.text.ends_with("ü…"));
     }
 }

@@ -5,7 +5,7 @@
 //!   task · state · symbols · style       have defaults that work before tasks exist
 //! ```
 
-use core::fmt::{self, Write};
+use core::fmt;
 
 use spin::Once;
 use unspool_stack_trace::{Host, NoSymbols, Style, Symbolize, Trace, set_host};
@@ -13,7 +13,7 @@ use unspool_unwind::{
     Cursor, Environment, Modules, Pc, RaiseError, Registers, StackBounds, global, set_environment,
 };
 
-use crate::handler::fatal;
+use crate::report::{self, Report, fatal};
 use crate::state::TaskState;
 
 /// How a task is called in messages: `thread 'name' (id) panicked at …`.
@@ -115,7 +115,7 @@ impl Host for Traced {
     }
 
     fn style(&self) -> Style {
-        platform().backtrace_style()
+        report::style()
     }
 }
 
@@ -129,16 +129,6 @@ pub fn platform() -> &'static dyn Platform {
 
 fn unwinding_stuck(error: RaiseError) -> ! {
     fatal(format_args!("unwinding cannot go on: {error}"))
-}
-
-/// The platform's console.
-pub(crate) struct Console;
-
-impl Write for Console {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        platform().write(text);
-        Ok(())
-    }
 }
 
 /// A trace of the caller's stack, by the program's unwind tables.
@@ -162,10 +152,10 @@ pub(crate) fn trace_from(registers: &Registers, pc: Pc) -> StackTrace {
 /// Prints a trace of the caller's stack to the platform's console.
 #[inline(never)]
 pub fn backtrace(style: Style) {
-    print_trace(trace(), style);
+    print_trace(&mut Report::begin(), trace(), style);
 }
 
-pub(crate) fn print_trace(trace: StackTrace, style: Style) {
+pub(crate) fn print_trace(report: &mut Report, trace: StackTrace, style: Style) {
     // The console cannot fail.
-    let _ = unspool_stack_trace::print(&mut Console, trace, style, platform().symbols());
+    let _ = unspool_stack_trace::print(report, trace, style, platform().symbols());
 }

@@ -2,20 +2,30 @@
 #![forbid(unsafe_code)]
 
 use core::ptr::null_mut;
-use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicUsize, Ordering};
 
 use unspool_unwind::Exception;
 
+use crate::hook::Hooked;
 use crate::platform::platform;
+use crate::spare::{OutOfMemory, Spares};
 
-/// A task's panics: how many are in flight, and whether one is being reported; and whether somebody
-/// wants the task dead, and may have it so.
+/// The panics of all tasks that are in flight.
+static IN_FLIGHT: AtomicUsize = AtomicUsize::new(0);
+
+/// A task's panics: how many are in flight, whether one is being reported, what they need without a
+/// heap, and who is told of them; and whether somebody wants the task dead, and may have it so.
 ///
-/// A kernel keeps one per task and answers [`Platform::state`](crate::Platform::state) with it.
+/// A kernel keeps one per task, [prepares](Self::prepare) it, and answers
+/// [`Platform::state`](crate::Platform::state) with it. It stays where it is, and as long as there is
+/// code of the task to run: exceptions in flight lie in it.
 #[derive(Debug, Default)]
 pub struct TaskState {
     panics: AtomicUsize,
-    reporting: AtomicBool,
+    /// `QUIET`, `REPORTING` or `LAST_WORDS`.
+    speech: AtomicU8,
+    spares: Spares,
+    hook: Hooked,
     /// The exception that was raised last and has not been caught.
     in_flight: AtomicPtr<Exception>,
     /// Somebody wants the task dead.
@@ -24,16 +34,47 @@ pub struct TaskState {
     no_unwind: AtomicUsize,
 }
 
+const QUIET: u8 = 0;
+/// A report is being written, or the hook runs.
+const REPORTING: u8 = 1;
+/// The words before the end. A panic in these is the end.
+const LAST_WORDS: u8 = 2;
+
 impl TaskState {
     /// No panic.
     pub const fn new() -> Self {
         Self {
             panics: AtomicUsize::new(0),
-            reporting: AtomicBool::new(false),
+            speech: AtomicU8::new(QUIET),
+            spares: Spares::new(),
+            hook: Hooked::new(),
             in_flight: AtomicPtr::new(null_mut()),
             killed: AtomicBool::new(false),
             no_unwind: AtomicUsize::new(0),
         }
+    }
+
+    /// Puts by what a panic of the task needs if it finds no memory: room for its message, as
+    /// `&'static str` or as `String`. Places for exceptions are there in any case.
+    ///
+    /// A task that has used it up puts by again when it catches a panic and there is memory. Without
+    /// this, a panic that finds no memory unwinds, too, with [`MessageLost`](crate::MessageLost) for a
+    /// payload.
+    ///
+    /// # Errors
+    ///
+    /// No memory for that.
+    pub fn prepare(&self) -> Result<(), OutOfMemory> {
+        self.spares.fill()
+    }
+
+    pub(crate) fn spares(&self) -> &Spares {
+        &self.spares
+    }
+
+    /// The task's own hook.
+    pub(crate) fn hook(&self) -> &Hooked {
+        &self.hook
     }
 
     /// Panics that are unwinding or being reported.
@@ -86,6 +127,7 @@ impl TaskState {
 
     pub(crate) fn begin(&self) {
         self.panics.fetch_add(1, Ordering::Relaxed);
+        IN_FLIGHT.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Notes that `exception` is about to be raised; returns the one that is in flight.
@@ -97,22 +139,37 @@ impl TaskState {
     pub(crate) fn caught(&self, previous: *mut Exception) {
         self.in_flight.store(previous, Ordering::Relaxed);
         self.panics.fetch_sub(1, Ordering::Relaxed);
+        IN_FLIGHT.fetch_sub(1, Ordering::Relaxed);
+        self.spares.refill();
     }
 
     /// Runs `report` unless the task is already reporting a panic; says whether it ran.
     pub(crate) fn report(&self, report: impl FnOnce()) -> bool {
-        if self.reporting.swap(true, Ordering::Relaxed) {
+        let quiet =
+            self.speech.compare_exchange(QUIET, REPORTING, Ordering::Relaxed, Ordering::Relaxed);
+        if quiet.is_err() {
             return false;
         }
         report();
-        self.reporting.store(false, Ordering::Relaxed);
+        self.speech.store(QUIET, Ordering::Relaxed);
         true
+    }
+
+    /// Whether the task may speak its last words: it has not tried to yet.
+    pub(crate) fn may_speak_last(&self) -> bool {
+        self.speech.swap(LAST_WORDS, Ordering::Relaxed) != LAST_WORDS
     }
 }
 
 /// Whether the current task is unwinding, because of a panic, a fault or a kill.
 pub fn panicking() -> bool {
-    platform().state().panics() != 0
+    // As std: most often nobody is, and one look tells.
+    panics_in_flight() != 0 && platform().state().panics() != 0
+}
+
+/// The panics, faults and kills of all tasks that have begun and have not been caught.
+pub fn panics_in_flight() -> usize {
+    IN_FLIGHT.load(Ordering::Relaxed)
 }
 
 #[cfg(test)]
@@ -126,6 +183,15 @@ mod tests {
         assert!(state.report(|| inner = Some(state.report(|| ()))));
         assert_eq!(inner, Some(false));
         assert!(state.report(|| ()), "the next one does");
+    }
+
+    #[test]
+    fn last_words_are_spoken_once() {
+        let state = TaskState::new();
+        assert!(state.report(|| assert!(state.may_speak_last())), "a report may end with them");
+        assert!(state.may_speak_last());
+        assert!(!state.report(|| ()));
+        assert!(!state.may_speak_last());
     }
 
     #[test]

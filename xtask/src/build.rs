@@ -22,7 +22,9 @@ use crate::command;
 use crate::cpio::{self, Member};
 use crate::embed;
 use crate::objects;
-use crate::packages::{PLUGIN, STABLE_KERNEL, STABLE_KERNEL_PROFILE, SUITES};
+use crate::packages::{
+    PLUGIN, STABLE_KERNEL, STABLE_KERNEL_PROFILE, STABLE_UNWIND, STABLE_UNWIND_FLAGS, SUITES,
+};
 use crate::progress::Step;
 use crate::rlib;
 use crate::stable;
@@ -137,10 +139,15 @@ struct Built {
 }
 
 fn compile(workspace: &Workspace, program: &Program<'_>, mut step: Step) -> Result<(Built, Step)> {
-    let stable = program.package == STABLE_KERNEL;
+    let unwinds = program.package == STABLE_UNWIND;
+    let stable = unwinds || program.package == STABLE_KERNEL;
     let mut cargo = if stable { stable::cargo(workspace, &mut step)? } else { workspace.cargo() };
-    cargo.args(["build", "--message-format=json-render-diagnostics", "-p", program.package]);
-    if stable {
+    cargo.arg(if unwinds { "rustc" } else { "build" });
+    cargo.args(["--message-format=json-render-diagnostics", "-p", program.package]);
+    if unwinds {
+        // The flags are for this target alone.
+        cargo.args(["--release", "--bin", program.package, "--"]).args(STABLE_UNWIND_FLAGS);
+    } else if stable {
         cargo.args(["--profile", STABLE_KERNEL_PROFILE]);
     } else {
         cargo.args(["-p", PLUGIN]);

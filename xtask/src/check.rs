@@ -14,7 +14,10 @@ use anyhow::{Result, bail};
 use clap::Args;
 
 use crate::command;
-use crate::packages::{STABLE, STABLE_KERNEL, STABLE_KERNEL_PROFILE, WITH_STD, WITHOUT_STD};
+use crate::packages::{
+    STABLE, STABLE_KERNEL, STABLE_KERNEL_PROFILE, STABLE_UNWIND, STABLE_UNWIND_FLAGS, WITH_STD,
+    WITHOUT_STD,
+};
 use crate::progress::Step;
 use crate::rules;
 use crate::stable;
@@ -95,7 +98,7 @@ pub fn check(options: &Options) -> Result<ExitCode> {
 enum Side {
     WithStd,
     WithoutStd,
-    /// The kernel that is built by itself. Checked by nightly's clippy: stable's may not be there.
+    /// The kernels that are built by themselves. Checked by nightly's clippy: stable's may not be there.
     StableKernel,
 }
 
@@ -104,7 +107,7 @@ impl Side {
         let packages = match self {
             Self::WithStd => WITH_STD,
             Self::WithoutStd => WITHOUT_STD,
-            Self::StableKernel => &[STABLE_KERNEL],
+            Self::StableKernel => &[STABLE_KERNEL, STABLE_UNWIND],
         };
         for package in packages {
             cargo.args(["-p", package]);
@@ -166,6 +169,10 @@ fn stable(workspace: &Workspace, step: &mut Step) -> Result<()> {
     succeed(cargo, step)?;
     let mut cargo = stable::cargo(workspace, step)?;
     cargo.args(["build", "-p", STABLE_KERNEL, "--profile", STABLE_KERNEL_PROFILE]);
+    succeed(cargo, step)?;
+    let mut cargo = stable::cargo(workspace, step)?;
+    cargo.args(["rustc", "--release", "-p", STABLE_UNWIND, "--bin", STABLE_UNWIND, "--"]);
+    cargo.args(STABLE_UNWIND_FLAGS);
     succeed(cargo, step)
 }
 

@@ -154,6 +154,11 @@ pub const UNWIND_SO: &str = "unspool-unwind-so";
 pub const STABLE_KERNEL: &str = "unspool-stable-kernel";
 /// That profile.
 pub const STABLE_KERNEL_PROFILE: &str = "abort";
+/// The kernel that is built with the stable toolchain, and whose panics unwind: by itself, as that one.
+pub const STABLE_UNWIND: &str = "unspool-stable-unwind";
+/// What only its last crate is compiled with: stable Rust lets no program without std be made of
+/// panics that unwind, but of crates whose panics do.
+pub const STABLE_UNWIND_FLAGS: &[&str] = &["-Cpanic=abort", "-Cforce-unwind-tables=yes"];
 /// The kernel that `cargo xtask run` shows.
 pub const DEMO: &str = "unspool-demo";
 /// The kernel that `cargo xtask load` passes files to.

@@ -37,7 +37,7 @@ use self::plan::{Kind, Spot, Suite};
 use crate::build::{self, Image, Program};
 use crate::command;
 use crate::libtest;
-use crate::packages::{DEMO, HostTests, STABLE_KERNEL, STD_USERS, SUITES};
+use crate::packages::{DEMO, HostTests, STABLE_KERNEL, STABLE_UNWIND, STD_USERS, SUITES};
 use crate::place::{Place, Ran};
 use crate::profile;
 use crate::progress::Step;
@@ -129,6 +129,7 @@ impl<'a> Bench<'a> {
             Kind::Profile(spot, cpus) => self.profile(&suite.name, spot, cpus),
             Kind::Demo(spot) => self.demo(&suite.name, spot),
             Kind::Stable(spot) => self.stable(&suite.name, spot),
+            Kind::StableUnwind(spot) => self.stable_unwind(&suite.name, spot),
             Kind::Boot(variant, spot) => self.boot(&suite.name, variant, spot),
         };
         let tally = tally.unwrap_or_else(|error| Tally::failure(format!("{error:#}")));
@@ -190,8 +191,8 @@ impl<'a> Bench<'a> {
         let mut step = Step::start(name);
         let (mut tally, mut output) = (Tally::default(), String::new());
         for death in deaths::DEATHS {
-            let word = format!("die:{}", death.name);
-            let ran = place.run(&image, &[word], BOOT_LIMIT, &mut |bytes| step.feed(bytes))?;
+            let ran =
+                place.run(&image, &[death.word()], BOOT_LIMIT, &mut |bytes| step.feed(bytes))?;
             output.push_str(&ran.output);
             match deaths::judge(death, &ran) {
                 None => tally.passed += 1,
@@ -269,6 +270,12 @@ impl<'a> Bench<'a> {
 
     fn demo(&self, name: &str, spot: Spot) -> Result<Tally> {
         let image = self.image(DEMO, || build::build(&self.workspace, &self.release(DEMO)))?;
+        self.run(name, &image, spot, &[], DEMO_LIMIT, suite::demo)
+    }
+
+    fn stable_unwind(&self, name: &str, spot: Spot) -> Result<Tally> {
+        let program = self.release(STABLE_UNWIND);
+        let image = self.image(STABLE_UNWIND, || build::build(&self.workspace, &program))?;
         self.run(name, &image, spot, &[], DEMO_LIMIT, suite::demo)
     }
 

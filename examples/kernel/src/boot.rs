@@ -53,6 +53,10 @@ const PROFILE_MEMORY: &str = "profile-memory=";
 /// So many, if it says nothing.
 const DEFAULT_SURPLUS: usize = 32 * 1024;
 
+/// The word that says where the boot is to panic, to show what a panic does there: `console`, `heap`
+/// or `tables`, the last thing that there is.
+const PANIC_AT: &str = "panic-at=";
+
 static CPU_COUNT: Once<usize> = Once::new();
 static PROFILE_RATE: Once<u32> = Once::new();
 
@@ -104,6 +108,12 @@ unsafe extern "Rust" {
     safe fn program_main(boot: &Boot) -> ExitCode;
 }
 
+/// Notes that there is `stage` now. Panics if one of `words`, the command line's, wants it there.
+pub(crate) fn reached<'w>(stage: &str, mut words: impl Iterator<Item = &'w [u8]>) {
+    let here = |word: &[u8]| word.strip_prefix(PANIC_AT.as_bytes()) == Some(stage.as_bytes());
+    assert!(!words.any(here), "the boot has come to the {stage}, and was to panic here");
+}
+
 /// What an entry point calls first: from here on there is a console, and panics speak.
 pub(crate) fn begin(machine: &'static dyn Machine) {
     set_machine(machine);
@@ -119,10 +129,12 @@ pub(crate) fn start(input: Input) -> ! {
 }
 
 fn up(input: Input) -> Result<Arc<Task>, Error> {
-    take_guard_pages()?;
     let mut args = input.args;
+    reached("heap", args.iter().map(|word| word.as_bytes()));
+    take_guard_pages()?;
     let surplus = number(&args, SURPLUS).unwrap_or(DEFAULT_SURPLUS);
     platform::init(surplus)?;
+    reached("tables", args.iter().map(|word| word.as_bytes()));
     let archive = match input.archive {
         [] => Archive::EMPTY,
         bytes => Archive::parse(bytes)?,

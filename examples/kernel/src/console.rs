@@ -1,7 +1,9 @@
 //! Text out: `print!`, `eprint!`, their lines, and a writer that never fails.
-#![forbid(unsafe_code)]
 
 use core::fmt::{self, Write};
+use core::marker::PhantomData;
+use core::ptr::null_mut;
+use core::sync::atomic::{AtomicPtr, Ordering};
 
 use crate::machine::{Stream, machine};
 
@@ -25,6 +27,49 @@ pub fn print(stream: Stream, arguments: fmt::Arguments<'_>) {
     // The console never fails; a `Display` that does loses the rest of its text only.
     let _ = line.write_fmt(arguments);
     line.flush();
+}
+
+/// A function that hears what panics say, or null.
+static LISTENER: AtomicPtr<()> = AtomicPtr::new(null_mut());
+
+/// Has `listener` called with all that panics, faults and traces write to the console, after it was
+/// written, until the result is dropped: for who keeps a log of that, or wants to see what becomes of
+/// a console that panics.
+///
+/// It is called in the middle of a panic, piece by piece, on any CPU: it must not wait for anything,
+/// and needs no memory.
+///
+/// # Panics
+///
+/// If there is one already.
+pub fn listen(listener: fn(&str)) -> Listening {
+    let function = listener as *mut ();
+    let alone =
+        LISTENER.compare_exchange(null_mut(), function, Ordering::Release, Ordering::Relaxed);
+    assert!(alone.is_ok(), "one listener at a time");
+    Listening(PhantomData)
+}
+
+/// While it exists, somebody [listens](listen).
+#[derive(Debug)]
+#[must_use]
+pub struct Listening(PhantomData<*mut ()>);
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        LISTENER.store(null_mut(), Ordering::Release);
+    }
+}
+
+/// Tells the listener, if there is one.
+pub(crate) fn tell(text: &str) {
+    let listener = LISTENER.load(Ordering::Acquire);
+    if listener.is_null() {
+        return;
+    }
+    // SAFETY: only `listen` puts anything but null there, and it puts such a function there.
+    let listener = unsafe { core::mem::transmute::<*mut (), fn(&str)>(listener) };
+    listener(text);
 }
 
 /// Bytes that [`print()`] writes at once.

@@ -60,6 +60,8 @@ pub enum Error {
         /// The most.
         limit: u32,
     },
+    /// The heap has no room for what a task's panics need when it has none.
+    Panics(unspool::panic::OutOfMemory),
     /// The file with the modules cannot be read.
     Archive {
         /// Its path.
@@ -99,6 +101,7 @@ impl fmt::Display for Error {
             Self::SampleRate { hertz, limit } => {
                 write!(f, "{hertz} samples a second cannot be taken: 1 to {limit} can")
             }
+            Self::Panics(error) => error.fmt(f),
             Self::Archive { path, call, errno } => {
                 write!(f, "modules in {path}: {call} failed with errno {errno}")
             }
@@ -156,6 +159,12 @@ impl From<AreaError> for Error {
 impl From<MapError> for Error {
     fn from(error: MapError) -> Self {
         Self::Map(error)
+    }
+}
+
+impl From<unspool::panic::OutOfMemory> for Error {
+    fn from(error: unspool::panic::OutOfMemory) -> Self {
+        Self::Panics(error)
     }
 }
 

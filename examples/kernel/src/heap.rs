@@ -41,6 +41,21 @@ pub fn fail(after: usize, count: usize) -> Failing {
     Failing(PhantomData)
 }
 
+/// Lets all allocations of all tasks fail, until the result is dropped.
+///
+/// # Panics
+///
+/// If somebody does so already, or [lets some fail](fail).
+pub fn exhaust() -> Failing {
+    let began = SHORT.compare_exchange(0, ALL, Ordering::Acquire, Ordering::Relaxed);
+    assert!(began.is_ok(), "one shortage at a time");
+    FAILED.store(0, Ordering::Relaxed);
+    Failing(PhantomData)
+}
+
+/// Stands for all tasks: no task has this address.
+const ALL: usize = usize::MAX;
+
 /// While it exists, some allocations [fail].
 #[derive(Debug)]
 #[must_use]
@@ -62,6 +77,10 @@ impl Drop for Failing {
 /// Whether an allocation of the running task is to fail.
 fn is_short() -> bool {
     let task = SHORT.load(Ordering::Relaxed);
+    if task == ALL {
+        FAILED.fetch_add(1, Ordering::Relaxed);
+        return true;
+    }
     if task == 0 || task != per_cpu::running().addr() {
         return false;
     }

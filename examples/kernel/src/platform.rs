@@ -18,7 +18,8 @@ use unspool::unwind::table::{self as frames, FrameTable};
 use unspool::unwind::{Module, StackBounds};
 
 use crate::arch::{self, InterruptStack};
-use crate::cpu;
+use crate::console;
+use crate::cpu::{self, MAX_CPUS};
 use crate::eprintln;
 use crate::error::Error;
 use crate::machine::{ExitCode, Pages, Stream, machine};
@@ -32,6 +33,7 @@ pub(crate) struct Kernel;
 impl Platform for Kernel {
     fn write(&self, text: &str) {
         machine().write(Stream::Errors, text.as_bytes());
+        console::tell(text);
     }
 
     fn halt(&self) -> ! {
@@ -50,8 +52,9 @@ impl Platform for Kernel {
     }
 
     fn state(&self) -> &TaskState {
-        static BOOT: TaskState = TaskState::new();
-        running().map_or(&BOOT, Task::panics)
+        /// For each CPU, while it runs no task.
+        static NO_TASK: [TaskState; MAX_CPUS] = [const { TaskState::new() }; MAX_CPUS];
+        running().map_or_else(|| &NO_TASK[cpu::current()], Task::panics)
     }
 
     fn symbols(&self) -> &dyn Symbolize {

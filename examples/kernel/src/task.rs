@@ -111,6 +111,7 @@ impl Task {
             body: Mutex::new(Some(body)),
             memory: Mutex::new(Some((area, stack))),
         };
+        task.panics.prepare()?;
         shared(task)
     }
 
@@ -211,7 +212,18 @@ impl fmt::Debug for Task {
 /// Waits for a task. Dropping it detaches the task.
 pub struct JoinHandle<T> {
     task: Arc<Task>,
-    packet: Arc<Mutex<Option<Outcome<T>>>>,
+    packet: Arc<Packet<T>>,
+}
+
+/// How a task ended, for who joins it.
+struct Packet<T>(Mutex<Option<Outcome<T>>>);
+
+impl<T> Drop for Packet<T> {
+    fn drop(&mut self) {
+        // As std: of a result that nobody wants, nobody wants a panic either.
+        let Some(outcome) = self.0.get_mut().take() else { return };
+        panic::abort_on_unwind("thread result panicked on drop", || drop(outcome));
+    }
 }
 
 impl<T> JoinHandle<T> {
@@ -230,7 +242,7 @@ impl<T> JoinHandle<T> {
                 break;
             }
         }
-        let outcome = self.packet.lock().take();
+        let outcome = self.packet.0.lock().take();
         outcome.expect("a finished task has left its result, and only `join` takes it")
     }
 
@@ -290,11 +302,11 @@ impl<'n> Builder<'n> {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        let packet = shared(Mutex::new(None))?;
+        let packet = shared(Packet(Mutex::new(None)))?;
         let theirs = Arc::clone(&packet);
         let start = begin_short::<F, T> as *const () as u64;
         let body = move || {
-            *theirs.lock() = Some(root(body));
+            *theirs.0.lock() = Some(root(body));
             // If nobody wants the result, it is dropped here, while thread-locals still work.
             drop(theirs);
         };
@@ -334,7 +346,8 @@ pub(crate) fn main(stack_size: usize, main: fn() -> ExitCode) -> Result<Arc<Task
         let outcome = root(main);
         // SAFETY: as in `run_current`, which this body does not return to.
         unsafe { thread::run_destructors() };
-        machine().exit(outcome.ok().unwrap_or(ExitCode::PANIC))
+        let code = panic::abort_on_unwind("drop of the panic payload panicked", || outcome.ok());
+        machine().exit(code.unwrap_or(ExitCode::PANIC))
     };
     Task::new("main", stack_size, boxed(body)?, 0)
 }

@@ -6,9 +6,10 @@ use alloc::boxed::Box;
 use core::hint::black_box;
 use core::ptr::with_exposed_provenance;
 
-use unspool::panic::{always_abort, catch_unwind, platform, resume_unwind};
+use unspool::panic::{always_abort, catch_unwind, panic_any, platform, resume_unwind, set_hook};
 use unspool::thread_local;
 use unspool::unwind::{Exception, raise};
+use unspool_kernel::console::listen;
 use unspool_kernel::{ExitCode, loader, println, task};
 
 use crate::support::module;
@@ -22,8 +23,13 @@ pub fn run(name: &str) -> ExitCode {
         "kill_leaves_extern_c" => kill_leaves_extern_c,
         "always_abort" => abort_always,
         "display_panics" => display_panics,
+        "hook_panics" => hook_panics,
+        "console_panics" => console_panics,
+        "trace_panics" => trace_panics,
+        "result_panics_on_drop" => result_panics_on_drop,
         "drop_faults_during_cleanup" => drop_faults_during_cleanup,
         "foreign_exception" => foreign_exception,
+        "main_payload_panics_on_drop" => || (),
         "stack_overflow" => stack_overflow,
         "stack_smash" => stack_smash,
         _ => {
@@ -31,6 +37,9 @@ pub fn run(name: &str) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    if name == "main_payload_panics_on_drop" {
+        panic_any(PanicsOnDrop);
+    }
     let outcome = task::spawn("dies", die).join();
     println!("survived: {}", outcome.is_completed());
     ExitCode::FAILURE
@@ -113,6 +122,33 @@ fn display_panics() {
         }
     }
     panic!("{Worse}");
+}
+
+fn hook_panics() {
+    set_hook(Box::new(|_| panic!("in the hook")));
+    // That it would be caught there does not help, as in std.
+    let _ = catch_unwind(|| panic!("for the hook")).map(|(): ()| ());
+}
+
+/// A console that panics at every piece: also at the words about that.
+fn console_panics() {
+    let _listening = listen(|text| {
+        println!("heard {}", text.trim());
+        panic!("in the console");
+    });
+    panic!("for the console");
+}
+
+/// What prints the trace panics, once.
+fn trace_panics() {
+    let _listening = listen(|text| assert!(!text.contains("trace_panics"), "in the trace"));
+    panic!("to be traced");
+}
+
+fn result_panics_on_drop() {
+    drop(task::spawn("leaves", || PanicsOnDrop));
+    // It ends meanwhile.
+    (0..1_000_000).for_each(|_| task::yield_now());
 }
 
 fn foreign_exception() {

@@ -20,7 +20,9 @@ mod churn;
 mod concurrency;
 mod deaths;
 mod endings;
+mod exhausted;
 mod faults;
+mod heard;
 mod hooks;
 mod kills;
 mod loading;
@@ -28,11 +30,13 @@ mod panics;
 mod permissions;
 mod profiles;
 mod random;
+mod reports;
 mod shortage;
 mod support;
 mod switching;
 mod thread_locals;
 mod thread_locals_as_std;
+mod throws;
 mod tls;
 mod tls_models;
 mod traces;
@@ -65,6 +69,9 @@ const SUITES: &[(&str, &[Test])] = &[
     ("thread_locals_as_std", thread_locals_as_std::TESTS),
     ("panics", panics::TESTS),
     ("hooks", hooks::TESTS),
+    ("throws", throws::TESTS),
+    ("reports", reports::TESTS),
+    ("exhausted", exhausted::TESTS),
     ("random", random::TESTS),
     ("traces", traces::TESTS),
     ("backtraces", backtraces::TESTS),

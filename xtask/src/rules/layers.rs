@@ -12,7 +12,7 @@
 #![forbid(unsafe_code)]
 
 use super::Violation;
-use crate::packages::{STABLE_KERNEL, WITH_STD, WITHOUT_STD};
+use crate::packages::{STABLE_KERNEL, STABLE_UNWIND, WITH_STD, WITHOUT_STD};
 use crate::workspace::Package;
 
 /// The floor of the package in this folder; `None` for a folder the house does not have.
@@ -39,7 +39,7 @@ pub fn violations(packages: &[Package]) -> Vec<Violation> {
             found.push(Violation::new(folder, "no such folder in the house (rules/layers.rs)"));
             continue;
         };
-        let checked = [WITH_STD, WITHOUT_STD, &[STABLE_KERNEL]];
+        let checked = [WITH_STD, WITHOUT_STD, &[STABLE_KERNEL, STABLE_UNWIND]];
         if !checked.iter().any(|packages| packages.contains(&&**name)) {
             let what = format!("{name} is checked nowhere: add it to xtask/src/packages.rs");
             found.push(Violation::new(folder, what));

@@ -18,7 +18,7 @@ const TAIL: usize = 40;
 
 /// One of them.
 pub struct Death {
-    /// What follows `die:`.
+    /// What follows `die:`; or, with an equals sign in it, a word for the kernel itself.
     pub name: &'static str,
     /// What the console must show, in this order.
     pub words: &'static [&'static str],
@@ -30,6 +30,8 @@ pub const DEATHS: &[Death] = &[
         name: "drop_panics_during_cleanup",
         words: &[
             "while dropping",
+            "stack backtrace:\n",
+            " - unspool_suites",
             "panic in a destructor during cleanup",
             "thread caused non-unwinding panic. aborting.",
         ],
@@ -67,6 +69,72 @@ pub const DEATHS: &[Death] = &[
         ],
     },
     Death {
+        name: "hook_panics",
+        words: &[
+            "panicked at tests/suites/src/deaths.rs:",
+            "in the hook\nthread panicked while processing panic. aborting.\n",
+        ],
+    },
+    Death {
+        name: "console_panics",
+        words: &[
+            "thread 'dies'",
+            "heard",
+            "in the console\nthread panicked while processing panic. aborting.\n",
+            "heard panicked at",
+        ],
+    },
+    Death {
+        name: "trace_panics",
+        words: &[
+            "to be traced\nstack backtrace:\n",
+            "in the trace\nthread panicked while processing panic. aborting.\n",
+        ],
+    },
+    Death {
+        name: "result_panics_on_drop",
+        words: &[
+            "while dropping",
+            "stack backtrace:\n",
+            "fatal runtime error: thread result panicked on drop, aborting\n",
+        ],
+    },
+    Death {
+        name: "main_payload_panics_on_drop",
+        words: &[
+            "Box<dyn Any>",
+            "while dropping",
+            "stack backtrace:\n",
+            "fatal runtime error: drop of the panic payload panicked, aborting\n",
+        ],
+    },
+    Death {
+        name: "panic-at=console",
+        words: &[
+            "thread 'boot' (0) panicked at",
+            "the boot has come to the console, and was to panic here\n",
+            "no module contains 0x",
+            "fatal runtime error: failed to initiate panic, error 3, aborting\n",
+        ],
+    },
+    Death {
+        name: "panic-at=heap",
+        words: &[
+            "thread 'boot' (0) panicked at",
+            "the boot has come to the heap, and was to panic here\n",
+            "no module contains 0x",
+            "fatal runtime error: failed to initiate panic, error 3, aborting\n",
+        ],
+    },
+    Death {
+        name: "panic-at=tables",
+        words: &[
+            "the boot has come to the tables, and was to panic here\nstack backtrace:\n",
+            "unspool_kernel::boot::",
+            "fatal runtime error: failed to initiate panic, error 5, aborting\n",
+        ],
+    },
+    Death {
         name: "foreign_exception",
         words: &["fatal runtime error: Rust cannot catch foreign exceptions, aborting"],
     },
@@ -89,6 +157,13 @@ pub const ON_STABLE: Death = Death {
     ],
 };
 
+impl Death {
+    /// The word of the command line that asks for it.
+    pub fn word(&self) -> String {
+        if self.name.contains('=') { self.name.to_owned() } else { format!("die:{}", self.name) }
+    }
+}
+
 /// What was wrong with a death, if anything was.
 pub fn judge(death: &Death, ran: &Ran) -> Option<String> {
     let mut rest = ran.output.as_str();
@@ -104,7 +179,7 @@ pub fn judge(death: &Death, ran: &Ran) -> Option<String> {
 
 fn complain(death: &Death, ran: &Ran, what: &str) -> String {
     let console = tail(&ran.output, TAIL);
-    format!("die:{} {what}, got {}. Console:\n{console}", death.name, ran.outcome)
+    format!("{} {what}, got {}. Console:\n{console}", death.word(), ran.outcome)
 }
 
 #[cfg(test)]

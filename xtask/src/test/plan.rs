@@ -42,6 +42,8 @@ pub enum Kind<'a> {
     Demo(Spot),
     /// The kernel on stable Rust: to its last line, and to a panic.
     Stable(Spot),
+    /// The kernel on stable Rust whose panics unwind, to its last line.
+    StableUnwind(Spot),
     /// The programs that must not survive.
     Deaths(Spot),
     /// Traces of addresses, decoded.
@@ -80,6 +82,10 @@ pub fn all() -> Vec<Suite<'static>> {
         .map(|spot| Suite { name: format!("demo: {spot}"), kind: Kind::Demo(spot) });
     let stable = [Spot::Process, Spot::Qemu(1)]
         .map(|spot| Suite { name: format!("stable kernel: {spot}"), kind: Kind::Stable(spot) });
+    let stable_unwind = [Spot::Process, Spot::Qemu(1)].map(|spot| Suite {
+        name: format!("stable unwind: {spot}"),
+        kind: Kind::StableUnwind(spot),
+    });
     let boot = boot::VARIANTS.iter().flat_map(|variant| {
         [Spot::Process, Spot::Qemu(1)].map(|spot| Suite {
             name: format!("boot {}: {spot}", variant.name),
@@ -108,6 +114,7 @@ pub fn all() -> Vec<Suite<'static>> {
         .chain(profiles)
         .chain(demo)
         .chain(stable)
+        .chain(stable_unwind)
         .chain(boot)
         .collect()
 }

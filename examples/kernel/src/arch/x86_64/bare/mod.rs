@@ -95,6 +95,7 @@ unsafe fn prepare(start_info: u64) -> Result<Input, Error> {
     let too_long = Error::CommandLineTooLong { length: given.len(), limit: COMMAND_LINE };
     line.get_mut(..given.len()).ok_or(too_long)?.copy_from_slice(given);
     let line = &line[..given.len()];
+    boot::reached("console", line.split(u8::is_ascii_whitespace));
 
     if info.rsdp != 0 {
         // SAFETY: memory is still mapped one to one.

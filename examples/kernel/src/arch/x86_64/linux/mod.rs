@@ -69,6 +69,8 @@ extern "C" fn start(stack: *const usize) -> ! {
 ///
 /// To be called once, with the initial stack pointer.
 unsafe fn prepare(stack: *const usize) -> Result<Input, Error> {
+    // SAFETY: the caller passes the initial stack pointer.
+    boot::reached("console", unsafe { arguments(stack) }.skip(2).map(CStr::to_bytes));
     let system = |call| move |Errno(errno)| MapError::System { call, errno };
     signal::install().map_err(|(call, errno)| system(call)(errno))?;
     signal::use_stack(0).map_err(system("sigaltstack"))?;
@@ -84,7 +86,7 @@ unsafe fn prepare(stack: *const usize) -> Result<Input, Error> {
     unsafe { heap::init(core::ptr::with_exposed_provenance_mut(heap as usize)) };
 
     // SAFETY: the caller passes the initial stack pointer.
-    let arguments = unsafe { arguments(stack) };
+    let arguments: Vec<_> = unsafe { arguments(stack) }.collect();
     let archive = match arguments.get(1) {
         Some(&path) if path != NO_ARCHIVE => open(path)?,
         _ => &[],
@@ -108,17 +110,17 @@ fn reserve(window: &Range<u64>) -> Result<(), Errno> {
 /// # Safety
 ///
 /// `stack` is the initial stack pointer.
-unsafe fn arguments(stack: *const usize) -> Vec<&'static CStr> {
+unsafe fn arguments(stack: *const usize) -> impl Iterator<Item = &'static CStr> {
     // SAFETY: the initial stack starts with the number of arguments.
     let count = unsafe { *stack };
-    let pointer = |index| {
+    let pointer = move |index| {
         // SAFETY: so many pointers follow.
         let place = unsafe { stack.add(1 + index) };
         // SAFETY: as above.
         core::ptr::with_exposed_provenance(unsafe { *place })
     };
     // SAFETY: each points to a string that ends with a NUL and stays as long as the process.
-    (0..count).map(|index| unsafe { CStr::from_ptr(pointer(index)) }).collect()
+    (0..count).map(move |index| unsafe { CStr::from_ptr(pointer(index)) })
 }
 
 /// The contents of a file.
