@@ -252,6 +252,10 @@ pub trait Machine: Sync {
 
     /// Makes another CPU answer what it was asked, whatever it does.
     fn interrupt(&self, cpu: usize);
+
+    /// Interrupts a CPU, which may be the caller's, also where it takes no interrupts; see
+    /// [`nmi`](crate::nmi).
+    fn interrupt_always(&self, cpu: usize);
 }
 
 /// Set by the entry that was used, before anything else.

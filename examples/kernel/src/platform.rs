@@ -41,6 +41,13 @@ impl Platform for Kernel {
         stack_around(arch::stack_pointer())
     }
 
+    fn interrupted(&self, address: u64) -> StackBounds {
+        match InterruptStack::containing(arch::stack_pointer()) {
+            Some(_) => stack_around(address),
+            None => StackBounds::EMPTY,
+        }
+    }
+
     fn task(&self) -> TaskName<'_> {
         match running() {
             Some(task) => TaskName { name: Some(task.name()), id: task.id() },
@@ -66,7 +73,8 @@ impl Platform for Kernel {
 pub(crate) fn stack_around(sp: u64) -> StackBounds {
     let task = running().map(Task::stack);
     let interrupts = InterruptStack::containing(sp).map(|(_, range)| range);
-    let stacks = [task, interrupts, Some(arch::boot_stack())];
+    let left = cpu::this().left_stack();
+    let stacks = [task, Some(left), interrupts, Some(arch::boot_stack())];
     let mut stacks = stacks.into_iter().flatten().chain(cpu::idle_stacks());
     match stacks.find(|stack| stack.contains(&sp)) {
         // SAFETY: mapped as long as code runs on it, or was interrupted on it.

@@ -36,6 +36,7 @@ mod tls;
 mod tls_models;
 mod traces;
 mod unloading;
+mod vectors;
 
 use alloc::vec::Vec;
 
@@ -68,6 +69,7 @@ const SUITES: &[(&str, &[Test])] = &[
     ("traces", traces::TESTS),
     ("backtraces", backtraces::TESTS),
     ("faults", faults::TESTS),
+    ("vectors", vectors::TESTS),
     ("kills", kills::TESTS),
     ("endings", endings::TESTS),
     ("loading", loading::TESTS),

@@ -10,10 +10,11 @@
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use x86_64::instructions::interrupts::without_interrupts;
 use x86_64::instructions::port::Port;
 use x86_64::registers::model_specific::Msr;
 
-use crate::cpu::{MAX_CPUS, NoPreemption};
+use crate::cpu::MAX_CPUS;
 
 /// Vectors above those of exceptions.
 pub(super) const TICK: u8 = 32;
@@ -46,6 +47,7 @@ const DIVIDE_BY_16: u32 = 0b11;
 /// Interrupt commands (Intel SDM volume 3, §11.6.1).
 const ASSERT: u32 = 1 << 14;
 const PENDING: u32 = 1 << 12;
+const NON_MASKABLE: u32 = 0b100 << 8;
 const INIT: u32 = 0b101 << 8;
 const START_UP: u32 = 0b110 << 8;
 
@@ -161,6 +163,11 @@ pub(super) fn call(cpu: usize) {
     command(IDS[cpu].load(Ordering::Relaxed) as u8, ASSERT | u32::from(CALL));
 }
 
+/// Sends an NMI to a CPU.
+pub(super) fn interrupt_always(cpu: usize) {
+    command(IDS[cpu].load(Ordering::Relaxed) as u8, ASSERT | NON_MASKABLE);
+}
+
 /// Resets the CPU with this APIC; it then waits for its start.
 pub(super) fn init(id: u8) {
     command(id, ASSERT | INIT);
@@ -172,11 +179,12 @@ pub(super) fn start_up(id: u8, page: u64) {
 }
 
 fn command(id: u8, command: u32) {
-    // Two registers; handlers send nothing, so that only a switch could come between.
-    let _preemption = NoPreemption::new();
-    while read(COMMAND_LOW) & PENDING != 0 {
-        core::hint::spin_loop();
-    }
-    write(COMMAND_HIGH, u32::from(id) << 24);
-    write(COMMAND_LOW, command);
+    // Two registers: neither a switch nor a handler, which sends answers, may come between.
+    without_interrupts(|| {
+        while read(COMMAND_LOW) & PENDING != 0 {
+            core::hint::spin_loop();
+        }
+        write(COMMAND_HIGH, u32::from(id) << 24);
+        write(COMMAND_LOW, command);
+    });
 }

@@ -239,4 +239,8 @@ impl Machine for Bare {
     fn interrupt(&self, cpu: usize) {
         apic::call(cpu);
     }
+
+    fn interrupt_always(&self, cpu: usize) {
+        apic::interrupt_always(cpu);
+    }
 }
