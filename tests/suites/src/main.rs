@@ -18,6 +18,7 @@ mod allocator;
 mod backtraces;
 mod churn;
 mod concurrency;
+mod corrupt;
 mod deaths;
 mod endings;
 mod faults;
@@ -28,6 +29,7 @@ mod panics;
 mod permissions;
 mod random;
 mod shortage;
+mod storm;
 mod support;
 mod switching;
 mod thread_locals;
@@ -70,6 +72,8 @@ const SUITES: &[(&str, &[Test])] = &[
     ("backtraces", backtraces::TESTS),
     ("faults", faults::TESTS),
     ("vectors", vectors::TESTS),
+    ("corrupt", corrupt::TESTS),
+    ("storm", storm::TESTS),
     ("kills", kills::TESTS),
     ("endings", endings::TESTS),
     ("loading", loading::TESTS),
