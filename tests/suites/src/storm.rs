@@ -10,7 +10,7 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use core::arch::asm;
+use core::arch::{asm, naked_asm};
 use core::hint::black_box;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -181,6 +181,20 @@ fn a_hundred_thousand_nmis_at_random_points_trace_to_the_outermost_frame() {
     conclude("NMIs");
 }
 
+/// Sets the flags. With tables for each of its instructions, as all code here that is stepped through.
+#[unsafe(naked)]
+unsafe extern "C" fn set_flags(flags: u64) {
+    naked_asm!(
+        ".cfi_startproc",
+        "push rdi",
+        ".cfi_adjust_cfa_offset 8",
+        "popfq",
+        ".cfi_adjust_cfa_offset -8",
+        "ret",
+        ".cfi_endproc",
+    )
+}
+
 /// Steps through `body`.
 fn step_through<R>(body: impl FnOnce() -> R) -> R {
     /// Traces after each instruction.
@@ -191,14 +205,18 @@ fn step_through<R>(body: impl FnOnce() -> R) -> R {
         judge(fault.trace());
         Decision::Resume
     }
+    const TRAP: u64 = 1 << 8;
     // Flags are not a task's own here: nobody else may get this one.
     let _here = cpu::NoPreemption::new();
     assert!(set_policy(Some(step)).is_none());
-    // SAFETY: sets the trap flag, and says that it uses the stack.
-    unsafe { asm!("pushfq", "or qword ptr [rsp], 0x100", "popfq") };
+    let flags: u64;
+    // SAFETY: reads the flags, and says that it uses the stack.
+    unsafe { asm!("pushfq", "pop {}", out(reg) flags) };
+    // SAFETY: the policy goes on after each step.
+    unsafe { set_flags(flags | TRAP) };
     let result = body();
-    // SAFETY: as above, clears it.
-    unsafe { asm!("pushfq", "and qword ptr [rsp], ~0x100", "popfq") };
+    // SAFETY: the flags as they were.
+    unsafe { set_flags(flags) };
     set_policy(None);
     result
 }
