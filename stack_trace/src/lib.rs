@@ -56,6 +56,7 @@ mod backtrace;
 mod debug_info;
 mod host;
 mod name;
+mod named;
 mod print;
 mod symbolize;
 pub mod table;
@@ -67,6 +68,7 @@ pub use backtrace::{Backtrace, BacktraceStatus};
 pub use debug_info::{DebugError, DebugInfo};
 pub use host::{Host, OwnStacks, set_host, trace};
 pub use name::{Name, NameBuffer};
+pub use named::{Named, NamedCode, name_code};
 pub use print::{
     GUESSED, INTERRUPTED, OTHER_STACK, Style, begin_short, end_short, print, print_frame,
 };

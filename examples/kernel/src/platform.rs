@@ -10,7 +10,7 @@ use core::sync::atomic::{AtomicU8, Ordering};
 
 use spin::Once;
 use unspool::backtrace::table::{SymbolTable, TableError};
-use unspool::backtrace::{Place, Symbol, Symbolize};
+use unspool::backtrace::{Named, Place, Symbol, Symbolize};
 use unspool::loader::{Loader, Symbols};
 use unspool::panic::{BacktraceStyle, Platform, TaskName, TaskState};
 use unspool::tls::{Registry, Template};
@@ -127,7 +127,8 @@ impl Symbolize for Names {
         if TEXT.get().is_some_and(|text| (text.start()..text.end()).contains(&address)) {
             return TABLE.get()?.symbolize(address);
         }
-        LOADER.get()?.symbolize(address)
+        let loaded = LOADER.get().and_then(|loader| loader.symbolize(address));
+        loaded.or_else(|| Named.symbolize(address))
     }
 
     /// The program is linked to the addresses that it has: they say it all.

@@ -168,7 +168,7 @@ fn a_hundred_thousand_corrupt_copies_of_stacks_end_with_a_reason() {
         stack.words.iter().zip(&saved).for_each(|(cell, &word)| cell.set(word));
     }
     println!("{COPIES} corrupt copies of {} words: {counts:?}", stack.words.len());
-    assert!(counts.outermost < COPIES / 2 && counts.stack_read > 0 && counts.no_module > 0);
+    assert!(counts.outermost < COPIES / 4 * 3 && counts.stack_read > 0 && counts.no_module > 0);
 }
 
 /// Corrupts the frames of its callers, takes a trace, and mends them. All by values, or on the heap: what
@@ -244,5 +244,5 @@ fn twenty_thousand_corruptions_of_the_live_stack_end_with_a_reason() {
         }
     }
     println!("{LIVE} corruptions of the live stack: {counts:?}");
-    assert!(counts.outermost < LIVE / 2 && counts.stack_read > 0 && counts.no_module > 0);
+    assert!(counts.outermost < LIVE / 4 * 3 && counts.stack_read > 0 && counts.no_module > 0);
 }

@@ -37,8 +37,9 @@ const SHOWN: usize = 8;
 static TAKEN: AtomicU64 = AtomicU64::new(0);
 static FRAMES: AtomicU64 = AtomicU64::new(0);
 static WRONG: AtomicU64 = AtomicU64::new(0);
-/// Of wrong traces: where they began, where they ended, and why.
-static SAMPLES: Mutex<[Option<(u64, u64, Option<End>)>; SHOWN]> = Mutex::new([None; SHOWN]);
+/// Where a wrong trace began, where it ended, and why.
+type Sample = Option<(u64, u64, Option<End>)>;
+static SAMPLES: Mutex<[Sample; SHOWN]> = Mutex::new([None; SHOWN]);
 
 fn reset() {
     TAKEN.store(0, Ordering::Relaxed);

@@ -339,7 +339,7 @@ fn a_policy_changes_registers_and_resumes() {
 fn a_policy_unwinds_or_resumes_as_it_likes() {
     fn every_other(fault: &mut Fault<'_>) -> Decision {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        if COUNT.fetch_add(1, Ordering::Relaxed) % 2 == 0 {
+        if COUNT.fetch_add(1, Ordering::Relaxed).is_multiple_of(2) {
             return Decision::Unwind;
         }
         let registers = fault.registers();
