@@ -24,7 +24,7 @@ use core::ops::Range;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use unspool::backtrace::{Backtrace, print};
-use unspool::unwind::{FindModule, ReadStack, Register, Registers, global};
+use unspool::unwind::{Cursor, FindModule, NoStack, Pc, ReadStack, Register, Registers, global};
 
 use crate::arch::{self, CpuState, InterruptStack};
 use crate::console::Console;
@@ -40,6 +40,9 @@ use crate::walk::trace_from;
 /// Bytes below a stack pointer that compiled code may use (psABI x86-64 §3.2.2).
 pub(crate) const RED_ZONE: u64 = 128;
 
+/// What is said of a function that has something to drop itself.
+const SKIPPED: &str = "\nnote: what the faulting function itself owns is not dropped";
+
 /// Bytes of stack that reporting and unwinding need. Printing a trace takes the most: about six KiB
 /// in a build without optimizations.
 pub(crate) const ROOM: u64 = 8 * 1024;
@@ -54,6 +57,9 @@ pub struct FaultInfo {
     pub registers: Registers,
     /// The frames from that instruction outwards, as they were; `None` if there was no memory for it.
     pub backtrace: Option<Arc<Backtrace>>,
+    /// Whether the function of that instruction has values to drop somewhere, which were not: it has
+    /// landing pads at its calls only. Its callers' were.
+    pub skips_cleanups: bool,
 }
 
 impl fmt::Display for FaultInfo {
@@ -205,7 +211,9 @@ pub(crate) unsafe fn unwind(kind: FaultKind, state: &CpuState) -> ! {
     }
     let registers = before_bad_call(kind, state).unwrap_or_else(|| state.registers());
     let backtrace = fallible::shared(Backtrace::from_trace(trace_from(registers))).ok();
-    let info = FaultInfo { kind, registers, backtrace };
+    let skips_cleanups = has_cleanups(registers);
+    let info = FaultInfo { kind, registers, backtrace, skips_cleanups };
+    let note = if skips_cleanups { SKIPPED } else { "" };
     let payload = Box::new(info.clone());
     if let Some(task) = running() {
         // From here on the panic runtime counts: a fault while it reports this one is the end.
@@ -213,7 +221,14 @@ pub(crate) unsafe fn unwind(kind: FaultKind, state: &CpuState) -> ! {
     }
     // SAFETY: the trampoline called this, on the stack of the task that was interrupted with
     // these registers.
-    unsafe { arch::unwind(&info.registers, format_args!("{kind}"), payload) }
+    unsafe { arch::unwind(&info.registers, format_args!("{kind}{note}"), payload) }
+}
+
+/// Whether the function with these registers has landing pads.
+#[inline(never)]
+fn has_cleanups(registers: Registers) -> bool {
+    let cursor = Cursor::new(registers, Pc::Exact(registers.ip()), NoStack, global());
+    cursor.function().is_ok_and(|function| function.lsda().is_some())
 }
 
 /// After a call of what is no code: the registers at the call, which is what was wrong.

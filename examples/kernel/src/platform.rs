@@ -71,12 +71,14 @@ impl Platform for Kernel {
 
 /// The stack that `sp` points into, of those that can be in use; empty if it is none of them.
 pub(crate) fn stack_around(sp: u64) -> StackBounds {
-    let task = running().map(Task::stack);
-    let interrupts = InterruptStack::containing(sp).map(|(_, range)| range);
-    let left = cpu::this().left_stack();
-    let stacks = [task, Some(left), interrupts, Some(arch::boot_stack())];
-    let mut stacks = stacks.into_iter().flatten().chain(cpu::idle_stacks());
-    match stacks.find(|stack| stack.contains(&sp)) {
+    // The nearest first: a walk asks this for every word that it reads.
+    let task = || running().map(Task::stack).filter(|stack| stack.contains(&sp));
+    let interrupts = || InterruptStack::containing(sp).map(|(_, range)| range);
+    let others = || {
+        let left = [cpu::this().left_stack(), arch::boot_stack()];
+        left.into_iter().chain(cpu::idle_stacks()).find(|stack| stack.contains(&sp))
+    };
+    match task().or_else(interrupts).or_else(others) {
         // SAFETY: mapped as long as code runs on it, or was interrupted on it.
         Some(stack) => unsafe { StackBounds::new(stack.start, stack.end) },
         None => StackBounds::EMPTY,

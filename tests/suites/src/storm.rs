@@ -31,6 +31,8 @@ crate::tests![
 const NMIS: u64 = 100_000;
 /// More frames than any stack here has.
 const MOST_FRAMES: usize = 1000;
+/// How often the sender looks whether one was dealt with.
+const PATIENCE: u32 = 10_000;
 /// How many wrong traces are shown.
 const SHOWN: usize = 8;
 
@@ -153,8 +155,14 @@ fn send() {
         }
         let target = random(&mut state) as usize % cpu::count();
         let here = cpu::NoPreemption::new();
+        let taken = TAKEN.load(Ordering::Acquire);
         if target != cpu::current() {
             nmi::send(target);
+            // One that comes while another is dealt with may be lost.
+            (0..PATIENCE).find(|_| {
+                core::hint::spin_loop();
+                TAKEN.load(Ordering::Acquire) != taken
+            });
         }
         drop(here);
         // Something must happen between two of them.

@@ -32,6 +32,7 @@ crate::tests![
     a_fault_in_a_handler_can_be_resumed,
     a_fault_in_a_panic_hook_can_be_resumed,
     a_fault_has_a_backtrace,
+    a_function_that_faults_itself_says_that_its_values_are_not_dropped,
     a_policy_sees_a_trace_across_stacks,
 ];
 
@@ -473,6 +474,31 @@ fn a_fault_has_a_backtrace() {
     let first = "      [... interrupted ...]\n   0: unspool_suites::vectors::reads_nothing\n";
     assert!(text.starts_with(first), "{text}");
     assert!(text.contains("vectors::a_fault_has_a_backtrace"), "{text}");
+}
+
+fn a_function_that_faults_itself_says_that_its_values_are_not_dropped() {
+    static DROPPED: AtomicU32 = AtomicU32::new(0);
+    struct Counted;
+    impl Drop for Counted {
+        fn drop(&mut self) {
+            DROPPED.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+    #[inline(never)]
+    fn owns() {
+        let _counted = Counted;
+        // A call that may unwind, so that there is a landing pad.
+        black_box(task::yield_now as fn())();
+        // SAFETY: faults.
+        unsafe { asm!("ud2") };
+    }
+    let fault = |body: fn()| {
+        let payload = catch_unwind(|| black_box(body)()).unwrap_err();
+        payload.downcast_ref::<FaultInfo>().unwrap().skips_cleanups
+    };
+    assert!(fault(owns));
+    assert_eq!(DROPPED.load(Ordering::Relaxed), 0);
+    assert!(!fault(reads_nothing));
 }
 
 /// A handler's own trace goes on in what it interrupted, and says that this is another stack.

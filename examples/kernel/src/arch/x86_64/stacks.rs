@@ -63,6 +63,10 @@ impl InterruptStack {
 
     /// The one that contains `address`, and its addresses.
     pub(crate) fn containing(address: u64) -> Option<(Self, Range<u64>)> {
+        let first = (&raw const STACKS).expose_provenance() as u64;
+        if !(first..first + size_of_val(&STACKS) as u64).contains(&address) {
+            return None;
+        }
         (0..MAX_CPUS)
             .flat_map(|cpu| Self::ALL.map(|stack| (stack, stack.range(cpu))))
             .find(|(_, range)| range.contains(&address))
