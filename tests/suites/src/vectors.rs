@@ -88,7 +88,7 @@ macro_rules! seen {
 }
 
 /// Whether this code may do everything (Intel SDM volume 3, §5.5).
-fn in_ring_0() -> bool {
+pub fn in_ring_0() -> bool {
     let selector: u64;
     // SAFETY: only reads a register.
     unsafe { asm!("mov {}, cs", out(reg) selector, options(nomem, nostack, preserves_flags)) };
