@@ -49,7 +49,7 @@ impl Interrupted<'_> {
     }
 }
 
-/// What is called for an NMI: it must not allocate, lock, wait or panic, nor [send](send) one.
+/// What is called for an NMI: it must not allocate, lock, wait or panic, nor [send] one.
 pub type Handler = fn(&Interrupted<'_>);
 
 /// A [`Handler`], or null.

@@ -10,11 +10,10 @@
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use x86_64::instructions::interrupts::without_interrupts;
 use x86_64::instructions::port::Port;
 use x86_64::registers::model_specific::Msr;
 
-use crate::cpu::MAX_CPUS;
+use crate::cpu::{MAX_CPUS, NoPreemption};
 
 /// Vectors above those of exceptions.
 pub(super) const TICK: u8 = 32;
@@ -179,12 +178,18 @@ pub(super) fn start_up(id: u8, page: u64) {
 }
 
 fn command(id: u8, command: u32) {
-    // Two registers: neither a switch nor a handler, which sends answers, may come between.
-    without_interrupts(|| {
+    // Two registers: no switch may come between, and a handler, which sends answers, leaves the first as
+    // it was. Interrupts stay on: to read their flag takes a push that no table tells of.
+    let _preemption = NoPreemption::new();
+    let wait = || {
         while read(COMMAND_LOW) & PENDING != 0 {
             core::hint::spin_loop();
         }
-        write(COMMAND_HIGH, u32::from(id) << 24);
-        write(COMMAND_LOW, command);
-    });
+    };
+    wait();
+    let before = read(COMMAND_HIGH);
+    write(COMMAND_HIGH, u32::from(id) << 24);
+    write(COMMAND_LOW, command);
+    wait();
+    write(COMMAND_HIGH, before);
 }
