@@ -8,7 +8,7 @@
 use core::fmt;
 
 use spin::Once;
-use unspool_stack_trace::{Host, NoSymbols, Style, Symbolize, Trace, set_host};
+use unspool_stack_trace::{Host, NoSymbols, OwnStacks, Style, Symbolize, Trace, set_host};
 use unspool_unwind::{
     Cursor, Environment, Modules, Pc, RaiseError, Registers, StackBounds, global, set_environment,
 };
@@ -47,6 +47,13 @@ pub trait Platform: Sync {
 
     /// The stack that the caller runs on.
     fn stack(&self) -> StackBounds;
+
+    /// If the caller runs on a handler's stack: the stack with this address, if what was interrupted ran
+    /// there. Traces then go on; exceptions never do. None by default.
+    fn interrupted(&self, address: u64) -> StackBounds {
+        let _ = address;
+        StackBounds::EMPTY
+    }
 
     /// The task that the caller belongs to.
     fn task(&self) -> TaskName<'_> {
@@ -110,6 +117,10 @@ impl Host for Traced {
         platform().stack()
     }
 
+    fn interrupted(&self, address: u64) -> StackBounds {
+        platform().interrupted(address)
+    }
+
     fn symbols(&self) -> &dyn Symbolize {
         platform().symbols()
     }
@@ -132,7 +143,7 @@ fn unwinding_stuck(error: RaiseError) -> ! {
 }
 
 /// A trace of the caller's stack, by the program's unwind tables.
-pub type StackTrace = Trace<'static, StackBounds, Modules>;
+pub type StackTrace = Trace<'static, OwnStacks, Modules>;
 
 /// The frames of the caller's stack; the first one is the caller's own.
 ///
@@ -146,7 +157,7 @@ pub fn trace() -> StackTrace {
 /// The frames from one with these registers.
 pub(crate) fn trace_from(registers: &Registers, pc: Pc) -> StackTrace {
     let stack = platform().stack().above(registers.sp());
-    Trace::new(Cursor::new(*registers, pc, stack, global()))
+    Trace::new(Cursor::new(*registers, pc, OwnStacks::new(stack), global()))
 }
 
 /// Prints a trace of the caller's stack to the platform's console.

@@ -2,12 +2,12 @@
 //! arguments.
 //!
 //! ```text
-//!   capture() ──► Host ──► the stack it runs on, names, whether traces are wanted
+//!   capture() ──► Host ──► the stack it runs on, those interrupted for it, names, whether it is wanted
 //! ```
 #![forbid(unsafe_code)]
 
 use spin::Once;
-use unspool_unwind::{Cursor, Modules, Pc, Registers, StackBounds, global};
+use unspool_unwind::{Cursor, Modules, Pc, ReadStack, Registers, StackBounds, global};
 
 use crate::print::Style;
 use crate::symbolize::{NoSymbols, Symbolize};
@@ -19,6 +19,13 @@ use crate::trace::Trace;
 pub trait Host: Sync {
     /// The stack that the caller runs on.
     fn stack(&self) -> StackBounds;
+
+    /// If the caller is a handler with a stack of its own: the stack with this address, if what was
+    /// interrupted runs there; else [`StackBounds::EMPTY`]. Traces of the handler go on there.
+    fn interrupted(&self, address: u64) -> StackBounds {
+        let _ = address;
+        StackBounds::EMPTY
+    }
 
     /// Names for addresses.
     fn symbols(&self) -> &dyn Symbolize {
@@ -41,6 +48,28 @@ pub fn set_host(host: &'static dyn Host) {
     HOST.call_once(|| host);
 }
 
+/// The stack that the caller runs on, and those that were interrupted for it, as the program's host
+/// knows them.
+#[derive(Clone, Copy, Debug)]
+pub struct OwnStacks(StackBounds);
+
+impl OwnStacks {
+    /// The caller's own stack is this one, or a part of it.
+    pub const fn new(own: StackBounds) -> Self {
+        Self(own)
+    }
+
+    fn read_interrupted(address: u64) -> Option<u64> {
+        HOST.get()?.interrupted(address).read(address)
+    }
+}
+
+impl ReadStack for OwnStacks {
+    fn read(&self, address: u64) -> Option<u64> {
+        self.0.read(address).or_else(|| Self::read_interrupted(address))
+    }
+}
+
 /// The program's host, if it is set.
 #[cfg(feature = "alloc")]
 pub(crate) fn host() -> Option<&'static dyn Host> {
@@ -52,12 +81,12 @@ pub(crate) fn host() -> Option<&'static dyn Host> {
 ///
 /// They are read when the iterator is asked for them: use it before the calling function returns.
 #[inline(always)]
-pub fn trace() -> Trace<'static, StackBounds, Modules> {
+pub fn trace() -> Trace<'static, OwnStacks, Modules> {
     trace_from(Registers::here())
 }
 
-pub(crate) fn trace_from(registers: Registers) -> Trace<'static, StackBounds, Modules> {
+pub(crate) fn trace_from(registers: Registers) -> Trace<'static, OwnStacks, Modules> {
     let stack = HOST.get().map_or(StackBounds::EMPTY, |host| host.stack());
-    let stack = stack.above(registers.sp());
+    let stack = OwnStacks::new(stack.above(registers.sp()));
     Trace::new(Cursor::new(registers, Pc::Return(registers.ip()), stack, global()))
 }

@@ -56,6 +56,7 @@ mod backtrace;
 mod debug_info;
 mod host;
 mod name;
+mod named;
 mod print;
 pub mod samples;
 mod symbolize;
@@ -66,8 +67,11 @@ mod trace;
 pub use backtrace::{Backtrace, BacktraceStatus};
 #[cfg(feature = "debug-info")]
 pub use debug_info::{DebugError, DebugInfo};
-pub use host::{Host, set_host, trace};
+pub use host::{Host, OwnStacks, set_host, trace};
 pub use name::{Name, NameBuffer};
-pub use print::{INTERRUPTED, OTHER_STACK, Style, begin_short, end_short, print, print_frame};
+pub use named::{Named, NamedCode, name_code};
+pub use print::{
+    GUESSED, INTERRUPTED, OTHER_STACK, Style, begin_short, end_short, print, print_frame,
+};
 pub use symbolize::{Function, Location, NoSymbols, OnlyPlaces, Place, Symbol, Symbolize};
 pub use trace::{Captured, End, Frame, FrameKind, Trace};

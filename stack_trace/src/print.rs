@@ -225,6 +225,7 @@ impl<'o, 's> Printer<'o, 's> {
             FrameKind::Call => return Ok(()),
             FrameKind::Interrupted => INTERRUPTED,
             FrameKind::OtherStack => OTHER_STACK,
+            FrameKind::Guessed => GUESSED,
         })
     }
 
@@ -291,6 +292,8 @@ impl<'o, 's> Printer<'o, 's> {
 pub const INTERRUPTED: &str = "      [... interrupted ...]\n";
 /// The same, if the handler ran elsewhere.
 pub const OTHER_STACK: &str = "      [... interrupted, on another stack ...]\n";
+/// Stands before a frame that a frame pointer led to, and no table.
+pub const GUESSED: &str = "      [... guessed by frame pointer ...]\n";
 
 #[cfg(test)]
 mod tests {
@@ -397,13 +400,17 @@ mod tests {
 
     #[test]
     fn frames_that_were_interrupted_are_marked() {
-        let frames = [FrameKind::Interrupted, FrameKind::Call, FrameKind::OtherStack]
-            .map(|kind| Frame { kind, ..call(Pc::Exact(0x10)) });
+        let frames =
+            [FrameKind::Interrupted, FrameKind::Call, FrameKind::OtherStack, FrameKind::Guessed]
+                .map(|kind| Frame { kind, ..call(Pc::Exact(0x10)) });
         let mut out = String::new();
         print_frames(&mut out, &frames, End::Full, Style::Full, &Names(&["f"])).unwrap();
         let marks: Vec<_> = out.lines().filter(|line| line.contains("...")).collect();
         let full = "      [... there was no room for more frames ...]";
-        assert_eq!(marks, [INTERRUPTED.trim_end(), OTHER_STACK.trim_end(), full]);
+        assert_eq!(
+            marks,
+            [INTERRUPTED.trim_end(), OTHER_STACK.trim_end(), GUESSED.trim_end(), full]
+        );
     }
 
     #[test]

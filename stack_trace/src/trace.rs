@@ -33,6 +33,9 @@ pub enum FrameKind {
     Interrupted,
     /// It was interrupted, and the handler has a stack of its own.
     OtherStack,
+    /// The frame before it has no tables, and its frame pointer led here: the frame may be another
+    /// one's.
+    Guessed,
 }
 
 /// Why a trace has no further frame.
@@ -81,6 +84,7 @@ impl<'m, S: ReadStack, M: FindModule> Trace<'m, S, M> {
     fn frame(&self, below: Option<u64>) -> Frame {
         let (pc, sp) = (self.cursor.pc(), self.cursor.registers().sp());
         let kind = match (pc, below) {
+            _ if self.cursor.kind() == unspool_unwind::FrameKind::Guess => FrameKind::Guessed,
             (Pc::Return(_), _) => FrameKind::Call,
             (Pc::Exact(_), Some(below)) if !self.joined(below, sp) => FrameKind::OtherStack,
             (Pc::Exact(_), _) => FrameKind::Interrupted,

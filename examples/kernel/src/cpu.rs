@@ -12,7 +12,7 @@
 use core::marker::PhantomData;
 use core::ops::Range;
 use core::ptr::null_mut;
-use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering, compiler_fence};
 
 use crate::arch::per_cpu;
 use crate::lock::Lock;
@@ -45,10 +45,14 @@ pub(crate) struct Cpu {
     asleep: AtomicU32,
     /// 1 if the idle loop must forget the page tables before it goes on.
     stale: AtomicU32,
+    /// 1 while the policy for faults is asked here.
+    pub deciding: AtomicU32,
     /// Where the registers of its idle loop are while a task runs.
     pub idle_sp: AtomicU64,
     /// The stack of its idle loop.
     idle_stack: [AtomicU64; 2],
+    /// The stack of the task that another one is about to take the place of.
+    left_stack: [AtomicU64; 2],
 }
 
 static CPUS: [Cpu; MAX_CPUS] = [const {
@@ -63,8 +67,10 @@ static CPUS: [Cpu; MAX_CPUS] = [const {
         requests: AtomicU32::new(0),
         asleep: AtomicU32::new(0),
         stale: AtomicU32::new(0),
+        deciding: AtomicU32::new(0),
         idle_sp: AtomicU64::new(0),
         idle_stack: [const { AtomicU64::new(0) }; 2],
+        left_stack: [const { AtomicU64::new(0) }; 2],
     }
 }; MAX_CPUS];
 
@@ -126,6 +132,19 @@ impl Cpu {
     fn idle_stack(&self) -> Range<u64> {
         let end = self.idle_stack[1].load(Ordering::Acquire);
         self.idle_stack[0].load(Ordering::Relaxed)..end
+    }
+
+    /// Notes that the running task, which has this stack, is no longer that, but still runs; until the
+    /// switch is done: `0..0`. For handlers on this CPU.
+    pub(crate) fn leave_stack(&self, stack: &Range<u64>) {
+        self.left_stack[0].store(stack.start, Ordering::Relaxed);
+        self.left_stack[1].store(stack.end, Ordering::Relaxed);
+        compiler_fence(Ordering::SeqCst);
+    }
+
+    /// The stack that this CPU is about to leave, if it is.
+    pub(crate) fn left_stack(&self) -> Range<u64> {
+        self.left_stack[0].load(Ordering::Relaxed)..self.left_stack[1].load(Ordering::Relaxed)
     }
 
     /// Says that this CPU takes part from now on.

@@ -3,179 +3,49 @@
 //! ```text
 //!   task's stack          interrupt or signal stack
 //!   │ caller      │
-//!   │ faulting    │──────► handle: may it unwind? ── no ──► reason, halt
-//!   │ red zone    │           │ yes
+//!   │ faulting    │──────► handle: policy ─┬─ Resume ─► the instruction again, or elsewhere
+//!   │ red zone    │                        ├─ Stop ───► reason, halt   ◄─ no
+//!   │             │           ┌─ Unwind ───┴─ is that possible? ─────────┘
 //!   │ CpuState    │ ◄─────────┘ continue in the trampoline, which unwinds from the registers
 //! ```
 //!
 //! Promise: a fault ends in the faulting task's unwinding or in a precise reason and a halt, never
-//! in a loop.
+//! in a loop; unless the kernel's user decides to go on ([`set_policy`]).
+
+mod kind;
+mod policy;
+
+pub use kind::{FaultKind, PageAccess};
+pub use policy::{Decision, Fault, Policy, default_policy, set_policy};
+
 use core::fmt::{self, Write};
 use core::ops::Range;
 
 use alloc::boxed::Box;
-use unspool::backtrace::{Trace, print};
-use unspool::unwind::{
-    Cursor, FindModule, Pc, ReadStack, Register, Registers, StackBounds, global,
-};
+use alloc::sync::Arc;
+use unspool::backtrace::{Backtrace, print};
+use unspool::unwind::{Cursor, FindModule, NoStack, Pc, ReadStack, Register, Registers, global};
 
 use crate::arch::{self, CpuState, InterruptStack};
 use crate::console::Console;
+use crate::fallible;
 use crate::heap;
 use crate::machine::{ExitCode, PAGE, machine};
 use crate::memory;
 use crate::platform::{Names, backtrace_style, stack_around};
 use crate::scheduler;
 use crate::task::Task;
+use crate::walk::trace_from;
 
 /// Bytes below a stack pointer that compiled code may use (psABI x86-64 §3.2.2).
 pub(crate) const RED_ZONE: u64 = 128;
 
+/// What is said of a function that has something to drop itself.
+const SKIPPED: &str = "\nnote: what the faulting function itself owns is not dropped";
+
 /// Bytes of stack that reporting and unwinding need. Printing a trace takes the most: about six KiB
 /// in a build without optimizations.
 pub(crate) const ROOM: u64 = 8 * 1024;
-
-/// What was tried with the page of a [`FaultKind::PageFault`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PageAccess {
-    /// A load.
-    Read,
-    /// A store.
-    Write,
-    /// An instruction fetch.
-    Execute,
-}
-
-impl PageAccess {
-    /// From the error code of a page fault (Intel SDM volume 3, §4.7).
-    pub(crate) const fn from_error_code(code: u64) -> Self {
-        match (code & 1 << 4 != 0, code & 1 << 1 != 0) {
-            (true, _) => Self::Execute,
-            (false, true) => Self::Write,
-            (false, false) => Self::Read,
-        }
-    }
-}
-
-/// Why the CPU stopped at an instruction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum FaultKind {
-    /// Division by zero, or a quotient that does not fit.
-    DivideError,
-    /// A single step or a debug register.
-    Debug,
-    /// `int3`. The registers point to that instruction, not past it.
-    Breakpoint,
-    /// `ud2`, or an instruction that this CPU does not have.
-    InvalidOpcode,
-    /// An x87 or SSE instruction while they are off.
-    DeviceNotAvailable,
-    /// An exception while another was being delivered.
-    DoubleFault,
-    /// A segment register or descriptor is wrong.
-    Segment {
-        /// The CPU's error code.
-        error: u64,
-    },
-    /// The stack pointer is not canonical.
-    StackSegment {
-        /// The CPU's error code.
-        error: u64,
-    },
-    /// A non-canonical address, a privileged instruction, or another protection rule.
-    GeneralProtection {
-        /// The CPU's error code.
-        error: u64,
-    },
-    /// An access that the page tables forbid.
-    PageFault {
-        /// The address that was accessed.
-        address: u64,
-        /// How.
-        access: PageAccess,
-        /// Whether there is a page; if so, the access is not allowed.
-        present: bool,
-    },
-    /// An unmasked x87 exception.
-    X87,
-    /// A misaligned access while they are checked.
-    AlignmentCheck,
-    /// The hardware is broken.
-    MachineCheck,
-    /// An unmasked SSE exception.
-    Simd,
-    /// Not an exception at all: a signal that somebody sent to this process.
-    Signal {
-        /// Its number.
-        number: i32,
-    },
-    /// Any other exception.
-    Other {
-        /// Its vector.
-        vector: u64,
-        /// The CPU's error code.
-        error: u64,
-    },
-}
-
-impl FaultKind {
-    /// The exception with this vector and error code; page faults know more (Intel SDM volume 3,
-    /// table 6-1).
-    pub(crate) const fn from_vector(vector: u64, error: u64) -> Self {
-        match vector {
-            0 => Self::DivideError,
-            1 => Self::Debug,
-            3 => Self::Breakpoint,
-            6 => Self::InvalidOpcode,
-            7 => Self::DeviceNotAvailable,
-            8 => Self::DoubleFault,
-            10 | 11 => Self::Segment { error },
-            12 => Self::StackSegment { error },
-            13 => Self::GeneralProtection { error },
-            16 => Self::X87,
-            17 => Self::AlignmentCheck,
-            18 => Self::MachineCheck,
-            19 => Self::Simd,
-            _ => Self::Other { vector, error },
-        }
-    }
-}
-
-impl fmt::Display for FaultKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            Self::DivideError => f.write_str("divide error"),
-            Self::Debug => f.write_str("debug exception"),
-            Self::Breakpoint => f.write_str("breakpoint"),
-            Self::InvalidOpcode => f.write_str("invalid opcode"),
-            Self::DeviceNotAvailable => f.write_str("device not available"),
-            Self::DoubleFault => f.write_str("double fault"),
-            Self::Segment { error } => write!(f, "segment fault, error code {error:#x}"),
-            Self::StackSegment { error } => write!(f, "stack fault, error code {error:#x}"),
-            Self::GeneralProtection { error } => {
-                write!(f, "general protection fault, error code {error:#x}")
-            }
-            Self::PageFault { address, access, present } => {
-                let access = match access {
-                    PageAccess::Read => "read of",
-                    PageAccess::Write => "write to",
-                    PageAccess::Execute => "execution of",
-                };
-                let why = if present { "not allowed" } else { "not mapped" };
-                write!(f, "page fault: {access} {address:#x}, which is {why}")
-            }
-            Self::X87 => f.write_str("x87 exception"),
-            Self::AlignmentCheck => f.write_str("alignment check"),
-            Self::MachineCheck => f.write_str("machine check"),
-            Self::Simd => f.write_str("SSE exception"),
-            Self::Signal { number } => write!(f, "signal {number}, sent to the process"),
-            Self::Other { vector, error } => {
-                write!(f, "exception {vector}, error code {error:#x}")
-            }
-        }
-    }
-}
 
 /// A fault: the payload that `catch_unwind` and `join` get from a task that was unwound for one.
 #[derive(Clone, Debug)]
@@ -185,6 +55,11 @@ pub struct FaultInfo {
     /// The registers of the instruction it happened at; if that was not code, of the call that led
     /// there.
     pub registers: Registers,
+    /// The frames from that instruction outwards, as they were; `None` if there was no memory for it.
+    pub backtrace: Option<Arc<Backtrace>>,
+    /// Whether the function of that instruction has values to drop somewhere, which were not: it has
+    /// landing pads at its calls only. Its callers' were.
+    pub skips_cleanups: bool,
 }
 
 impl fmt::Display for FaultInfo {
@@ -225,8 +100,10 @@ pub(crate) enum Undeliverable {
     },
     /// Something that unwinding needs is in the middle of a change.
     InUse(&'static str),
-    DoubleFault,
-    MachineCheck,
+    /// The CPU's state cannot be trusted.
+    Abort,
+    /// The policy says so.
+    Stopped,
 }
 
 impl fmt::Display for Undeliverable {
@@ -248,8 +125,8 @@ impl fmt::Display for Undeliverable {
                 write!(f, "only {left} bytes of stack are left, unwinding needs {needed}")
             }
             Self::InUse(what) => write!(f, "{what} is in the middle of a change"),
-            Self::DoubleFault => f.write_str("a double fault cannot be unwound"),
-            Self::MachineCheck => f.write_str("a machine check cannot be unwound"),
+            Self::Abort => f.write_str("its registers cannot be trusted"),
+            Self::Stopped => f.write_str("the kernel's policy is to stop"),
         }
     }
 }
@@ -257,16 +134,22 @@ impl fmt::Display for Undeliverable {
 /// Decides about a fault, on the stack of its handler. If this returns, the interrupted code is to
 /// be continued as `state` says.
 pub(crate) fn handle(kind: FaultKind, state: &mut CpuState) {
-    if kind == FaultKind::Breakpoint {
-        // The only trap among them: report the instruction itself, one byte long.
-        state.rip = state.rip.wrapping_sub(1);
-    }
-    let task = running();
-    match deliverable(task, kind, state) {
-        // SAFETY: `deliverable` found the place: on the task's stack, aligned, with room, below
-        // the red zone of the interrupted code.
-        Ok(frame) => unsafe { arch::deliver(kind, state, frame) },
-        Err(reason) => fatal(&reason, kind, state),
+    // Of a trap, too, the instruction itself is reported.
+    state.rip = state.rip.wrapping_sub(kind.trap_length());
+    let mut fault = Fault::new(kind, state);
+    let (decision, moved) = (policy::decide(&mut fault), fault.is_moved());
+    match decision {
+        Decision::Resume if moved => {}
+        Decision::Resume if !kind.is_abort() => {
+            state.rip = state.rip.wrapping_add(kind.trap_length());
+        }
+        Decision::Resume | Decision::Stop => fatal(&Undeliverable::Stopped, kind, state),
+        Decision::Unwind => match deliverable(running(), kind, state) {
+            // SAFETY: `deliverable` found the place: on the task's stack, aligned, with room, below
+            // the red zone of the interrupted code.
+            Ok(frame) => unsafe { arch::deliver(kind, state, frame) },
+            Err(reason) => fatal(&reason, kind, state),
+        },
     }
 }
 
@@ -276,6 +159,9 @@ fn deliverable(
     kind: FaultKind,
     state: &CpuState,
 ) -> Result<u64, Undeliverable> {
+    if kind.is_abort() {
+        return Err(Undeliverable::Abort);
+    }
     let sp = state.sp();
     if let Some((stack, _)) = InterruptStack::containing(sp) {
         return Err(Undeliverable::InHandler(stack));
@@ -324,7 +210,10 @@ pub(crate) unsafe fn unwind(kind: FaultKind, state: &CpuState) -> ! {
         fatal(&Undeliverable::InUse(what), kind, state);
     }
     let registers = before_bad_call(kind, state).unwrap_or_else(|| state.registers());
-    let info = FaultInfo { kind, registers };
+    let backtrace = fallible::shared(Backtrace::from_trace(trace_from(registers))).ok();
+    let skips_cleanups = has_cleanups(registers);
+    let info = FaultInfo { kind, registers, backtrace, skips_cleanups };
+    let note = if skips_cleanups { SKIPPED } else { "" };
     let payload = Box::new(info.clone());
     if let Some(task) = running() {
         // From here on the panic runtime counts: a fault while it reports this one is the end.
@@ -332,7 +221,14 @@ pub(crate) unsafe fn unwind(kind: FaultKind, state: &CpuState) -> ! {
     }
     // SAFETY: the trampoline called this, on the stack of the task that was interrupted with
     // these registers.
-    unsafe { arch::unwind(&info.registers, format_args!("{kind}"), payload) }
+    unsafe { arch::unwind(&info.registers, format_args!("{kind}{note}"), payload) }
+}
+
+/// Whether the function with these registers has landing pads.
+#[inline(never)]
+fn has_cleanups(registers: Registers) -> bool {
+    let cursor = Cursor::new(registers, Pc::Exact(registers.ip()), NoStack, global());
+    cursor.function().is_ok_and(|function| function.lsda().is_some())
 }
 
 /// After a call of what is no code: the registers at the call, which is what was wrong.
@@ -363,18 +259,9 @@ pub(crate) fn fatal(reason: &Undeliverable, kind: FaultKind, state: &CpuState) -
 
 /// Prints the interrupted code's trace, as far as its stack can be trusted.
 fn trace(kind: FaultKind, state: &CpuState) {
-    let mut stack = stack_around(state.sp());
-    if let Some(task) = running().filter(|_| stack == StackBounds::EMPTY) {
-        // The stack pointer may be just below it.
-        let range = task.stack();
-        // SAFETY: the interrupted task's own stack: it does not run, and it stays.
-        stack = unsafe { StackBounds::new(range.start, range.end) };
-    }
     let registers = before_bad_call(kind, state).unwrap_or_else(|| state.registers());
-    let pc = Pc::Exact(registers.ip());
-    let trace = Trace::new(Cursor::new(registers, pc, stack, global()));
     // The console never fails.
-    let _ = print(&mut Console, trace, backtrace_style(), &Names);
+    let _ = print(&mut Console, trace_from(registers), backtrace_style(), &Names);
 }
 
 /// The running task, for as long as a fault of that task is being dealt with.

@@ -66,6 +66,7 @@ pub mod heap;
 mod lock;
 pub mod machine;
 pub mod memory;
+pub mod nmi;
 mod outcome;
 pub mod platform;
 pub mod profile;

@@ -261,6 +261,10 @@ pub trait Machine: Sync {
 
     /// Makes this CPU's timer interrupt so often a second from now on. Only for its handler.
     fn set_timer(&self, hertz: u32);
+
+    /// Interrupts a CPU, which may be the caller's, also where it takes no interrupts; see
+    /// [`nmi`](crate::nmi).
+    fn interrupt_always(&self, cpu: usize);
 }
 
 /// Set by the entry that was used, before anything else.

@@ -10,7 +10,7 @@ use core::sync::atomic::{AtomicU8, Ordering};
 
 use spin::Once;
 use unspool::backtrace::table::{SymbolTable, TableError};
-use unspool::backtrace::{Place, Symbol, Symbolize};
+use unspool::backtrace::{Named, Place, Symbol, Symbolize};
 use unspool::loader::{Loader, Symbols};
 use unspool::panic::{BacktraceStyle, Platform, TaskName, TaskState};
 use unspool::tls::{Registry, Template};
@@ -44,6 +44,13 @@ impl Platform for Kernel {
         stack_around(arch::stack_pointer())
     }
 
+    fn interrupted(&self, address: u64) -> StackBounds {
+        match InterruptStack::containing(arch::stack_pointer()) {
+            Some(_) => stack_around(address),
+            None => StackBounds::EMPTY,
+        }
+    }
+
     fn task(&self) -> TaskName<'_> {
         match running() {
             Some(task) => TaskName { name: Some(task.name()), id: task.id() },
@@ -68,11 +75,14 @@ impl Platform for Kernel {
 
 /// The stack that `sp` points into, of those that can be in use; empty if it is none of them.
 pub(crate) fn stack_around(sp: u64) -> StackBounds {
-    let task = running().map(Task::stack);
-    let interrupts = InterruptStack::containing(sp).map(|(_, range)| range);
-    let stacks = [task, interrupts, Some(arch::boot_stack())];
-    let mut stacks = stacks.into_iter().flatten().chain(cpu::idle_stacks());
-    match stacks.find(|stack| stack.contains(&sp)) {
+    // The nearest first: a walk asks this for every word that it reads.
+    let task = || running().map(Task::stack).filter(|stack| stack.contains(&sp));
+    let interrupts = || InterruptStack::containing(sp).map(|(_, range)| range);
+    let others = || {
+        let left = [cpu::this().left_stack(), arch::boot_stack()];
+        left.into_iter().chain(cpu::idle_stacks()).find(|stack| stack.contains(&sp))
+    };
+    match task().or_else(interrupts).or_else(others) {
         // SAFETY: mapped as long as code runs on it, or was interrupted on it.
         Some(stack) => unsafe { StackBounds::new(stack.start, stack.end) },
         None => StackBounds::EMPTY,
@@ -123,7 +133,8 @@ impl Symbolize for Names {
         if TEXT.get().is_some_and(|text| (text.start()..text.end()).contains(&address)) {
             return TABLE.get()?.symbolize(address);
         }
-        LOADER.get()?.symbolize(address)
+        let loaded = LOADER.get().and_then(|loader| loader.symbolize(address));
+        loaded.or_else(|| Named.symbolize(address))
     }
 
     /// The program is linked to the addresses that it has: they say it all.

@@ -293,12 +293,21 @@ impl Scheduler {
         READY.store(self.ready.len(), Ordering::Relaxed);
         let sp = task.sp().load(Ordering::Relaxed);
         let next = Next { thread_pointer: Some(task.thread_pointer()), sp };
+        self.leave(cpu);
         cpu.running.store(Arc::as_ptr(&task).cast_mut(), Ordering::Relaxed);
         Some((next, self.running[cpu.index()].replace(task)))
     }
 
+    /// Has handlers find the stack that is in use until the switch is done.
+    fn leave(&self, cpu: &Cpu) {
+        if let Some(task) = &self.running[cpu.index()] {
+            cpu.leave_stack(&task.stack());
+        }
+    }
+
     /// Gives `cpu` back to its idle loop.
     fn idle(&mut self, cpu: &Cpu) -> (Next, Option<Arc<Task>>) {
+        self.leave(cpu);
         cpu.running.store(core::ptr::null_mut(), Ordering::Relaxed);
         let next = Next { thread_pointer: None, sp: cpu.idle_sp.load(Ordering::Relaxed) };
         (next, self.running[cpu.index()].take())
@@ -374,6 +383,8 @@ unsafe fn go(place: *mut u64, next: &Next) {
 /// What whoever is switched to does first: the caller of [`go`], or a new task. Notes that the task
 /// that ended right before on this CPU can be freed. Preemption is off once, and stays so.
 pub(crate) fn after_switch() {
+    // Before the lock is free: then the stack may go.
+    cpu::this().leave_stack(&(0..0));
     // SAFETY: whoever switched kept the lock; its references are on another stack, and gone.
     unsafe { SCHEDULER.release() };
     let mut scheduler = SCHEDULER.lock();

@@ -17,7 +17,9 @@ use spin::Mutex;
 use unspool::backtrace::{Captured, Trace};
 use unspool::loader::Stacks;
 use unspool::panic::platform;
-use unspool::unwind::{Cursor, Pc, ReadStack, Register, Registers, StackBounds, Step, global};
+use unspool::unwind::{
+    Cursor, Modules, Pc, ReadStack, Register, Registers, StackBounds, Step, global,
+};
 
 use crate::arch::{self, CpuState};
 use crate::cpu::{self, MAX_CPUS, Request};
@@ -156,9 +158,18 @@ fn taken_by(cpu: usize) -> TaskTrace {
     core::mem::replace(&mut *TAKEN[cpu].lock(), TaskTrace::none())
 }
 
-/// Whatever stack an address is in: handlers have others than tasks.
-#[derive(Clone, Copy)]
-struct AnyStack;
+/// Whatever stack an address is in, of those that may be in use on this CPU: handlers have others than
+/// tasks.
+#[derive(Clone, Copy, Debug)]
+pub struct AnyStack;
+
+/// The frames of code that was interrupted. To be read before the handler returns.
+pub type InterruptedTrace = Trace<'static, AnyStack, Modules>;
+
+/// The frames from where this CPU was interrupted with these registers.
+pub(crate) fn trace_from(registers: Registers) -> InterruptedTrace {
+    Trace::new(Cursor::new(registers, Pc::Exact(registers.ip()), AnyStack, global()))
+}
 
 impl ReadStack for AnyStack {
     fn read(&self, address: u64) -> Option<u64> {
@@ -215,18 +226,18 @@ pub(crate) fn answer(state: &CpuState) {
     let registers = state.registers();
     if TAKING.load(Ordering::SeqCst) {
         if let Some(mut taken) = TAKEN[cpu::current()].try_lock() {
-            *taken = take(registers, Pc::Exact(registers.ip()), AnyStack);
+            *taken = Captured::take(trace_from(registers));
         }
         return;
     }
     let text = TEXT[0].load(Ordering::Relaxed)..TEXT[1].load(Ordering::Relaxed);
-    if uses(registers, Pc::Exact(registers.ip()), stack_around(state.sp()), &text) {
+    if uses(registers, Pc::Exact(registers.ip()), AnyStack, &text) {
         FOUND.store(true, Ordering::SeqCst);
     }
 }
 
 /// Whether a frame of `text` is on the stack, from the one with these registers to the outermost.
-fn uses(registers: Registers, pc: Pc, stack: StackBounds, text: &Range<u64>) -> bool {
+fn uses<S: ReadStack>(registers: Registers, pc: Pc, stack: S, text: &Range<u64>) -> bool {
     let mut cursor = Cursor::new(registers, pc, stack, global());
     loop {
         if frame_uses(&cursor, text) {

@@ -6,7 +6,8 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use unspool::backtrace::{
-    Backtrace, BacktraceStatus, Captured, FrameKind, OnlyPlaces, Style, Symbolize, print, trace,
+    Backtrace, BacktraceStatus, Captured, FrameKind, OnlyPlaces, Style, Symbolize, name_code,
+    print, trace,
 };
 use unspool::panic::{BacktraceStyle, platform};
 use unspool_kernel::platform::{backtrace_style, set_backtrace_style};
@@ -24,6 +25,7 @@ crate::tests![
     all_tasks_are_listed_with_their_traces,
     a_frame_of_an_object_has_a_place,
     packed_names_are_found_by_name_and_by_address,
+    code_that_was_made_here_has_the_name_it_was_given,
 ];
 
 /// The object whose functions are shown by their places, and the function of it.
@@ -211,4 +213,13 @@ fn packed_names_are_found_by_name_and_by_address() {
         assert_eq!(symbols.by_name(&format!("{name}x")), None);
     }
     assert!(found > 3);
+}
+
+fn code_that_was_made_here_has_the_name_it_was_given() {
+    // No code is there; names do not ask.
+    let named = name_code(0x7000_0000_0000..0x7000_0000_1000, "jit::made_here").unwrap();
+    let name = || platform().symbols().symbolize(0x7000_0000_0800).map(|s| s.name.to_string());
+    assert_eq!(name().as_deref(), Some("jit::made_here"));
+    drop(named);
+    assert_eq!(name(), None);
 }

@@ -3,6 +3,7 @@
 //! The test runner starts the suites with `die:NAME` and compares what was said.
 
 use alloc::boxed::Box;
+use core::arch::asm;
 use core::hint::black_box;
 use core::ptr::with_exposed_provenance;
 
@@ -10,6 +11,7 @@ use unspool::panic::{always_abort, catch_unwind, panic_any, platform, resume_unw
 use unspool::thread_local;
 use unspool::unwind::{Exception, raise};
 use unspool_kernel::console::listen;
+use unspool_kernel::fault::{Decision, set_policy};
 use unspool_kernel::{ExitCode, loader, println, task};
 
 use crate::support::module;
@@ -31,6 +33,9 @@ pub fn run(name: &str) -> ExitCode {
         "foreign_exception" => foreign_exception,
         "main_payload_panics_on_drop" => || (),
         "stack_overflow" => stack_overflow,
+        "policy_faults" => policy_faults,
+        "policy_stops" => policy_stops,
+        "hook_faults" => hook_faults,
         "stack_smash" => stack_smash,
         _ => {
             println!("no such death: {name}");
@@ -171,6 +176,33 @@ fn stack_overflow() {
         deeper(n + 1) + numbers[(n % 64) as usize]
     }
     black_box(deeper(0));
+}
+
+#[inline(never)]
+fn reads_nothing() {
+    let nothing = core::ptr::with_exposed_provenance::<u8>(black_box(8));
+    // SAFETY: none: the fault is what is tested.
+    unsafe { nothing.read_volatile() };
+}
+
+/// The trace goes from the second fault through the handler to the first.
+fn policy_faults() {
+    set_policy(Some(|_| {
+        // SAFETY: none, as above.
+        unsafe { asm!("ud2") };
+        Decision::Resume
+    }));
+    black_box(reads_nothing as fn())();
+}
+
+fn policy_stops() {
+    set_policy(Some(|_| Decision::Stop));
+    black_box(reads_nothing as fn())();
+}
+
+fn hook_faults() {
+    set_hook(Box::new(|_| black_box(reads_nothing as fn())()));
+    panic!("the hook is told");
 }
 
 /// A C function that writes past its array.

@@ -18,6 +18,7 @@ mod allocator;
 mod backtraces;
 mod churn;
 mod concurrency;
+mod corrupt;
 mod deaths;
 mod endings;
 mod exhausted;
@@ -32,6 +33,7 @@ mod profiles;
 mod random;
 mod reports;
 mod shortage;
+mod storm;
 mod support;
 mod switching;
 mod thread_locals;
@@ -41,6 +43,7 @@ mod tls;
 mod tls_models;
 mod traces;
 mod unloading;
+mod vectors;
 
 use alloc::vec::Vec;
 
@@ -77,6 +80,9 @@ const SUITES: &[(&str, &[Test])] = &[
     ("backtraces", backtraces::TESTS),
     ("profiles", profiles::TESTS),
     ("faults", faults::TESTS),
+    ("vectors", vectors::TESTS),
+    ("corrupt", corrupt::TESTS),
+    ("storm", storm::TESTS),
     ("kills", kills::TESTS),
     ("endings", endings::TESTS),
     ("loading", loading::TESTS),

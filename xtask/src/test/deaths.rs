@@ -142,6 +142,28 @@ pub const DEATHS: &[Death] = &[
         name: "stack_smash",
         words: &["stack smashing detected", "panic in a function that cannot unwind"],
     },
+    Death {
+        name: "policy_faults",
+        words: &[
+            "fatal: invalid opcode",
+            "cannot unwind: it happened in a handler (Fault)",
+            "deaths::policy_faults",
+            "[... interrupted, on another stack ...]",
+            "deaths::reads_nothing",
+        ],
+    },
+    Death {
+        name: "policy_stops",
+        words: &[
+            "fatal: page fault: read of 0x8",
+            "the kernel's policy is to stop",
+            "deaths::reads_nothing",
+        ],
+    },
+    Death {
+        name: "hook_faults",
+        words: &["CPU fault at", "while processing panic: page fault: read of 0x8"],
+    },
     Death { name: "stack_overflow", words: &["stack overflow: all 65536 bytes", "deeper"] },
 ];
 

@@ -37,7 +37,7 @@ const PUSHED: usize = offset_of!(Saved, rip);
 const_assert_eq!(PUSHED + 8, size_of::<Saved>());
 
 /// Round to nearest, all exceptions masked (psABI x86-64 §3.4.1).
-const MXCSR: u32 = 0x1f80;
+pub(super) const MXCSR: u32 = 0x1f80;
 /// Extended precision, round to nearest, all exceptions masked (ibid.).
 const X87_CONTROL: u32 = 0x37f;
 

@@ -1,7 +1,7 @@
 //! The stacks that exist before memory does: one for each kind of interrupt, on each CPU.
 //!
 //! ```text
-//!  │ guard │ double fault │ guard │ non-maskable │ guard │ … │      32 KiB each, in .bss
+//!  │ guard │ double fault │ guard │ non-maskable │ guard │ … │      48 KiB each, in .bss
 //! ```
 //!
 //! An interrupt never runs on the stack it interrupted: compiled code keeps values below its stack
@@ -14,9 +14,9 @@ use core::ops::Range;
 use crate::cpu::MAX_CPUS;
 use crate::machine::{PAGE, Pages};
 
-/// Bytes of each. Enough to print in a build without optimizations, and for the largest signal
-/// frame (AVX-512 and AMX state: 12 KiB).
-const SIZE: usize = 32 * 1024;
+/// Bytes of each. Enough to print in a build without optimizations, for interrupts of handlers on the
+/// same stack four deep, and for the largest signal frame (AVX-512 and AMX state: 12 KiB).
+const SIZE: usize = 48 * 1024;
 
 /// Which stack an interrupt runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +63,10 @@ impl InterruptStack {
 
     /// The one that contains `address`, and its addresses.
     pub(crate) fn containing(address: u64) -> Option<(Self, Range<u64>)> {
+        let first = (&raw const STACKS).expose_provenance() as u64;
+        if !(first..first + size_of_val(&STACKS) as u64).contains(&address) {
+            return None;
+        }
         (0..MAX_CPUS)
             .flat_map(|cpu| Self::ALL.map(|stack| (stack, stack.range(cpu))))
             .find(|(_, range)| range.contains(&address))

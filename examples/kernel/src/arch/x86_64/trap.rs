@@ -21,6 +21,7 @@ use core::mem::offset_of;
 use alloc::boxed::Box;
 use unspool::unwind::Registers;
 
+use super::context::MXCSR;
 use super::cpu_state::CpuState;
 use crate::fault::{self, FaultKind};
 
@@ -61,10 +62,17 @@ unsafe extern "C" fn trampoline() -> ! {
                 // The interrupted code may have been in the middle of x87 or MMX work; the ABI
                 // wants an empty register stack (psABI x86-64 §3.2.1).
                 "fninit",
+                // Nor may what is unwound fault again for what its faulting callee asked for.
+                "push {mxcsr}",
+                ".cfi_adjust_cfa_offset 8",
+                "ldmxcsr [rsp]",
+                "add rsp, 8",
+                ".cfi_adjust_cfa_offset -8",
                 "mov rdi, rsp",
                 "call {enter}",
                 "ud2",
                 ".cfi_endproc",
+                mxcsr = const MXCSR,
                 size = const FRAME,
                 gpr = const offset_of!(FaultFrame, state.gpr),
                 rip = const offset_of!(FaultFrame, state.rip),

@@ -48,6 +48,7 @@ const DIVIDE_BY_16: u32 = 0b11;
 /// Interrupt commands (Intel SDM volume 3, §11.6.1).
 const ASSERT: u32 = 1 << 14;
 const PENDING: u32 = 1 << 12;
+const NON_MASKABLE: u32 = 0b100 << 8;
 const INIT: u32 = 0b101 << 8;
 const START_UP: u32 = 0b110 << 8;
 
@@ -177,6 +178,11 @@ pub(super) fn call(cpu: usize) {
     command(IDS[cpu].load(Ordering::Relaxed) as u8, ASSERT | u32::from(CALL));
 }
 
+/// Sends an NMI to a CPU.
+pub(super) fn interrupt_always(cpu: usize) {
+    command(IDS[cpu].load(Ordering::Relaxed) as u8, ASSERT | NON_MASKABLE);
+}
+
 /// Resets the CPU with this APIC; it then waits for its start.
 pub(super) fn init(id: u8) {
     command(id, ASSERT | INIT);
@@ -188,11 +194,18 @@ pub(super) fn start_up(id: u8, page: u64) {
 }
 
 fn command(id: u8, command: u32) {
-    // Two registers; handlers send nothing, so that only a switch could come between.
+    // Two registers: no switch may come between, and a handler, which sends answers, leaves the first as
+    // it was. Interrupts stay on: to read their flag takes a push that no table tells of.
     let _preemption = NoPreemption::new();
-    while read(COMMAND_LOW) & PENDING != 0 {
-        core::hint::spin_loop();
-    }
+    let wait = || {
+        while read(COMMAND_LOW) & PENDING != 0 {
+            core::hint::spin_loop();
+        }
+    };
+    wait();
+    let before = read(COMMAND_HIGH);
     write(COMMAND_HIGH, u32::from(id) << 24);
     write(COMMAND_LOW, command);
+    wait();
+    write(COMMAND_HIGH, before);
 }

@@ -5,6 +5,9 @@
 //!   IDT: 256 gates, each with a stub of its own and a stack from the table    one for all
 //! ```
 
+use core::cell::UnsafeCell;
+use core::sync::atomic::{Ordering, compiler_fence};
+
 use lazy_static::lazy_static;
 use spin::Once;
 use x86_64::VirtAddr;
@@ -19,7 +22,7 @@ use x86_64::structures::tss::TaskStateSegment;
 
 use super::interrupts::{VECTORS, stub};
 use crate::arch::x86_64::stacks::InterruptStack;
-use crate::cpu::{Cpu, MAX_CPUS};
+use crate::cpu::{self, Cpu, MAX_CPUS};
 
 struct Segments {
     table: GlobalDescriptorTable,
@@ -28,23 +31,60 @@ struct Segments {
     tss: SegmentSelector,
 }
 
-static TASK_STATES: [Once<TaskStateSegment>; MAX_CPUS] = [const { Once::new() }; MAX_CPUS];
+/// The task state segment of a CPU, which reads it whenever it is interrupted.
+struct TaskState(UnsafeCell<TaskStateSegment>);
+
+// SAFETY: filled before its CPU loads it, and from then on used on that CPU alone, one word at a time.
+unsafe impl Sync for TaskState {}
+
+static TASK_STATES: [TaskState; MAX_CPUS] =
+    [const { TaskState(UnsafeCell::new(TaskStateSegment::new())) }; MAX_CPUS];
 static SEGMENTS: [Once<Segments>; MAX_CPUS] = [const { Once::new() }; MAX_CPUS];
 
-fn task_state(cpu: usize) -> TaskStateSegment {
-    let mut tss = TaskStateSegment::new();
-    for stack in InterruptStack::ALL {
-        let top = VirtAddr::new(stack.range(cpu).end);
-        tss.interrupt_stack_table[usize::from(stack.index())] = top;
-    }
-    tss
+/// Bytes of an interrupt stack that one interrupt has for itself; another one that comes while it is
+/// dealt with, on the same stack, starts below.
+const LEVEL: u64 = 12 * 1024;
+
+/// Where the next interrupt on `stack` of a CPU starts.
+fn top(cpu: usize, stack: InterruptStack) -> *mut VirtAddr {
+    let tss = TASK_STATES[cpu].0.get();
+    // SAFETY: in bounds of a static; no reference is made.
+    let table = unsafe { &raw mut (*tss).interrupt_stack_table };
+    // SAFETY: the table has seven places, and there are six stacks.
+    unsafe { table.cast::<VirtAddr>().add(usize::from(stack.index())) }
 }
 
-fn segments(tss: &'static TaskStateSegment) -> Segments {
+/// From now on, what interrupts the handler of `vector` on this CPU, the caller, on the same stack
+/// leaves the handler's frames alone.
+pub(super) fn begin_handler(vector: u64) {
+    move_top(vector, |top| top - LEVEL);
+}
+
+/// Takes that back, at the end of the handler.
+pub(super) fn end_handler(vector: u64) {
+    move_top(vector, |top| top + LEVEL);
+}
+
+fn move_top(vector: u64, change: impl FnOnce(VirtAddr) -> VirtAddr) {
+    let stack = stack_of(vector as usize);
+    if stack == InterruptStack::External {
+        // Nothing interrupts their handlers on that stack.
+        return;
+    }
+    let top = top(cpu::current(), stack);
+    // SAFETY: a place of this CPU's table; the TSS is packed.
+    let now = unsafe { top.read_unaligned() };
+    // SAFETY: as above; volatile would need alignment, and a handler's calls come between.
+    unsafe { top.write_unaligned(change(now)) };
+    compiler_fence(Ordering::SeqCst);
+}
+
+fn segments(tss: *const TaskStateSegment) -> Segments {
     let mut table = GlobalDescriptorTable::new();
     let code = table.append(Descriptor::kernel_code_segment());
     let data = table.append(Descriptor::kernel_data_segment());
-    let tss = table.append(Descriptor::tss_segment(tss));
+    // SAFETY: a static, which is there for ever.
+    let tss = table.append(unsafe { Descriptor::tss_segment_unchecked(tss) });
     Segments { table, code, data, tss }
 }
 
@@ -60,7 +100,12 @@ pub(super) fn set_block(cpu: &'static Cpu) {
 
 /// Loads all tables into this CPU, whose block is `cpu`.
 pub(super) fn load(cpu: &'static Cpu) {
-    let tss = TASK_STATES[cpu.index()].call_once(|| task_state(cpu.index()));
+    for stack in InterruptStack::ALL {
+        let start = VirtAddr::new(stack.range(cpu.index()).end);
+        // SAFETY: a place of the table of this CPU, which has not loaded it yet; packed.
+        unsafe { top(cpu.index(), stack).write_unaligned(start) };
+    }
+    let tss = TASK_STATES[cpu.index()].0.get().cast_const();
     let segments = SEGMENTS[cpu.index()].call_once(|| segments(tss));
     segments.table.load();
     // SAFETY:

@@ -9,7 +9,7 @@
 //! Nothing of the interrupted code is lost: it can be resumed exactly, walked through (the
 //! stubs' unwind tables describe each step), or continued elsewhere.
 
-use core::arch::{global_asm, naked_asm};
+use core::arch::{asm, global_asm, naked_asm};
 use core::fmt::Write;
 use core::mem::offset_of;
 
@@ -18,12 +18,13 @@ use x86_64::instructions::tlb;
 use x86_64::registers::control::Cr2;
 use x86_64::structures::idt::PageFaultErrorCode;
 
-use super::apic;
+use super::{apic, descriptors};
 use crate::arch::x86_64::cpu_state::{CpuState, GPRS, RSP};
 use crate::arch::x86_64::{per_cpu, preempt};
 use crate::console::Console;
 use crate::cpu::{self, Request};
 use crate::fault::{self, FaultKind, PageAccess};
+use crate::nmi;
 use crate::profile;
 use crate::walk;
 
@@ -186,6 +187,7 @@ unsafe extern "C" fn common() {
 extern "C" fn interrupted(frame: &mut TrapFrame) {
     // What a handler locks and unlocks must not end in a switch.
     per_cpu::off();
+    descriptors::begin_handler(frame.vector);
     let mut state = CpuState { gpr: frame.gpr, rip: frame.cpu.rip, rflags: frame.cpu.rflags };
     state.gpr[RSP] = frame.cpu.rsp;
     handle(frame.vector, frame.error, &mut state);
@@ -193,6 +195,7 @@ extern "C" fn interrupted(frame: &mut TrapFrame) {
     frame.cpu.rip = state.rip;
     frame.cpu.rflags = state.rflags;
     frame.cpu.rsp = state.sp();
+    descriptors::end_handler(frame.vector);
     per_cpu::on();
 }
 
@@ -201,9 +204,15 @@ fn handle(vector: u64, error: u64, state: &mut CpuState) {
     const CALL: u64 = apic::CALL as u64;
     const SPURIOUS: u64 = apic::SPURIOUS as u64;
     match vector {
-        2 => notice("non-maskable interrupt", state),
-        8 => fault::fatal(&fault::Undeliverable::DoubleFault, FaultKind::DoubleFault, state),
-        18 => fault::fatal(&fault::Undeliverable::MachineCheck, FaultKind::MachineCheck, state),
+        2 => {
+            // A page fault that is about to be dealt with must find its address.
+            let address = Cr2::read_raw();
+            nmi::handle(state);
+            if Cr2::read_raw() != address {
+                // SAFETY: the register only holds an address for handlers.
+                unsafe { asm!("mov cr2, {}", in(reg) address, options(nostack, nomem)) };
+            }
+        }
         0..32 => fault::handle(kind(vector, error), state),
         TICK => {
             apic::end_of_interrupt();

@@ -23,6 +23,7 @@ mod uart;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use core::arch::naked_asm;
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use spin::Once;
@@ -57,6 +58,23 @@ const EXIT_BIAS: u32 = 0x10;
 const INTERRUPT_MASKS: [u16; 2] = [0x21, 0xa1];
 /// The longest command line.
 const COMMAND_LINE: usize = 4096;
+
+/// `rflags`: interrupts are on.
+const INTERRUPTS: u64 = 1 << 9;
+
+/// The flags, with tables for each instruction: an NMI may come at any of them.
+#[unsafe(naked)]
+unsafe extern "C" fn flags() -> u64 {
+    naked_asm!(
+        ".cfi_startproc",
+        "pushfq",
+        ".cfi_adjust_cfa_offset 8",
+        "pop rax",
+        ".cfi_adjust_cfa_offset -8",
+        "ret",
+        ".cfi_endproc",
+    )
+}
 
 struct Bare;
 
@@ -216,7 +234,8 @@ impl Machine for Bare {
     }
 
     fn wait(&self, word: &AtomicU32) {
-        if !flag::are_enabled() {
+        // SAFETY: only reads the flags.
+        if unsafe { flags() } & INTERRUPTS == 0 {
             return core::hint::spin_loop();
         }
         loop {
@@ -251,5 +270,9 @@ impl Machine for Bare {
 
     fn set_timer(&self, hertz: u32) {
         apic::set_ticks(hertz);
+    }
+
+    fn interrupt_always(&self, cpu: usize) {
+        apic::interrupt_always(cpu);
     }
 }

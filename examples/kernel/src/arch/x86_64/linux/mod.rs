@@ -226,6 +226,10 @@ impl Machine for Process {
         threads::set_ticks(hertz);
     }
 
+    fn interrupt_always(&self, cpu: usize) {
+        threads::interrupt_always(cpu);
+    }
+
     unsafe fn set_thread_pointer(&self, pointer: u64) {
         // SAFETY: the caller's promise.
         if let Err(Errno(errno)) = unsafe { syscall::set_fs(pointer) } {

@@ -19,6 +19,7 @@ use crate::arch::x86_64::stacks::InterruptStack;
 use crate::arch::x86_64::{per_cpu, preempt};
 use crate::cpu::{self, Request};
 use crate::fault::{self, FaultKind, PageAccess};
+use crate::nmi;
 use crate::profile;
 use crate::walk;
 
@@ -31,16 +32,22 @@ const SIGSEGV: i32 = 11;
 /// The first real-time signal that no library takes: ticks, and calls between threads.
 pub(super) const CALL: i32 = 34;
 
+/// The next one, in the place of the non-maskable interrupt: no handler masks it but its own.
+pub(super) const ALWAYS: i32 = 35;
+
 /// A timer sent it.
 const SI_TIMER: i32 = -2;
 
 /// Interrupted system calls start again (`SA_RESTART`).
 const RESTART: u64 = 0x1000_0000;
 
+/// As an NMI: not again while it runs.
+const NO_DEFER: u64 = 0x4000_0000;
+
 /// Three arguments (`SA_SIGINFO`), on the alternate stack (`SA_ONSTACK`), with our way back
 /// (`SA_RESTORER`), and again while it runs (`SA_NODEFER`): a fault in the handler is reported
 /// instead of killing the process without a word.
-const FLAGS: u64 = 0x4 | 0x0800_0000 | 0x0400_0000 | 0x4000_0000;
+const FLAGS: u64 = 0x4 | 0x0800_0000 | 0x0400_0000 | NO_DEFER;
 
 /// The saved registers are in the order of `gregset_t`; these are the places of the DWARF ones.
 const BY_DWARF_NUMBER: [usize; GPRS] = [13, 12, 14, 11, 9, 8, 10, 15, 0, 1, 2, 3, 4, 5, 6, 7];
@@ -87,7 +94,10 @@ pub(super) fn install() -> Result<(), (&'static str, Errno)> {
     }
     let call = action(call as *const (), FLAGS | RESTART);
     // SAFETY: as above.
-    unsafe { sigaction(CALL, &call) }.map_err(|errno| ("rt_sigaction", errno))
+    unsafe { sigaction(CALL, &call) }.map_err(|errno| ("rt_sigaction", errno))?;
+    let always = action(always as *const (), FLAGS & !NO_DEFER | RESTART);
+    // SAFETY: as above.
+    unsafe { sigaction(ALWAYS, &always) }.map_err(|errno| ("rt_sigaction", errno))
 }
 
 /// Makes this thread, which is the CPU with this number, handle signals on that CPU's stack.
@@ -116,6 +126,10 @@ extern "C" fn call(_: i32, info: &SigInfo, context: &mut UserContext) {
             preempt::tick(state);
         }
     });
+}
+
+extern "C" fn always(_: i32, _: &SigInfo, context: &mut UserContext) {
+    interrupted(&mut context.gregs, |state| nmi::handle(state));
 }
 
 fn interrupted(gregs: &mut [u64; 23], handle: impl FnOnce(&mut CpuState)) {

@@ -10,7 +10,7 @@
 
 use core::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 
-use super::signal::{self, CALL};
+use super::signal::{self, ALWAYS, CALL};
 use super::syscall::{self, Errno};
 use crate::cpu::{self, Cpu, MAX_CPUS};
 use crate::memory::Stack;
@@ -101,4 +101,9 @@ const fn period(hertz: u32) -> u64 {
 /// Interrupts a thread.
 pub(super) fn interrupt(cpu: usize) {
     syscall::send(IDS[cpu].load(Ordering::Acquire), CALL);
+}
+
+/// Interrupts a thread, unless it deals with such an interrupt.
+pub(super) fn interrupt_always(cpu: usize) {
+    syscall::send(IDS[cpu].load(Ordering::Acquire), ALWAYS);
 }
