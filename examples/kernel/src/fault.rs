@@ -212,16 +212,16 @@ pub(crate) unsafe fn unwind(kind: FaultKind, state: &CpuState) -> ! {
     let registers = before_bad_call(kind, state).unwrap_or_else(|| state.registers());
     let backtrace = fallible::shared(Backtrace::from_trace(trace_from(registers))).ok();
     let skips_cleanups = has_cleanups(registers);
-    let info = FaultInfo { kind, registers, backtrace, skips_cleanups };
+    // The payload owns all of it: what this frame owns is never dropped.
+    let payload = Box::new(FaultInfo { kind, registers, backtrace, skips_cleanups });
     let note = if skips_cleanups { SKIPPED } else { "" };
-    let payload = Box::new(info.clone());
     if let Some(task) = running() {
         // From here on the panic runtime counts: a fault while it reports this one is the end.
         task.end_fault();
     }
     // SAFETY: the trampoline called this, on the stack of the task that was interrupted with
     // these registers.
-    unsafe { arch::unwind(&info.registers, format_args!("{kind}{note}"), payload) }
+    unsafe { arch::unwind(&registers, format_args!("{kind}{note}"), payload) }
 }
 
 /// Whether the function with these registers has landing pads.
