@@ -14,6 +14,8 @@ use core::fmt::{self, Write};
 use core::ops::Range;
 
 use alloc::boxed::Box;
+
+use spin::Once;
 use unspool::backtrace::{Trace, print};
 use unspool::unwind::{
     Cursor, FindModule, Pc, ReadStack, Register, Registers, StackBounds, global,
@@ -25,6 +27,7 @@ use crate::heap;
 use crate::machine::{ExitCode, PAGE, machine};
 use crate::memory;
 use crate::platform::{Names, backtrace_style, stack_around};
+use crate::reserve;
 use crate::scheduler;
 use crate::task::Task;
 
@@ -193,6 +196,19 @@ impl fmt::Display for FaultInfo {
     }
 }
 
+/// Asked about every fault of a task before the task is unwound.
+static CLAIM: Once<fn(&FaultInfo)> = Once::new();
+
+/// Has `claim` look at every fault before the task is unwound, on the task's stack, below what it
+/// used: for the runtime of code whose faults mean something else. If the fault is one of those,
+/// `claim` continues the task elsewhere and does not return; else it returns. It may wait, allocate
+/// and panic as a function that was called by the instruction.
+///
+/// Says whether it does: the first call counts.
+pub fn set_claim(claim: fn(&FaultInfo)) -> bool {
+    *CLAIM.call_once(|| claim) as usize == claim as usize
+}
+
 /// Why a fault cannot be turned into unwinding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Undeliverable {
@@ -318,18 +334,21 @@ pub(crate) unsafe fn unwind(kind: FaultKind, state: &CpuState) -> ! {
     let locks = [
         ("the heap", heap::is_held_here()),
         ("the scheduler", scheduler::is_held_here()),
-        ("the map of a window", memory::is_held_here()),
+        ("the map of a window", memory::is_held_here() || reserve::is_held_here()),
     ];
     if let Some((what, _)) = locks.into_iter().find(|&(_, locked)| locked) {
         fatal(&Undeliverable::InUse(what), kind, state);
     }
     let registers = before_bad_call(kind, state).unwrap_or_else(|| state.registers());
     let info = FaultInfo { kind, registers };
-    let payload = Box::new(info.clone());
     if let Some(task) = running() {
         // From here on the panic runtime counts: a fault while it reports this one is the end.
         task.end_fault();
     }
+    if let Some(claim) = CLAIM.get() {
+        claim(&info);
+    }
+    let payload = Box::new(info.clone());
     // SAFETY: the trampoline called this, on the stack of the task that was interrupted with
     // these registers.
     unsafe { arch::unwind(&info.registers, format_args!("{kind}"), payload) }

@@ -119,8 +119,18 @@ impl Symbolize for Names {
         if TEXT.get().is_some_and(|text| (text.start()..text.end()).contains(&address)) {
             return TABLE.get()?.symbolize(address);
         }
-        LOADER.get()?.symbolize(address)
+        let loaded = LOADER.get().and_then(|loader| loader.symbolize(address));
+        loaded.or_else(|| MORE_NAMES.get()?.symbolize(address))
     }
+}
+
+/// The names of code that neither the compiler nor the loader made.
+static MORE_NAMES: Once<&'static dyn Symbolize> = Once::new();
+
+/// Has traces ask `names` about addresses that neither the program nor the loader knows. The first
+/// call counts.
+pub fn set_more_names(names: &'static dyn Symbolize) {
+    MORE_NAMES.call_once(|| names);
 }
 
 /// What loaded objects may refer to.
