@@ -31,6 +31,7 @@ mod setup;
 mod stable;
 mod suite;
 mod test;
+mod wasm;
 mod workspace;
 
 use std::process::ExitCode;

@@ -84,6 +84,7 @@ impl Extents {
     /// The first piece that `range` meets.
     fn index(&self, range: &Range<u64>) -> Option<usize> {
         let index = self.0.partition_point(|piece| piece.end <= range.start);
-        self.0.get(index).filter(|piece| piece.start < range.end).map(|_| index)
+        let meets = |piece: &&Range<u64>| !range.is_empty() && piece.start < range.end;
+        self.0.get(index).filter(meets).map(|_| index)
     }
 }

@@ -1,0 +1,62 @@
+//! wasmtime in a kernel: unmodified, on the platform of `unspool-wasmtime`.
+//!
+//! ```text
+//!   1 programs and host calls   2 every trap   3 a panic through WebAssembly
+//!   4 a trace through it        5 eight tasks at once
+//! ```
+//!
+//! `cargo xtask run wasmtime` boots it in QEMU. Modules are compiled on the host, by the same version.
+#![no_std]
+#![no_main]
+
+extern crate alloc;
+
+mod calls;
+#[path = "../shared/config.rs"]
+mod config;
+mod host;
+mod panics;
+mod tasks;
+mod traps;
+mod wasm;
+
+use unspool_kernel::{Boot, ExitCode, println};
+
+use self::wasm::Wasm;
+
+unspool_kernel::entry!(main);
+
+/// What is shown, by name.
+type Step = (&'static str, fn(&Wasm) -> bool);
+
+const STEPS: [Step; 5] = [
+    ("C programs, called from the kernel, calling it", calls::run),
+    ("every trap is an error", traps::run),
+    ("a host function panics inside of nested WebAssembly", panics::payload),
+    ("a trace from a host function, through WebAssembly", panics::trace),
+    ("eight tasks at once", tasks::run),
+];
+
+fn main(_: &Boot) -> ExitCode {
+    host::install();
+    println!("wasmtime on Unspool");
+    // On a task of its own: WebAssembly takes a larger stack than the main task has.
+    let right = wasm::spawn("shows", || {
+        let wasm = Wasm::new();
+        STEPS
+            .iter()
+            .enumerate()
+            .filter(|(index, (heading, step))| {
+                println!("\n== {}. {heading} ==", index + 1);
+                let right = step(&wasm);
+                if !right {
+                    println!("that is not what should have happened");
+                }
+                right
+            })
+            .count()
+    });
+    let right = right.join().unwrap_or(0);
+    println!("\njourney complete: {right} of {} steps went as they should", STEPS.len());
+    if right == STEPS.len() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
