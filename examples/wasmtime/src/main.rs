@@ -16,6 +16,9 @@ mod calls;
 mod config;
 mod host;
 mod panics;
+#[path = "../shared/record.rs"]
+mod record;
+mod spec;
 mod tasks;
 mod traps;
 mod wasm;
@@ -37,8 +40,11 @@ const STEPS: [Step; 5] = [
     ("eight tasks at once", tasks::run),
 ];
 
-fn main(_: &Boot) -> ExitCode {
+fn main(boot: &Boot) -> ExitCode {
     host::install();
+    if spec::is_wanted(boot) {
+        return spec::run(boot);
+    }
     println!("wasmtime on Unspool");
     // On a task of its own: WebAssembly takes a larger stack than the main task has.
     let right = wasm::spawn("shows", || {

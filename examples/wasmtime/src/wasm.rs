@@ -2,7 +2,7 @@
 
 use unspool_kernel::boot;
 use unspool_kernel::task::{Builder, JoinHandle};
-use wasmtime::{Engine, Module};
+use wasmtime::{Engine, Module, Result};
 
 use crate::config::config;
 
@@ -39,10 +39,16 @@ impl Wasm {
     /// A module by the name of its program.
     pub fn module(&self, name: &str) -> Module {
         let Some(bytes) = boot::boot().module(name) else { panic!("{name} was not passed") };
-        // SAFETY: the build compiled it with the same version and configuration.
-        match unsafe { Module::deserialize(&self.engine, bytes) } {
+        match self.code(bytes) {
             Ok(module) => module,
             Err(error) => panic!("{name}: {error:?}"),
         }
+    }
+
+    /// A module that the kernel was passed.
+    pub fn code(&self, code: &'static [u8]) -> Result<Module> {
+        // SAFETY: the build compiled all that the kernel is passed, with the same version and
+        // configuration.
+        unsafe { Module::deserialize(&self.engine, code) }
     }
 }

@@ -44,6 +44,10 @@ pub enum Kind<'a> {
     Deaths(Spot),
     /// `cargo xtask load`.
     Loads(Spot),
+    /// wasmtime in a kernel: what it shows.
+    Wasmtime(Spot),
+    /// The specification's tests of WebAssembly, shared by so many tasks.
+    WasmSpec(Spot, u32),
     /// A kernel that must refuse to boot.
     Boot(&'a Variant, Spot),
 }
@@ -84,6 +88,12 @@ pub fn all() -> Vec<Suite<'static>> {
         .map(|spot| Suite { name: format!("deaths: {spot}"), kind: Kind::Deaths(spot) });
     let loads = [Spot::Process, Spot::Qemu(1), Spot::Qemu(4)]
         .map(|spot| Suite { name: format!("load: {spot}"), kind: Kind::Loads(spot) });
+    let wasmtime = [Spot::Process, Spot::Qemu(4)]
+        .map(|spot| Suite { name: format!("wasmtime: {spot}"), kind: Kind::Wasmtime(spot) });
+    let specification = [(Spot::Qemu(1), 1), (Spot::Qemu(4), 8)].map(|(spot, tasks)| Suite {
+        name: format!("wasm-spec: {spot}, {tasks} tasks"),
+        kind: Kind::WasmSpec(spot, tasks),
+    });
     host.chain(memcheck)
         .chain(suites)
         .chain(users)
@@ -92,6 +102,8 @@ pub fn all() -> Vec<Suite<'static>> {
         .chain(demo)
         .chain(stable)
         .chain(boot)
+        .chain(wasmtime)
+        .chain(specification)
         .collect()
 }
 

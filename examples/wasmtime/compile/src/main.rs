@@ -2,10 +2,16 @@
 //!
 //! ```text
 //!   modules OUT a.wat b.wasm … ─► OUT/a.cwasm OUT/b.cwasm …
+//!   spec    OUT                ─► OUT/*.spec: the specification's tests
 //! ```
+
+extern crate alloc;
 
 #[path = "../../shared/config.rs"]
 mod config;
+#[path = "../../shared/record.rs"]
+mod record;
+mod spec;
 
 use std::ffi::OsString;
 use std::fs;
@@ -20,7 +26,7 @@ const TARGET: &str = "x86_64-unknown-linux-gnu";
 fn main() -> Result<()> {
     let mut arguments = std::env::args_os().skip(1);
     let (Some(what), Some(out)) = (arguments.next(), arguments.next()) else {
-        bail!("usage: unspool-wasmtime-compile modules DIRECTORY FILES");
+        bail!("usage: unspool-wasmtime-compile (modules DIRECTORY FILES | spec DIRECTORY)");
     };
     let out = PathBuf::from(out);
     let mut config = config::config();
@@ -28,6 +34,7 @@ fn main() -> Result<()> {
     let engine = Engine::new(&config)?;
     match what.to_str() {
         Some("modules") => modules(&engine, &out, arguments),
+        Some("spec") => spec::write(&engine, &out),
         _ => bail!("unknown: {}", what.display()),
     }
 }
