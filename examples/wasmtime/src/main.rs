@@ -15,6 +15,8 @@ mod calls;
 #[path = "../shared/config.rs"]
 mod config;
 mod host;
+#[path = "../shared/measure.rs"]
+mod measure;
 mod panics;
 #[path = "../shared/record.rs"]
 mod record;
@@ -45,6 +47,9 @@ fn main(boot: &Boot) -> ExitCode {
     if spec::is_wanted(boot) {
         return spec::run(boot);
     }
+    if boot.args().any(|word| word == "measure") {
+        return measured();
+    }
     println!("wasmtime on Unspool");
     // On a task of its own: WebAssembly takes a larger stack than the main task has.
     let right = wasm::spawn("shows", || {
@@ -65,4 +70,16 @@ fn main(boot: &Boot) -> ExitCode {
     let right = right.join().unwrap_or(0);
     println!("\njourney complete: {right} of {} steps went as they should", STEPS.len());
     if right == STEPS.len() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// What `cargo xtask bench wasmtime` compares with a program on `std`.
+fn measured() -> ExitCode {
+    let task = wasm::spawn("measures", || {
+        let wasm = Wasm::new();
+        let modules = ["calls.cwasm", "queens.cwasm"].map(|name| wasm.module(name));
+        measure::measure(&wasm.engine, &modules[0], &modules[1], |name, cycles| {
+            println!("measured {name} {cycles:.1}");
+        })
+    });
+    if let Ok(Ok(())) = task.join() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

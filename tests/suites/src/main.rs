@@ -23,6 +23,7 @@ mod loading;
 mod panics;
 mod permissions;
 mod random;
+mod reserve;
 mod shortage;
 mod support;
 mod switching;
@@ -68,6 +69,7 @@ const SUITES: &[(&str, &[Test])] = &[
     ("concurrency", concurrency::TESTS),
     ("switching", switching::TESTS),
     ("permissions", permissions::TESTS),
+    ("reserve", reserve::TESTS),
     ("shortage", shortage::TESTS),
     ("churn", churn::TESTS),
 ];
