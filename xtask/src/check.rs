@@ -18,6 +18,7 @@ use crate::packages::{STABLE, STABLE_KERNEL, STABLE_KERNEL_PROFILE, WITH_STD, WI
 use crate::progress::Step;
 use crate::rules;
 use crate::stable;
+use crate::wasm;
 use crate::workspace::Workspace;
 
 /// A check that takes longer hangs.
@@ -118,9 +119,13 @@ impl Side {
 }
 
 fn fmt(workspace: &Workspace, step: &mut Step) -> Result<()> {
-    let mut cargo = workspace.cargo();
-    cargo.args(["fmt", "--all", "--check", "--", "--color=never"]);
-    succeed(cargo, step)?;
+    // Some examples are workspaces of their own.
+    for folder in ["."].iter().chain(wasm::WORKSPACES) {
+        let mut cargo = workspace.cargo();
+        cargo.current_dir(workspace.root.join(folder));
+        cargo.args(["fmt", "--all", "--check", "--", "--color=never"]);
+        succeed(cargo, step)?;
+    }
     // Objects for the suites belong to no package.
     let mut objects = Vec::new();
     if let Ok(folder) = workspace.root.join("tests/objects").read_dir() {

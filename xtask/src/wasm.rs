@@ -7,8 +7,11 @@
 //!                        └► the specification's tests ──────┘
 //! ```
 //!
+//! `bench` runs the kernel as a process, and a program on `std` with the same modules, in turns.
+//!
 //! Nothing else builds wasmtime: who does not ask for it does not wait for it.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -29,6 +32,13 @@ const FOLDER: &str = "examples/wasmtime";
 pub const KERNEL: &str = "unspool-wasmtime-kernel";
 /// The package of the program that compiles WebAssembly.
 const COMPILE: &str = "unspool-wasmtime-compile";
+/// The program on `std`, and its folder.
+const PEER: &str = "unspool-wasmtime-peer";
+const PEER_FOLDER: &str = "examples/wasmtime/peer";
+/// Workspaces of their own.
+pub const WORKSPACES: &[&str] = &[FOLDER, PEER_FOLDER];
+/// How often each side is measured.
+const TURNS: u32 = 5;
 
 /// What the kernel is started with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,9 +63,9 @@ impl Load {
 /// # Errors
 /// Something does not compile; the compiler's messages are part of the error.
 pub fn build(workspace: &Workspace, load: Load, may_install: bool) -> Result<Image> {
-    let compile = cargo(workspace, COMPILE, &["--profile", "host"])?;
-    let kernel = cargo(workspace, KERNEL, &["--release"])?;
-    let out = workspace.output().join(load.name());
+    let compile = cargo(workspace, FOLDER, COMPILE, "host")?;
+    let kernel = cargo(workspace, FOLDER, KERNEL, "release")?;
+    let out = modules(workspace, load);
     // What an earlier run left there might not be made again.
     let _ = fs::remove_dir_all(&out);
     fs::create_dir_all(&out)?;
@@ -79,14 +89,20 @@ pub fn build(workspace: &Workspace, load: Load, may_install: bool) -> Result<Ima
     build::finish(workspace, load.name(), &kernel, &modules)
 }
 
-/// Builds a package of the workspace; returns its executable.
-fn cargo(workspace: &Workspace, package: &str, profile: &[&str]) -> Result<PathBuf> {
+/// Where modules are compiled to.
+fn modules(workspace: &Workspace, load: Load) -> PathBuf {
+    workspace.output().join(load.name())
+}
+
+/// Builds a package of a workspace of its own; returns its executable.
+fn cargo(workspace: &Workspace, folder: &str, package: &str, profile: &str) -> Result<PathBuf> {
     let mut step = Step::start(format!("building {package}"));
     let mut cargo = workspace.cargo();
-    cargo.current_dir(workspace.root.join(FOLDER));
-    cargo.env("CARGO_TARGET_DIR", workspace.target.join("wasmtime"));
+    cargo.current_dir(workspace.root.join(folder));
+    let name = Path::new(folder).file_name().context("a folder has a name")?;
+    cargo.env("CARGO_TARGET_DIR", workspace.target.join(name));
     cargo.args(["build", "--locked", "--message-format=json-render-diagnostics", "-p", package]);
-    cargo.args(profile);
+    cargo.args(["--profile", profile]);
     let finished = command::run(cargo, BUILD_LIMIT, &mut |bytes| step.feed(bytes))?;
     if !finished.end.success() {
         step.end("failed");
@@ -129,6 +145,46 @@ fn programs(workspace: &Workspace, out: &Path, may_install: bool) -> Result<Vec<
         files.push(module);
     }
     Ok(files)
+}
+
+/// What is measured in the kernel, as a process, and in a program on `std`: in turns, the best of each.
+/// Returns a table.
+///
+/// # Errors
+/// Something does not build or does not run.
+pub fn bench(workspace: &Workspace) -> Result<String> {
+    let image = build(workspace, Load::Programs, true)?;
+    let peer = cargo(workspace, PEER_FOLDER, PEER, "release")?;
+    let modules = modules(workspace, Load::Programs);
+    let mut best = BTreeMap::new();
+    for _ in 0..TURNS {
+        let mut kernel = Command::new(&image.elf);
+        kernel.arg(&image.modules).arg("measure");
+        let mut std = Command::new(&peer);
+        std.args(["calls.cwasm", "queens.cwasm"].map(|name| modules.join(name)));
+        for (side, command) in [kernel, std].into_iter().enumerate() {
+            let finished = command::run(command, BUILD_LIMIT, &mut |_| ())?;
+            if !finished.end.success() {
+                bail!("{}:\n{}", finished.end, finished.output);
+            }
+            for (name, cycles) in finished.output.lines().filter_map(measured) {
+                let row = best.entry(name.to_owned()).or_insert([f64::MAX; 2]);
+                row[side] = row[side].min(cycles);
+            }
+        }
+    }
+    let mut table = format!("{:<16} {:>12} {:>12} {:>7}\n", "cycles", "kernel", "std", "ratio");
+    for (name, [ours, theirs]) in best {
+        let ratio = ours / theirs;
+        table.push_str(&format!("{name:<16} {ours:>12.1} {theirs:>12.1} {ratio:>7.3}\n"));
+    }
+    Ok(table)
+}
+
+/// The name and the cycles of a line of a measurement.
+fn measured(line: &str) -> Option<(&str, f64)> {
+    let (name, cycles) = line.trim().strip_prefix("measured ")?.split_once(' ')?;
+    Some((name, cycles.parse().ok()?))
 }
 
 /// Runs a compiler to its end.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   1 programs and host calls   2 every trap   3 a panic through WebAssembly
-//!   4 a trace through it        5 eight tasks at once
+//!   4 a fault, likewise         5 a trace through it   6 eight tasks at once
 //! ```
 //!
 //! `cargo xtask run wasmtime` boots it in QEMU. Modules are compiled on the host, by the same version.
@@ -34,10 +34,11 @@ unspool_kernel::entry!(main);
 /// What is shown, by name.
 type Step = (&'static str, fn(&Wasm) -> bool);
 
-const STEPS: [Step; 5] = [
+const STEPS: [Step; 6] = [
     ("C programs, called from the kernel, calling it", calls::run),
     ("every trap is an error", traps::run),
     ("a host function panics inside of nested WebAssembly", panics::payload),
+    ("a host function faults there", panics::fault),
     ("a trace from a host function, through WebAssembly", panics::trace),
     ("eight tasks at once", tasks::run),
 ];

@@ -10,6 +10,7 @@ use alloc::string::String;
 
 use unspool::backtrace::{Style, print, trace as frames};
 use unspool::panic::{AssertUnwindSafe, catch_unwind, panic_any, platform};
+use unspool_kernel::fault::{FaultInfo, FaultKind};
 use unspool_kernel::println;
 use unspool_wasmtime::{JitFrames, resume_from, wrap_host};
 use wasmtime::{Caller, Instance, Linker, Result, Store};
@@ -85,6 +86,27 @@ pub fn payload(wasm: &Wasm) -> bool {
     let add = instance.get_typed_func::<(u32, u32), u32>(&mut *store, "add");
     let sum = add.and_then(|add| add.call(store, (2, 3)));
     payload.is_some_and(|payload| *payload == PAYLOAD) && dropped == 3 && sum.ok() == Some(5)
+}
+
+/// A CPU fault in the innermost host function, likewise: the payload says which.
+pub fn fault(wasm: &Wasm) -> bool {
+    /// Page 0 is never mapped.
+    const NOWHERE: usize = 8;
+    let read = || {
+        let place = core::ptr::with_exposed_provenance::<u8>(NOWHERE);
+        // SAFETY: the access faults, and a fault unwinds.
+        let _ = unsafe { place.read_volatile() };
+        Ok(())
+    };
+    let Ok(mut nested) = nested(wasm, read) else { return false };
+    let caught = catch_unwind(AssertUnwindSafe(|| {
+        let outer = nested.instance.get_typed_func::<(), ()>(&mut nested.store, "outer")?;
+        resume_from(outer.call(&mut nested.store, ()))
+    }));
+    let fault = caught.err().and_then(|payload| payload.downcast::<FaultInfo>().ok());
+    let Some(fault) = fault else { return false };
+    println!("  caught: {fault}");
+    matches!(fault.kind, FaultKind::PageFault { address, .. } if address == NOWHERE as u64)
 }
 
 /// A trace from the innermost host function names the functions of WebAssembly.

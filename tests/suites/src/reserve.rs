@@ -120,7 +120,8 @@ fn check(pages: Pages, model: &[State; COUNT]) {
         if seen != Access::None {
             let start = pages.start() as usize + index * PAGE;
             // SAFETY: the test's own page, readable.
-            let bytes = unsafe { core::slice::from_raw_parts(with_exposed_provenance(start), PAGE) };
+            let bytes =
+                unsafe { core::slice::from_raw_parts(with_exposed_provenance(start), PAGE) };
             assert!(bytes.iter().all(|&byte| Some(byte) == state.tag), "page {index}");
         }
     }
