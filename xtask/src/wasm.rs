@@ -206,3 +206,16 @@ fn sorted(folder: &Path) -> Result<Vec<PathBuf>> {
     files.sort();
     Ok(files)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_a_measurement_has_a_name_and_cycles() {
+        assert_eq!(measured("measured trap 102.5\r"), Some(("trap", 102.5)));
+        for other in ["measured trap", "measured trap x", "journey complete", ""] {
+            assert_eq!(measured(other), None);
+        }
+    }
+}
