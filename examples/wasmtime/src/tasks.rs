@@ -1,24 +1,26 @@
 //! Eight tasks that run WebAssembly at once, on whatever CPUs there are.
 //!
 //! ```text
-//!   8 tasks, fewer CPUs ─► each is preempted inside of WebAssembly, or the last would not have begun
-//!                          when the first ends
+//!   8 tasks, fewer CPUs: if more than one for each CPU have begun when the first ends, some were
+//!                        preempted inside of WebAssembly, because they never yield there
 //! ```
 
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use alloc::format;
 use alloc::vec::Vec;
 
-use unspool_kernel::{cpu, println};
+use unspool_kernel::{cpu, println, task};
 
 use crate::calls;
 use crate::wasm::{self, Wasm};
 
 const TASKS: u32 = 8;
 /// A board, and how many ways there are for it: work for longer than a tick.
-const BOARD: (u32, u32) = (12, 14_200);
+const BOARD: (u32, u32) = (13, 73_712);
 
+/// All tasks are there.
+static GO: AtomicBool = AtomicBool::new(false);
 /// How many tasks have begun; and how many had when the first ended.
 static BEGUN: AtomicU32 = AtomicU32::new(0);
 static BEGUN_AT_FIRST_END: AtomicU32 = AtomicU32::new(0);
@@ -27,6 +29,9 @@ pub fn run(wasm: &Wasm) -> bool {
     let spawn = |index| {
         let wasm = wasm.clone();
         wasm::spawn(&format!("queens {index}"), move || {
+            while !GO.load(Ordering::SeqCst) {
+                task::yield_now();
+            }
             BEGUN.fetch_add(1, Ordering::SeqCst);
             let right = calls::queens(&wasm, BOARD.0).is_ok_and(|ways| ways == BOARD.1);
             let begun = BEGUN.load(Ordering::SeqCst);
@@ -37,10 +42,11 @@ pub fn run(wasm: &Wasm) -> bool {
         })
     };
     let tasks: Vec<_> = (0..TASKS).map(spawn).collect();
+    GO.store(true, Ordering::SeqCst);
     let right =
         tasks.into_iter().filter_map(|task| task.join().ok()).filter(|&right| right).count();
     let begun = BEGUN_AT_FIRST_END.load(Ordering::SeqCst);
     println!("  {right} of {TASKS} tasks came to {} on {} CPUs", BOARD.1, cpu::count());
     println!("  {begun} had begun when the first one ended");
-    right == TASKS as usize && begun == TASKS
+    right == TASKS as usize && begun as usize > cpu::count()
 }
