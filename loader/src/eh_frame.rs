@@ -18,7 +18,7 @@ use core::ops::Range;
 
 use crate::elf::{Elf, RelocationTable};
 use crate::error::{Cause, LoadError};
-use crate::placement::{Group, TERMINATOR};
+use crate::placement::{Group, Place, TERMINATOR};
 use crate::unit::{File, Unit};
 
 /// One CIE or FDE.
@@ -37,22 +37,25 @@ impl Piece {
     const GONE: u32 = u32::MAX;
 }
 
-/// A section from which pieces were cut out.
+/// The unwind table of a file.
 #[derive(Debug)]
-struct CutSection {
-    /// Its number in the unit.
+struct Chain {
+    /// The section's number in the unit.
     section: usize,
+    /// If something may have been cut out.
     pieces: Range<usize>,
-    /// Bytes that stay.
+    /// Bytes that stay, without the terminator.
     len: u32,
 }
 
-/// What was cut out of which sections.
+/// The unwind tables, and what was cut out of which.
 #[derive(Default)]
 pub(crate) struct EhFrame {
     pieces: Vec<Piece>,
     /// In the order of their numbers.
-    sections: Vec<CutSection>,
+    chains: Vec<Chain>,
+    /// How many CIEs and FDEs there are, those that were cut out included.
+    pub entries: usize,
 }
 
 /// What was cut out of one section.
@@ -62,24 +65,39 @@ pub(crate) struct Cut<'e> {
 }
 
 impl EhFrame {
-    /// Finds what describes discarded code.
+    /// Reads the tables, and finds what describes discarded code.
     pub fn cut(unit: &Unit<'_>) -> Result<Self, LoadError> {
         let mut all = Self::default();
-        if !unit.discards {
-            return Ok(all);
-        }
         for (number, file) in unit.files.iter().enumerate() {
             let places = &unit.places[file.first_section..][..file.elf.section_count()];
-            if places.iter().any(|place| place.group == Group::Discarded) {
-                all.cut_file(unit, number).map_err(|cause| file.error(cause))?;
-            }
+            let has = |group| places.iter().any(|place| place.group == group);
+            let done = match unit.discards && has(Group::Discarded) {
+                true => all.cut_file(unit, number),
+                false => all.measure_file(file, places),
+            };
+            done.map_err(|cause| file.error(cause))?;
         }
         Ok(all)
     }
 
+    fn measure_file(&mut self, file: &File<'_>, places: &[Place]) -> Result<(), Cause> {
+        for (index, _) in places.iter().enumerate().filter(|(_, it)| it.group == Group::EhFrame) {
+            let mut entries = Entries::of(&file.elf, index, file.elf.section(index).data);
+            for entry in &mut entries {
+                entry?;
+                self.entries += 1;
+            }
+            self.chains.try_reserve(1)?;
+            let section = file.first_section + index;
+            // No larger than the last entry has found.
+            self.chains.push(Chain { section, pieces: 0..0, len: entries.at as u32 });
+        }
+        Ok(())
+    }
+
     fn cut_file(&mut self, unit: &Unit<'_>, number: usize) -> Result<(), Cause> {
         let file = &unit.files[number];
-        let first_cut = self.sections.len();
+        let first_cut = self.chains.len();
         for (index, section) in file.elf.sections().enumerate() {
             if unit.place(number, index).group != Group::EhFrame {
                 continue;
@@ -90,39 +108,37 @@ impl EhFrame {
                 self.pieces.push(entry?);
             }
             let pieces = first..self.pieces.len();
-            self.sections.try_reserve(1)?;
+            self.entries += pieces.len();
+            self.chains.try_reserve(1)?;
             let section = file.first_section + index;
-            self.sections.push(CutSection { section, pieces, len: 0 });
+            self.chains.push(Chain { section, pieces, len: 0 });
         }
         for table in file.elf.relocations() {
             let table = table?;
             if let Ok(at) = self.find(file.first_section + table.target) {
-                let pieces = &mut self.pieces[self.sections[at].pieces.clone()];
+                let pieces = &mut self.pieces[self.chains[at].pieces.clone()];
                 drop_discarded(unit, number, &table, pieces);
             }
         }
-        for section in &mut self.sections[first_cut..] {
+        for section in &mut self.chains[first_cut..] {
             section.len = close_ranks(&mut self.pieces[section.pieces.clone()]);
         }
         Ok(())
     }
 
     fn find(&self, section: usize) -> Result<usize, usize> {
-        self.sections.binary_search_by_key(&section, |cut| cut.section)
+        self.chains.binary_search_by_key(&section, |cut| cut.section)
     }
 
     /// What was cut out of a section of the unit, if anything could be.
     pub fn of(&self, section: usize) -> Option<Cut<'_>> {
-        let cut = &self.sections[self.find(section).ok()?];
-        Some(Cut { pieces: &self.pieces[cut.pieces.clone()] })
+        let pieces = &self.pieces[self.chains[self.find(section).ok()?].pieces.clone()];
+        (!pieces.is_empty()).then_some(Cut { pieces })
     }
 
-    /// The bytes of an `.eh_frame` section of a file that stay.
-    pub fn len(&self, file: &File<'_>, index: usize) -> Result<u64, Cause> {
-        match self.find(file.first_section + index) {
-            Ok(at) => Ok(self.sections[at].len.into()),
-            Err(_) => chain_length(&file.elf, index),
-        }
+    /// The bytes of an `.eh_frame` section of the unit that stay.
+    pub fn len(&self, section: usize) -> u64 {
+        self.find(section).map_or(0, |at| self.chains[at].len.into())
     }
 }
 
@@ -174,14 +190,6 @@ fn close_ranks(pieces: &mut [Piece]) -> u32 {
         end += piece.len;
     }
     end
-}
-
-/// The bytes of an `.eh_frame` section up to its terminator or its end.
-fn chain_length(elf: &Elf<'_>, index: usize) -> Result<u64, Cause> {
-    let data = elf.section(index).data;
-    let mut entries = Entries::of(elf, index, data);
-    entries.try_for_each(|entry| entry.map(|_| ()))?;
-    Ok(entries.at as u64)
 }
 
 /// The entries of a section.

@@ -13,18 +13,19 @@
 #![forbid(unsafe_code)]
 
 mod header;
+mod relocations;
 
-use object::elf::{self, FileHeader64, Rela64, SectionHeader64, Sym64};
+use object::elf::{self, FileHeader64, SectionHeader64, Sym64};
 use object::endian::LittleEndian as LE;
 use object::read::ReadRef;
 use object::read::elf::{FileHeader, SectionHeader as _, Sym as _};
 use object::{U32, pod};
 
 use crate::error::{Cause, Field, Part};
-use crate::reloc::RelocationType;
 use crate::text::Text;
 
 use header::{header, section_headers};
+pub(crate) use relocations::{Relocation, RelocationTable};
 
 /// Common symbols of the large code model (psABI x86-64 §4.2).
 const SHN_X86_64_LCOMMON: elf::SymbolSection = elf::SymbolSection(0xff02);
@@ -46,6 +47,8 @@ pub(crate) struct Elf<'a> {
     extended: &'a [U32<LE>],
     /// The number of the first symbol that is not local.
     pub first_global: usize,
+    /// How many symbols are functions.
+    pub functions: usize,
 }
 
 /// One section.
@@ -101,16 +104,6 @@ pub(crate) enum Definition {
     Section { index: usize, offset: u64 },
 }
 
-/// The relocations of one section.
-#[derive(Clone, Copy)]
-pub(crate) struct RelocationTable<'a> {
-    /// The number of the section that holds them.
-    pub section: u32,
-    /// The number of the section they apply to.
-    pub target: usize,
-    entries: &'a [Rela64<LE>],
-}
-
 /// A group of sections (gABI, `SHT_GROUP`) of which one copy is kept, whoever brings it.
 pub(crate) struct Group<'a> {
     /// The name by which copies are known.
@@ -118,44 +111,10 @@ pub(crate) struct Group<'a> {
     members: &'a [U32<LE>],
 }
 
-/// One relocation.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Relocation {
-    /// Bytes from the start of the section it applies to.
-    pub offset: u64,
-    pub kind: RelocationType,
-    /// The number of its symbol.
-    pub symbol: usize,
-    pub addend: i64,
-}
-
 impl Section<'_> {
     /// Whether the section belongs in memory.
     pub fn is_allocated(&self) -> bool {
         self.flags.contains(elf::SHF_ALLOC) && !self.flags.contains(elf::SHF_EXCLUDE)
-    }
-}
-
-impl RelocationTable<'_> {
-    pub fn len(&self) -> usize {
-        self.entries.len()
-    }
-
-    /// The relocation at `index`, which must be below [`len`](Self::len). Its symbol may not exist.
-    pub fn get(&self, index: usize) -> Relocation {
-        let entry = &self.entries[index];
-        Relocation {
-            offset: entry.r_offset.get(LE),
-            kind: RelocationType(entry.r_type(LE, false).0),
-            symbol: entry.r_sym(LE, false) as usize,
-            addend: entry.r_addend.get(LE),
-        }
-    }
-
-    /// What to say if the symbol of a relocation does not exist.
-    pub fn no_symbol(&self, index: usize) -> Cause {
-        let field = Field::RelocationSymbol { section: self.section, entry: index as u32 };
-        Cause::BadIndex { field, index: self.get(index).symbol as u32 }
     }
 }
 
@@ -181,6 +140,7 @@ impl<'a> Elf<'a> {
             symbols: &[],
             extended: &[],
             first_global: 0,
+            functions: 0,
         };
         let ends = last_end(section_names);
         for (index, header) in (0..).zip(headers) {
@@ -219,7 +179,7 @@ impl<'a> Elf<'a> {
             size: header.sh_size(LE),
             align: header.sh_addralign(LE),
             // `parse` has seen that they are in the file.
-            data: contents(self.file, 0, header).unwrap_or_default(),
+            data: find_contents(self.file, header).unwrap_or_default(),
             link: header.sh_link(LE),
             info: header.sh_info(LE),
         }
@@ -244,6 +204,7 @@ impl<'a> Elf<'a> {
     }
 
     /// The symbol with a number below [`symbol_count`](Self::symbol_count).
+    #[inline]
     pub fn symbol(&self, index: usize) -> Symbol {
         let entry = &self.symbols[index];
         Symbol {
@@ -256,8 +217,7 @@ impl<'a> Elf<'a> {
             },
             hidden: matches!(entry.st_visibility(), elf::STV_HIDDEN | elf::STV_INTERNAL),
             kind: entry.st_type(),
-            // `parse` has seen that there is one.
-            definition: self.definition(index).unwrap_or(Definition::Undefined),
+            definition: self.definition_of(index),
             size: entry.st_size(LE),
         }
     }
@@ -381,13 +341,16 @@ impl<'a> Elf<'a> {
 
     /// Checks that all symbols have names, and that those in sections start in these or at their
     /// ends.
-    fn check_symbols(&self) -> Result<(), Cause> {
+    fn check_symbols(&mut self) -> Result<(), Cause> {
         let ends = last_end(self.symbol_names);
         for (number, entry) in (0..).zip(self.symbols) {
             check_name(self.symbol_names, ends, entry.st_name(LE), Field::SymbolName(number))?;
-            let Definition::Section { index, offset } = self.definition(number as usize)? else {
-                continue;
-            };
+            self.functions += usize::from(entry.st_type() == elf::STT_FUNC);
+            let definition = self.definition(number as usize).ok_or_else(|| Cause::BadIndex {
+                field: Field::SymbolSection(number),
+                index: entry.st_shndx(LE).0.into(),
+            })?;
+            let Definition::Section { index, offset } = definition else { continue };
             let Some(section) = self.headers.get(index) else {
                 let field = Field::SymbolSection(number);
                 return Err(Cause::BadIndex { field, index: index as u32 });
@@ -404,25 +367,49 @@ impl<'a> Elf<'a> {
         Ok(())
     }
 
-    /// Where a symbol is defined: in a section that may not exist.
-    fn definition(&self, number: usize) -> Result<Definition, Cause> {
+    /// Where a symbol is defined, in a section that may not exist; `None` if nobody knows where.
+    #[inline]
+    fn definition(&self, number: usize) -> Option<Definition> {
         let entry = &self.symbols[number];
         let value = entry.st_value(LE);
         let section = match entry.st_shndx(LE) {
-            elf::SHN_UNDEF => return Ok(Definition::Undefined),
-            elf::SHN_ABS => return Ok(Definition::Absolute(value)),
+            elf::SHN_UNDEF => return Some(Definition::Undefined),
+            elf::SHN_ABS => return Some(Definition::Absolute(value)),
             elf::SHN_COMMON | SHN_X86_64_LCOMMON => {
-                return Ok(Definition::Common { align: value });
+                return Some(Definition::Common { align: value });
             }
-            elf::SHN_XINDEX => self.extended.get(number).map(|section| section.get(LE)),
-            section if section.is_reserved() => None,
-            section => Some(section.0.into()),
+            elf::SHN_XINDEX => self.extended.get(number)?.get(LE),
+            section if section.is_reserved() => return None,
+            section => section.0.into(),
         };
-        let index = section.ok_or(Cause::BadIndex {
-            field: Field::SymbolSection(number as u32),
-            index: entry.st_shndx(LE).0.into(),
-        })?;
-        Ok(Definition::Section { index: index as usize, offset: value })
+        Some(Definition::Section { index: section as usize, offset: value })
+    }
+
+    /// Where a symbol is defined, that must be known.
+    #[inline]
+    pub fn definition_of(&self, number: usize) -> Definition {
+        // `parse` has seen that it is.
+        self.definition(number).unwrap_or(Definition::Undefined)
+    }
+
+    /// Whether a symbol has a name.
+    pub fn is_named(&self, symbol: &Symbol) -> bool {
+        self.has_name(symbol.name_at)
+    }
+
+    fn has_name(&self, at: u32) -> bool {
+        self.symbol_names.as_bytes().get(at as usize).is_some_and(|&byte| byte != 0)
+    }
+
+    /// Whether a symbol is a function that has a name.
+    pub fn is_named_function(&self, number: usize) -> bool {
+        let entry = &self.symbols[number];
+        entry.st_type() == elf::STT_FUNC && self.has_name(entry.st_name(LE))
+    }
+
+    /// Where the name of a symbol starts in its string table.
+    pub fn symbol_name_at(&self, number: usize) -> u32 {
+        self.symbols[number].st_name(LE)
     }
 }
 
@@ -471,7 +458,33 @@ fn check_name(table: &str, end: Option<usize>, offset: u32, field: Field) -> Res
 /// The NUL-terminated text at `offset`, if there is one.
 fn name_at(table: &str, offset: u32) -> &str {
     let rest = table.get(offset as usize..).unwrap_or_default();
-    rest.split_once('\0').map_or("", |(name, _)| name)
+    until_zero(rest.as_bytes()).map_or("", |end| &rest[..end])
+}
+
+/// Where the first zero is. Eight bytes at a time, as names are too short to prepare for more.
+fn until_zero(bytes: &[u8]) -> Option<usize> {
+    const ONES: u64 = u64::MAX / 0xff;
+    let (words, rest) = bytes.as_chunks::<8>();
+    for (number, word) in words.iter().enumerate() {
+        let word = u64::from_le_bytes(*word);
+        // The lowest bit that is set marks the first zero; others may be wrong.
+        let zeros = word.wrapping_sub(ONES) & !word & (ONES << 7);
+        if zeros != 0 {
+            return Some(8 * number + zeros.trailing_zeros() as usize / 8);
+        }
+    }
+    let last = rest.iter().position(|&byte| byte == 0)?;
+    Some(bytes.len() - rest.len() + last)
+}
+
+/// The bytes of a section, if they are in the file.
+#[inline]
+fn find_contents<'a>(file: &'a [u8], header: &SectionHeader64<LE>) -> Option<&'a [u8]> {
+    // An empty section may say that it starts anywhere.
+    match header.file_range(LE) {
+        Some((offset, size)) if size != 0 => file.read_bytes_at(offset, size).ok(),
+        _ => Some(&[]),
+    }
 }
 
 /// The bytes of a section in the file.
@@ -480,14 +493,10 @@ fn contents<'a>(
     index: u32,
     header: &SectionHeader64<LE>,
 ) -> Result<&'a [u8], Cause> {
-    // An empty section may say that it starts anywhere.
-    let Some((offset, size)) = header.file_range(LE).filter(|&(_, size)| size != 0) else {
-        return Ok(&[]);
-    };
-    file.read_bytes_at(offset, size).map_err(|()| Cause::Truncated {
-        part: Part::Section(index),
-        end: offset.saturating_add(size),
-        len: file.len() as u64,
+    find_contents(file, header).ok_or_else(|| {
+        let (offset, size) = header.file_range(LE).unwrap_or_default();
+        let end = offset.saturating_add(size);
+        Cause::Truncated { part: Part::Section(index), end, len: file.len() as u64 }
     })
 }
 

@@ -15,6 +15,7 @@ use crate::elf::{Binding, Definition, Symbol};
 use crate::placement::{Group, Place};
 use crate::reloc::Wants;
 use crate::symbols::Value;
+use crate::table::Hash;
 
 /// How much a file knows of a name.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -36,6 +37,7 @@ pub(crate) enum Strength {
 pub(crate) struct Entry<'a> {
     /// Empty for a local symbol that has none.
     pub name: &'a str,
+    pub hash: Hash,
     /// The file and the number of the symbol that counts.
     pub file: u32,
     pub symbol: u32,
@@ -57,8 +59,10 @@ pub(crate) struct Entry<'a> {
     pub by_call: bool,
     /// The number of its slots, if it has any.
     pub slots: Option<u32>,
-    /// What it means elsewhere: in an earlier object, or in the program.
-    pub elsewhere: Option<Value>,
+    /// Whether that was noted.
+    pub has_slots: bool,
+    /// Whether `value` is what it means elsewhere: in an earlier object, or in the program.
+    pub elsewhere: bool,
     /// What it means, as soon as that is known.
     pub value: Value,
 }
@@ -66,7 +70,7 @@ pub(crate) struct Entry<'a> {
 impl<'a> Entry<'a> {
     /// What one symbol says.
     pub fn new(
-        name: &'a str,
+        (name, hash): (&'a str, Hash),
         file: usize,
         number: usize,
         symbol: &Symbol,
@@ -86,14 +90,15 @@ impl<'a> Entry<'a> {
             kind: symbol.kind,
             size: symbol.size,
             align,
-            ..Self::root(name)
+            ..Self::root(name, hash)
         }
     }
 
     /// A name that no file says anything of.
-    pub fn root(name: &'a str) -> Self {
+    pub fn root(name: &'a str, hash: Hash) -> Self {
         Self {
             name,
+            hash,
             file: u32::MAX,
             symbol: u32::MAX,
             strength: Strength::WeakReference,
@@ -106,7 +111,8 @@ impl<'a> Entry<'a> {
             wants: Wants::Nothing,
             by_call: false,
             slots: None,
-            elsewhere: None,
+            has_slots: false,
+            elsewhere: false,
             value: Value::ZERO,
         }
     }
@@ -121,6 +127,14 @@ impl<'a> Entry<'a> {
     pub fn widen(&mut self, other: &Self) {
         self.size = self.size.max(other.size);
         self.align = self.align.max(other.align);
+    }
+
+    /// Takes what it means elsewhere; whether it does.
+    pub fn resolve(&mut self, elsewhere: Option<Value>) -> bool {
+        if let Some(value) = elsewhere {
+            (self.elsewhere, self.value) = (true, value);
+        }
+        self.elsewhere
     }
 
     /// Whether the files define it.

@@ -443,7 +443,8 @@ impl fmt::Display for Cause {
             }
             Self::Undefined(symbols) => fmt_undefined(symbols, f),
             Self::Relocation { section, offset, kind, symbol, problem } => {
-                write!(f, "{section}+{offset:#x}: {kind} against `{symbol}`: {problem}")
+                let advice = kind.advice(problem);
+                write!(f, "{section}+{offset:#x}: {kind} against `{symbol}`: {problem}{advice}")
             }
         }
     }

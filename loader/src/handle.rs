@@ -106,6 +106,11 @@ impl Holds {
         self.0.try_update(Ordering::Acquire, Ordering::Relaxed, more).is_ok()
     }
 
+    /// How many there are, closed or not.
+    pub fn count(&self) -> usize {
+        self.0.load(Ordering::Relaxed) & !Self::CLOSED
+    }
+
     fn remove(&self) {
         // What was done with the object was done before whoever closes the holds goes on.
         self.0.fetch_sub(1, Ordering::Release);
@@ -144,6 +149,7 @@ mod tests {
         assert_eq!(holds.close(), Err(NotClosed::Others(1)));
         holds.remove();
         assert_eq!(holds.close(), Ok(()));
+        assert_eq!(holds.count(), 1);
         assert_eq!(holds.close(), Err(NotClosed::Already));
         assert!(!holds.try_add());
     }

@@ -73,6 +73,7 @@ impl<'k> Link<'k> {
             eh_frame: &eh_frame,
             layout: &layout,
             slots: &needs.slots,
+            with_slots: &needs.with_slots,
             base,
             region: region.bytes(),
             tls: &mut tls,
@@ -91,9 +92,9 @@ impl<'k> Link<'k> {
             let sealed = region.seal(&layout, complete)?;
             // SAFETY: on errors from here on, `unwind` is dropped before `sealed`, which was made
             // earlier; a `Loaded` drops them in the same order.
-            let unwind = unsafe { Unwind::register(&layout, &sealed) }?;
+            let unwind = unsafe { Unwind::register(&layout, eh_frame.entries, &sealed) }?;
             let tls = space.publish(&tls)?;
-            let object = Shared::try_new(Object::new(names, &layout, base, tls.module()))?;
+            let object = Shared::try_new(Object::new(names, &layout, base, &tls))?;
             let _at_exit = Registrations::of(object.all());
             let (_unwind, _memory, finalizers) = (unwind, sealed, functions.1);
             let loaded = Loaded { object, bound_to, finalizers, _at_exit, _unwind, tls, _memory };
@@ -161,6 +162,9 @@ fn copy(unit: &Unit<'_>, eh_frame: &EhFrame, layout: &Layout, region: &mut [u8],
 
 /// Asks the resolvers of indirect functions, whose code can run by now, where these are.
 fn resolve_indirect(unit: &Unit<'_>, slots: &Slots, layout: &Layout, region: &mut Region<'_>) {
+    if !unit.has_indirect {
+        return;
+    }
     let base = region.address();
     for entry in unit.entries.iter().filter(|entry| entry.kind == elf::STT_GNU_IFUNC) {
         let resolver = unit.location_of(entry).value(layout, base, Block::Static(0));

@@ -8,7 +8,7 @@
 use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
 
-use unspool_stack_trace::{Symbol, Symbolize};
+use unspool_stack_trace::{Place, Symbol, Symbolize};
 use unspool_tls::Registry;
 
 use crate::atexit;
@@ -209,5 +209,11 @@ impl Symbolize for Loader<'_> {
         // list knows that nobody is looking at it, as we were when it was lent from; from then
         // on it is kept until the loader is dropped, which the borrow of `self` excludes.
         Some(unsafe { lent.symbol() })
+    }
+
+    fn place(&self, address: u64) -> Option<Place<'_>> {
+        let lent = self.objects.find_map(|object| object.lend_place(address))?;
+        // SAFETY: as above.
+        Some(unsafe { lent.place() })
     }
 }

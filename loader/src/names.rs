@@ -3,7 +3,7 @@
 //! ```text
 //!   Names ── pool       one string with all names, shared with whoever was told one of them
 //!         ── functions  sorted by address   address ─► name      symbolize: no lock, no heap
-//!         ── globals    hashed by name      name ─► value        symbol(), later objects
+//!         ── globals    by name's hash      name ─► value        symbol(), later objects
 //!         ── sections   in file order       name ─► address      for debuggers
 //!         ── files      in their order      which section is whose
 //! ```
@@ -16,17 +16,17 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use object::elf;
-use unspool_stack_trace::Symbol;
+use unspool_stack_trace::{Place as NamedPlace, Symbol};
 
 use crate::elf::Definition;
-use crate::entry::Entry;
 use crate::error::Cause;
+use crate::globals::Globals;
 use crate::object::Section;
-use crate::placement::Layout;
+use crate::placement::{Layout, Place};
+use crate::runs;
 use crate::shared::Shared;
 use crate::symbols::Value;
-use crate::table::{Hash, Table};
+use crate::table::Hash;
 use crate::unit::{File as UnitFile, Unit};
 
 /// All names of an object in one string.
@@ -42,24 +42,23 @@ pub(crate) struct Lent {
     of: Extent,
 }
 
-/// A piece of the one string that holds all names.
-#[derive(Clone, Copy)]
-struct Name {
-    at: u32,
-    len: u32,
+/// As [`Lent`]: the file and the section of an address, and how far it is from its start.
+pub(crate) struct LentPlace {
+    file: *const str,
+    section: *const str,
+    offset: u64,
 }
 
+/// Where a name starts in the one string that holds all; it ends with a zero, as in string tables.
+#[derive(Clone, Copy)]
+struct Name(u32);
+
 /// A part of the object, in bytes from its start.
+#[derive(Clone, Copy)]
 struct Part {
     name: Name,
     at: u32,
     size: u32,
-}
-
-/// What is found by name.
-struct Global {
-    name: Name,
-    value: Value,
 }
 
 /// A file of the object.
@@ -83,8 +82,7 @@ pub(crate) struct Names {
     object: Name,
     base: u64,
     functions: Vec<Part>,
-    globals: Vec<Global>,
-    by_name: Table,
+    globals: Globals,
     sections: Vec<Part>,
     files: Vec<File>,
 }
@@ -97,22 +95,26 @@ impl Names {
         layout: &Layout,
         base: u64,
     ) -> Result<Self, Cause> {
-        let mut builder = Builder::new(unit)?;
+        let mut builder = Builder::new(object, unit)?;
         let object = builder.add_text(&[object])?;
         for (number, file) in unit.files.iter().enumerate() {
             builder.add_file(number, file)?;
             builder.add_functions(number, file, layout)?;
             builder.add_sections(file, layout)?;
         }
-        for entry in unit.entries.iter().filter(|entry| entry.is_offered()) {
-            builder.add_global(entry)?;
-        }
-        let Builder { text, mut functions, globals, by_name, sections, files, .. } = builder;
+        let Builder { text, tables, mut functions, sections, files, .. } = builder;
         // Of several names for one place, the longest extent last: it is the one that is found. Of
         // equal ones, that which comes last in the files.
-        functions.sort_unstable_by_key(|function| (function.at, function.size, function.name.at));
+        runs::sort(&mut functions, |it| u64::from(it.at) << u32::BITS | u64::from(it.size))?;
+        let offered = unit.entries.iter().filter(|entry| entry.is_offered());
+        let globals = offered.map(|entry| {
+            let file = entry.file as usize;
+            let name_at = unit.files[file].elf.symbol_name_at(entry.symbol as usize);
+            (entry.hash, tables[file] + name_at, entry.value)
+        });
+        let globals = Globals::new(base, unit.entries.len(), globals)?;
         let pool = Shared::try_new(Pool { text, lent: AtomicBool::new(false) })?;
-        Ok(Self { pool, object, base, functions, globals, by_name, sections, files })
+        Ok(Self { pool, object, base, functions, globals, sections, files })
     }
 
     /// Uses one of these pools instead of its own, if it has the same names.
@@ -133,7 +135,8 @@ impl Names {
     }
 
     fn text(&self, name: Name) -> &str {
-        &self.pool.text[name.at as usize..][..name.len as usize]
+        let rest = &self.pool.text[name.0 as usize..];
+        rest.split_once('\0').map_or(rest, |(name, _)| name)
     }
 
     fn extent(&self, part: &Part) -> Extent {
@@ -160,9 +163,13 @@ impl Names {
 
     /// What a global symbol means.
     pub fn global(&self, hash: Hash, name: &str) -> Option<Value> {
-        let is_it = |number: u32| self.text(self.globals[number as usize].name) == name;
-        let found = self.by_name.find(hash, is_it)?;
-        Some(self.globals[found as usize].value)
+        let pool = self.pool.text.as_bytes();
+        let is_it = |at: u32| {
+            let rest = pool.get(at as usize..).and_then(|rest| rest.strip_prefix(name.as_bytes()));
+            // The pool has a zero behind each name, and none in it.
+            rest.is_some_and(|rest| rest.first() == Some(&0)) && !name.contains('\0')
+        };
+        self.globals.find(hash, is_it)
     }
 
     /// The nearest function at or below `address`. The pool remembers that it was asked.
@@ -175,6 +182,19 @@ impl Names {
     }
 }
 
+impl Names {
+    /// The section around `address`. The pool remembers that it was asked.
+    pub fn lend_place(&self, address: u64) -> Option<LentPlace> {
+        let holds = |section: &Section<'_>| {
+            address.checked_sub(section.address).is_some_and(|offset| offset < section.size)
+        };
+        let found = self.sections().find(holds)?;
+        self.pool.lent.store(true, Ordering::Relaxed);
+        let offset = address - found.address;
+        Some(LentPlace { file: found.file, section: found.name, offset })
+    }
+}
+
 /// Names on their way.
 struct Builder<'u, 'a> {
     unit: &'u Unit<'a>,
@@ -182,8 +202,6 @@ struct Builder<'u, 'a> {
     /// Where the symbol names of each file start.
     tables: Vec<u32>,
     functions: Vec<Part>,
-    globals: Vec<Global>,
-    by_name: Table,
     sections: Vec<Part>,
     files: Vec<File>,
     /// Where the section names of the last file start.
@@ -191,41 +209,47 @@ struct Builder<'u, 'a> {
 }
 
 impl<'u, 'a> Builder<'u, 'a> {
-    fn new(unit: &'u Unit<'a>) -> Result<Self, Cause> {
-        let mut text = String::new();
-        let tables = |file: &UnitFile<'_>| {
-            let sections = if shares_table(file) { 0 } else { file.elf.section_names.len() };
-            file.elf.symbol_names.len() + sections
-        };
-        text.try_reserve(unit.files.iter().map(tables).sum())?;
-        let mut by_name = Table::default();
-        let mut globals = Vec::new();
-        let offered = unit.entries.iter().filter(|entry| entry.is_offered()).count();
-        by_name.reserve(offered)?;
-        globals.try_reserve_exact(offered)?;
-        Ok(Self {
+    /// With room for all there will be, and no more: it stays as long as the object.
+    fn new(object: &str, unit: &'u Unit<'a>) -> Result<Self, Cause> {
+        let mut text = object.len() + 1;
+        let (mut functions, mut sections) = (0, 0);
+        for file in &unit.files {
+            functions += file.elf.functions;
+            let member = file.name.member.map_or(0, |member| member.len() + 2);
+            text += file.name.file.len() + member + 1 + file.elf.symbol_names.len() + 1;
+            text += if shares_table(file) { 0 } else { file.elf.section_names.len() + 1 };
+        }
+        for (_, _, place) in unit.sections() {
+            sections += usize::from(has_address(place));
+        }
+        let mut this = Self {
             unit,
-            text,
+            text: String::new(),
             tables: Vec::new(),
             functions: Vec::new(),
-            globals,
-            by_name,
             sections: Vec::new(),
             files: Vec::new(),
             section_names: 0,
-        })
+        };
+        this.text.try_reserve_exact(text)?;
+        this.tables.try_reserve_exact(unit.files.len())?;
+        this.functions.try_reserve_exact(functions)?;
+        this.sections.try_reserve_exact(sections)?;
+        this.files.try_reserve_exact(unit.files.len())?;
+        Ok(this)
     }
 
     fn add_text(&mut self, pieces: &[&str]) -> Result<Name, Cause> {
         let at = self.text.len();
-        let len = pieces.iter().map(|piece| piece.len()).sum();
-        self.text.try_reserve(len)?;
+        let len: usize = pieces.iter().map(|piece| piece.len()).sum();
+        self.text.try_reserve(len + 1)?;
         pieces.iter().for_each(|piece| self.text.push_str(piece));
+        self.text.push('\0');
         let (needed, max) = (self.text.len() as u64, u32::MAX.into());
         if needed > max {
             return Err(Cause::TooLarge { needed, max });
         }
-        Ok(Name { at: at as u32, len: len as u32 })
+        Ok(Name(at as u32))
     }
 
     fn add_file(&mut self, number: usize, file: &UnitFile<'a>) -> Result<(), Cause> {
@@ -236,12 +260,12 @@ impl<'u, 'a> Builder<'u, 'a> {
         };
         self.files.try_reserve(1)?;
         self.files.push(File { name, sections: self.sections.len() });
-        let symbol_names = self.add_text(&[file.elf.symbol_names])?.at;
+        let symbol_names = self.add_text(&[file.elf.symbol_names])?.0;
         self.tables.try_reserve(1)?;
         self.tables.push(symbol_names);
         self.section_names = match shares_table(file) {
             true => symbol_names,
-            false => self.add_text(&[file.elf.section_names])?.at,
+            false => self.add_text(&[file.elf.section_names])?.0,
         };
         Ok(())
     }
@@ -252,17 +276,19 @@ impl<'u, 'a> Builder<'u, 'a> {
         file: &UnitFile<'a>,
         layout: &Layout,
     ) -> Result<(), Cause> {
-        let symbols = (0..file.elf.symbol_count()).map(|symbol| file.elf.symbol(symbol));
-        for symbol in symbols.filter(|symbol| symbol.kind == elf::STT_FUNC) {
-            let Definition::Section { index, offset } = symbol.definition else { continue };
+        let symbols = 0..file.elf.symbol_count();
+        for symbol in symbols.filter(|&symbol| file.elf.is_named_function(symbol)) {
+            let Definition::Section { index, offset } = file.elf.definition_of(symbol) else {
+                continue;
+            };
             let place = self.unit.place(number, index);
-            let name = file.elf.symbol_name(&symbol);
-            if !place.group.is_loaded() || place.group.is_tls() || name.is_empty() {
+            if !has_address(place) {
                 continue;
             }
             let at = (layout.start(place) as u64 + offset) as u32;
+            let symbol = file.elf.symbol(symbol);
             let size = u32::try_from(symbol.size).unwrap_or(u32::MAX);
-            let name = Name { at: self.tables[number] + symbol.name_at, len: name.len() as u32 };
+            let name = Name(self.tables[number] + symbol.name_at);
             self.functions.try_reserve(1)?;
             self.functions.push(Part { name, at, size });
         }
@@ -272,28 +298,21 @@ impl<'u, 'a> Builder<'u, 'a> {
     fn add_sections(&mut self, file: &UnitFile<'a>, layout: &Layout) -> Result<(), Cause> {
         let places = &self.unit.places[file.first_section..];
         for (section, &place) in file.elf.sections().zip(places) {
-            if !place.group.is_loaded() || place.group.is_tls() {
+            if !has_address(place) {
                 continue;
             }
-            let len = file.elf.section_name(&section).len() as u32;
-            let name = Name { at: self.section_names + section.name_at, len };
+            let name = Name(self.section_names + section.name_at);
             let at = layout.start(place) as u32;
             self.sections.try_reserve(1)?;
             self.sections.push(Part { name, at, size: section.size as u32 });
         }
         Ok(())
     }
+}
 
-    fn add_global(&mut self, entry: &Entry<'a>) -> Result<(), Cause> {
-        let file = &self.unit.files[entry.file as usize];
-        let name_at = file.elf.symbol(entry.symbol as usize).name_at;
-        let at = self.tables[entry.file as usize] + name_at;
-        let name = Name { at, len: entry.name.len() as u32 };
-        self.by_name.add(Hash::of(entry.name), self.globals.len() as u32)?;
-        self.globals.try_reserve(1)?;
-        self.globals.push(Global { name, value: entry.value });
-        Ok(())
-    }
+/// Whether what has this place has an address.
+fn has_address(place: Place) -> bool {
+    place.group.is_loaded() && !place.group.is_tls()
 }
 
 /// Whether a file has one string table for both, as LLVM writes them.
@@ -308,6 +327,20 @@ impl Lent {
     pub unsafe fn symbol<'a>(self) -> Symbol<'a> {
         let Extent { address, size } = self.of;
         // SAFETY: text of the pool, which never changes and stays for `'a` (contract).
-        Symbol { name: unsafe { &*self.name }, address, size }
+        let name: &'a str = unsafe { &*self.name };
+        Symbol { name: name.into(), address, size }
+    }
+}
+
+impl LentPlace {
+    /// # Safety
+    ///
+    /// Somebody must keep the pool for `'a`.
+    pub unsafe fn place<'a>(self) -> NamedPlace<'a> {
+        // SAFETY: text of the pool, which never changes and stays for `'a` (contract).
+        let file: &'a str = unsafe { &*self.file };
+        // SAFETY: as above.
+        let section: &'a str = unsafe { &*self.section };
+        NamedPlace { module: file.into(), section: Some(section.into()), offset: self.offset }
     }
 }

@@ -17,7 +17,7 @@ use crate::atexit::Registrations;
 use crate::handle::Holds;
 use crate::initializers::Functions;
 use crate::memory::Sealed;
-use crate::names::{Lent, Names};
+use crate::names::{Lent, LentPlace, Names};
 use crate::placement::Layout;
 use crate::shared::Shared;
 use crate::symbols::Value;
@@ -32,7 +32,7 @@ pub struct Object {
     text: Range<u64>,
     rodata: Range<u64>,
     data: Range<u64>,
-    module: Option<ModuleId>,
+    tls: Option<TlsBlock>,
     pub(crate) holds: Holds,
 }
 
@@ -51,6 +51,18 @@ pub(crate) struct Loaded<'k> {
     pub _memory: Sealed<'k>,
 }
 
+/// What an object has in every task's thread-local storage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TlsBlock {
+    /// The number of its module.
+    pub module: ModuleId,
+    /// Bytes of the block.
+    pub size: usize,
+    /// Whether it lies at the same distance from TP in all tasks, in the surplus. Otherwise, a task
+    /// gets one when it first uses it.
+    pub is_static: bool,
+}
+
 /// A section of a loaded object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Section<'a> {
@@ -65,7 +77,7 @@ pub struct Section<'a> {
 }
 
 impl Object {
-    pub(crate) fn new(names: Names, layout: &Layout, base: u64, module: Option<ModuleId>) -> Self {
+    pub(crate) fn new(names: Names, layout: &Layout, base: u64, tls: &Storage<'_>) -> Self {
         let range = |part: &Range<usize>| base + part.start as u64..base + part.end as u64;
         Self {
             names,
@@ -73,7 +85,11 @@ impl Object {
             text: range(&layout.text),
             rodata: range(&layout.rodata),
             data: range(&layout.data),
-            module,
+            tls: tls.module().map(|module| TlsBlock {
+                module,
+                size: layout.tls.size,
+                is_static: matches!(tls, Storage::Static(_)),
+            }),
             holds: Holds::new(),
         }
     }
@@ -106,7 +122,17 @@ impl Object {
 
     /// The number of its TLS module, if it has thread-local variables.
     pub fn tls_module(&self) -> Option<ModuleId> {
-        self.module
+        Some(self.tls?.module)
+    }
+
+    /// What it adds to every task's thread-local storage, if anything.
+    pub fn tls_block(&self) -> Option<TlsBlock> {
+        self.tls
+    }
+
+    /// How many handles of it there are, the one that is asked through included.
+    pub fn handles(&self) -> usize {
+        self.holds.count()
     }
 
     /// Where its code lies; executable, not writable.
@@ -151,6 +177,11 @@ impl Object {
     /// The nearest function at or below `address`, which must lie in the text.
     pub(crate) fn lend_function(&self, address: u64) -> Option<Lent> {
         if self.text.contains(&address) { self.names.lend_function(address) } else { None }
+    }
+
+    /// The section around `address`.
+    pub(crate) fn lend_place(&self, address: u64) -> Option<LentPlace> {
+        if self.all.contains(&address) { self.names.lend_place(address) } else { None }
     }
 }
 

@@ -259,7 +259,7 @@ fn place_sections(
             let Some(group) = groups.get_mut(place.group as usize) else { continue };
             let range = match place.group {
                 // A gap would read as the terminator.
-                Group::EhFrame => eh_frame.len(file, index).and_then(|len| group.take(len, 1)),
+                Group::EhFrame => group.take(eh_frame.len(number), 1),
                 _ => group.take(section.size, section.align),
             };
             place.offset = range.map_err(|cause| file.error(cause))?.start as u32;
@@ -270,6 +270,9 @@ fn place_sections(
 
 /// Places the tentative definitions of C that nobody has made definite.
 fn place_common(unit: &mut Unit<'_>, groups: &mut [Cursor; Group::COUNT]) -> Result<(), LoadError> {
+    if !unit.has_common {
+        return Ok(());
+    }
     for entry in unit.entries.iter_mut().filter(|entry| entry.strength == Strength::Common) {
         let tls = entry.kind == elf::STT_TLS;
         let group = if tls { Group::TlsZeroed } else { Group::Zeroed };

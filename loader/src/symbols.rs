@@ -151,8 +151,8 @@ impl<'r, 'k> Resolver<'r, 'k> {
             if wants == Wants::Nothing {
                 continue;
             }
-            entry.elsewhere = self.find(entry, wants);
-            if entry.elsewhere.is_none() && entry.strength == Strength::Undefined {
+            let found = self.find(entry, wants);
+            if !entry.resolve(found) && entry.strength == Strength::Undefined {
                 undefined.try_reserve(1)?;
                 undefined.push(entry.name.into());
             }
@@ -161,8 +161,8 @@ impl<'r, 'k> Resolver<'r, 'k> {
         if let Some(entry) = called.filter(|entry| !entry.is_defined())
             && entry.wants == Wants::Nothing
         {
-            entry.elsewhere = self.find(entry, Wants::Address);
-            let absent = entry.elsewhere.is_none();
+            let found = self.find(entry, Wants::Address);
+            let absent = !entry.resolve(found);
             if absent && calls_tls_get_addr(unit, needs, block) {
                 undefined.try_reserve(1)?;
                 undefined.push(TLS_GET_ADDR.into());
@@ -196,8 +196,8 @@ impl<'r, 'k> Resolver<'r, 'k> {
 fn calls_tls_get_addr(unit: &Unit<'_>, needs: &Needs, block: Block) -> bool {
     let dynamic = matches!(block, Block::Dynamic(_));
     let is_dynamic = |entry: &Entry<'_>| match entry.elsewhere {
-        Some(value) => matches!(value, Value::Dynamic { .. }),
-        None => dynamic && entry.is_defined(),
+        true => matches!(entry.value, Value::Dynamic { .. }),
+        false => dynamic && entry.is_defined(),
     };
     needs.own_block_by_call && dynamic
         || unit.entries.iter().any(|entry| entry.by_call && is_dynamic(entry))
@@ -222,6 +222,9 @@ pub(crate) fn evaluate(
 ) -> Result<(), LoadError> {
     for number in 0..unit.entries.len() {
         let entry = &unit.entries[number];
+        if entry.elsewhere {
+            continue;
+        }
         let absent = || match (entry.name, entry.wants) {
             (DSO_HANDLE, Wants::Address) => Some(Value::Address(base)),
             (MODULE_BASE, Wants::Tls) => Some(block.base()),
@@ -234,11 +237,7 @@ pub(crate) fn evaluate(
             (elf::STT_GNU_IFUNC, Some(stub)) => Some(Value::Address(layout.plt_stub(base, stub))),
             _ => None,
         };
-        let value = match entry.elsewhere {
-            Some(value) => Some(value),
-            None if entry.is_defined() => stub().or_else(own),
-            None => absent(),
-        };
+        let value = if entry.is_defined() { stub().or_else(own) } else { absent() };
         if value.is_none() && entry.wants != Wants::Nothing {
             return Err(not_in_memory(unit, entry));
         }

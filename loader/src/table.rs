@@ -18,6 +18,9 @@ use alloc::vec::Vec;
 pub(crate) struct Hash(u32);
 
 impl Hash {
+    /// Of what nobody looks for.
+    pub const NONE: Self = Self(0);
+
     /// Eight bytes at a time, as names of compilers are long and differ in the middle.
     pub fn of(name: &str) -> Self {
         const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
@@ -33,6 +36,11 @@ impl Hash {
         let hash = mix(hash, last);
         Self((hash ^ hash >> 32) as u32)
     }
+
+    /// As a number.
+    pub fn number(self) -> u32 {
+        self.0
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -42,7 +50,7 @@ struct Slot {
 }
 
 impl Slot {
-    const FREE: Self = Self { hash: Hash(0), number: u32::MAX };
+    const FREE: Self = Self { hash: Hash::NONE, number: u32::MAX };
 }
 
 /// Numbers (all but the largest) by the hashes of their names.

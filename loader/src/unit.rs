@@ -64,6 +64,10 @@ pub(crate) struct Unit<'a> {
     by_signature: Table,
     /// Whether any section was discarded.
     pub discards: bool,
+    /// Whether any symbol is a tentative definition.
+    pub has_common: bool,
+    /// Whether any symbol is an indirect function.
+    pub has_indirect: bool,
 }
 
 /// A symbol of a file.
@@ -194,44 +198,56 @@ impl<'a> Unit<'a> {
         symbol: &Symbol,
         name: &'a str,
     ) -> Result<u32, LoadError> {
+        let hash = Hash::of(name);
         let strength = self.strength(file, symbol);
-        let new = Entry::new(name, file, number, symbol, strength);
-        let at = self.intern(new).map_err(|error| self.files[file].error(error.into()))?;
-        let old = &mut self.entries[at as usize];
-        if (old.file, old.symbol) == (new.file, new.symbol) {
-            return Ok(at);
+        self.has_common |= strength == Strength::Common;
+        self.has_indirect |= symbol.kind == elf::STT_GNU_IFUNC;
+        let new = || Entry::new((name, hash), file, number, symbol, strength);
+        match self.find(hash, name) {
+            Some(at) => self.meet(at, &new()),
+            None => {
+                let added = self.push(new());
+                added.map_err(|error| self.files[file].error(error.into()))
+            }
         }
+    }
+
+    /// Tells an entry what another symbol says; gives its number again.
+    fn meet(&mut self, at: u32, new: &Entry<'a>) -> Result<u32, LoadError> {
+        let strength = new.strength;
+        let old = &mut self.entries[at as usize];
         let was_undefined = old.strength == Strength::Undefined;
         let both = (old.strength, strength);
-        old.hidden |= symbol.hidden;
+        old.hidden |= new.hidden;
         if both == (Strength::Strong, Strength::Strong) {
-            return Err(self.duplicate(&new, at));
+            return Err(self.duplicate(new, at));
         }
         if both == (Strength::Common, Strength::Common) {
-            old.widen(&new);
+            old.widen(new);
         } else if strength > old.strength {
-            old.replace(&new);
+            old.replace(new);
         }
         if strength == Strength::Undefined && !was_undefined && old.strength == strength {
-            self.note_undefined(at).map_err(|error| self.files[file].error(error.into()))?;
+            let noted = self.note_undefined(at);
+            noted.map_err(|error| self.files[new.file as usize].error(error.into()))?;
         }
         Ok(at)
     }
 
-    /// The number of the entry with this name: the given one's, if there was none.
-    fn intern(&mut self, new: Entry<'a>) -> Result<u32, TryReserveError> {
-        let hash = Hash::of(new.name);
-        let is_it = |number: u32| self.entries[number as usize].name == new.name;
-        if let Some(at) = self.by_name.find(hash, is_it) {
-            return Ok(at);
-        }
+    /// The number of the entry with this name.
+    fn find(&self, hash: Hash, name: &str) -> Option<u32> {
+        self.by_name.find(hash, |number| self.entries[number as usize].name == name)
+    }
+
+    /// Adds an entry, and gives its number.
+    fn push(&mut self, new: Entry<'a>) -> Result<u32, TryReserveError> {
         let at = self.entries.len() as u32;
-        self.by_name.add(hash, at)?;
+        self.by_name.add(new.hash, at)?;
         self.entries.try_reserve(1)?;
-        self.entries.push(new);
         if new.strength == Strength::Undefined {
             self.note_undefined(at)?;
         }
+        self.entries.push(new);
         Ok(at)
     }
 
@@ -243,7 +259,11 @@ impl<'a> Unit<'a> {
 
     /// Has the symbol of this name count as referred to.
     pub fn add_root(&mut self, name: &'a str) -> Result<(), TryReserveError> {
-        let at = self.intern(Entry::root(name))? as usize;
+        let hash = Hash::of(name);
+        let at = match self.find(hash, name) {
+            Some(at) => at,
+            None => self.push(Entry::root(name, hash))?,
+        } as usize;
         if self.entries[at].strength == Strength::WeakReference {
             self.note_undefined(at as u32)?;
         }
@@ -281,7 +301,7 @@ impl<'a> Unit<'a> {
     pub fn is_discarded(&self, file: usize, symbol: usize) -> bool {
         let elf = &self.files[file].elf;
         symbol < elf.symbol_count()
-            && match elf.symbol(symbol).definition {
+            && match elf.definition_of(symbol) {
                 Definition::Section { index, .. } => {
                     self.place(file, index).group == Group::Discarded
                 }
@@ -313,7 +333,10 @@ impl<'a> Unit<'a> {
         let known = elf.symbol(symbol);
         let strength = self.strength(file, &known);
         let name = elf.symbol_name(&known);
-        let entry = Entry { hidden: true, ..Entry::new(name, file, symbol, &known, strength) };
+        let entry = Entry::new((name, Hash::NONE), file, symbol, &known, strength);
+        let entry = Entry { hidden: true, ..entry };
+        self.has_common |= strength == Strength::Common;
+        self.has_indirect |= known.kind == elf::STT_GNU_IFUNC;
         self.entries.try_reserve(1)?;
         self.entries.push(entry);
         let number = self.entries.len() - 1;
@@ -323,7 +346,7 @@ impl<'a> Unit<'a> {
 
     /// Where a file has a symbol.
     pub fn location(&self, file: usize, symbol: usize) -> Location {
-        match self.files[file].elf.symbol(symbol).definition {
+        match self.files[file].elf.definition_of(symbol) {
             Definition::Absolute(value) => Location::Absolute(value),
             Definition::Section { index, offset } => Location::At(self.place(file, index), offset),
             Definition::Undefined | Definition::Common { .. } => Location::Nowhere,

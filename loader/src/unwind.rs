@@ -18,6 +18,7 @@ use unspool_unwind::{FdeEntry, FdeIndex, Module, Registration, Section as Bytes}
 use crate::error::Cause;
 use crate::memory::Sealed;
 use crate::placement::Layout;
+use crate::runs;
 
 /// An object's unwind tables while they are registered.
 pub(crate) struct Unwind {
@@ -67,10 +68,16 @@ impl Index {
 impl Unwind {
     /// Indexes and registers the unwind tables of a sealed object, if it has code and tables.
     ///
+    /// `entries`: how many these have, about.
+    ///
     /// # Safety
     ///
     /// The result must be dropped before `memory`.
-    pub unsafe fn register(layout: &Layout, memory: &Sealed<'_>) -> Result<Option<Self>, Cause> {
+    pub unsafe fn register(
+        layout: &Layout,
+        entries: usize,
+        memory: &Sealed<'_>,
+    ) -> Result<Option<Self>, Cause> {
         if layout.text.is_empty() || layout.eh_frame.is_empty() {
             return Ok(None);
         }
@@ -83,7 +90,7 @@ impl Unwind {
         let text = base + layout.text.start as u64..base + layout.text.end as u64;
         let module =
             Module::new(text, bytes(&layout.eh_frame)).with_lsda(bytes(&layout.except_table));
-        let index = Index::new(sorted_entries(&module)?);
+        let index = Index::new(sorted_entries(&module, entries)?);
         // SAFETY: the registration, the only holder of the slice, is dropped before the index
         // (order of the fields; if there is none, it is never used).
         let entries = unsafe { index.entries() };
@@ -97,8 +104,10 @@ impl Unwind {
     }
 }
 
-fn sorted_entries(module: &Module<'_>) -> Result<Vec<FdeEntry>, Cause> {
+/// The FDEs of a module, which are about `count`.
+fn sorted_entries(module: &Module<'_>, count: usize) -> Result<Vec<FdeEntry>, Cause> {
     let mut entries = Vec::new();
+    entries.try_reserve_exact(count)?;
     let mut memory = Ok(());
     let read = module.for_each_entry(|entry| {
         if memory.is_ok() {
@@ -109,6 +118,6 @@ fn sorted_entries(module: &Module<'_>) -> Result<Vec<FdeEntry>, Cause> {
     if read.is_err() {
         return Err(Cause::BadUnwindEntry { after: entries.len() });
     }
-    entries.sort_unstable();
+    runs::sort(&mut entries, |entry| *entry)?;
     Ok(entries)
 }

@@ -1,9 +1,11 @@
-//! Throws and catches: `catch_unwind`, `resume_unwind`, `panic_any`.
+//! Throws and catches: `catch_unwind`, `catch_all`, `resume_unwind`, `panic_any`.
 //!
 //! ```text
 //!   catch_unwind(f) ─► our catch frame ─► call(f) ─ returns ─► Ok
 //!                             ▲                  └ unwinds ─┐
 //!                             └── raise finds it ◄──────────┘  Err(payload)
+//!
+//!   catch_all(f): the same with another frame, which also ends a kill
 //! ```
 
 use core::any::Any;
@@ -13,7 +15,7 @@ use core::ptr::null_mut;
 
 use alloc::boxed::Box;
 use unspool_stack_trace::end_short;
-use unspool_unwind::{Exception, catch, delete_exception};
+use unspool_unwind::{Exception, catch, catch_forced, delete_exception};
 
 use crate::handler::{begin, default_report, fatal, report};
 use crate::hook::{self, PanicHookInfo, as_str};
@@ -30,7 +32,8 @@ union Slot<F, R> {
 /// Runs `body`; a panic that leaves it is caught, and its payload returned.
 ///
 /// As `std::panic::catch_unwind`. Only panics of this runtime are caught; a foreign exception
-/// that arrives here ends the program.
+/// that arrives here ends the program. A [kill](crate::TaskState::kill) goes past: see
+/// [`catch_all`].
 ///
 /// # Errors
 ///
@@ -39,6 +42,64 @@ union Slot<F, R> {
 pub fn catch_unwind<F, R>(body: F) -> Result<R, Box<dyn Any + Send>>
 where
     F: FnOnce() -> R + UnwindSafe,
+{
+    // SAFETY: `catch` is such a frame.
+    let outcome = unsafe { run(body, catch) };
+    // SAFETY: the catch frame got the exception from the unwinder for itself.
+    outcome.map_err(|exception| unsafe { caught(exception) })
+}
+
+/// Why a body of [`catch_all`] did not return.
+#[derive(Debug)]
+pub enum Unwound {
+    /// A panic left it, or a CPU fault, with this payload.
+    Panicked(Box<dyn Any + Send>),
+    /// The task was killed while it ran.
+    Killed,
+}
+
+/// As [`catch_unwind`], and a kill ends here, too: what the root of every task is, and what code asks
+/// for that wants to outlive its own death.
+///
+/// After that the task goes on as if nobody had killed it. One that only wanted to clean up
+/// [kills](crate::TaskState::kill) itself again and comes by a [safe point](crate::safe_point).
+///
+/// # Errors
+///
+/// What left `body`.
+pub fn catch_all<F, R>(body: F) -> Result<R, Unwound>
+where
+    F: FnOnce() -> R + UnwindSafe,
+{
+    // SAFETY: `catch_forced` is such a frame.
+    let outcome = unsafe { run(body, catch_forced) };
+    outcome.map_err(|exception| {
+        // SAFETY: a caught exception is valid until it is taken.
+        let cause = unsafe { payload::cause(exception) };
+        // SAFETY: the catch frame got the exception from the unwinder for itself.
+        let payload = unsafe { caught(exception) };
+        match cause {
+            Cause::Kill => Unwound::Killed,
+            Cause::Call | Cause::Fault => Unwound::Panicked(payload),
+        }
+    })
+}
+
+/// What a catch frame calls.
+type Call = unsafe extern "C-unwind" fn(*mut u8) -> *mut Exception;
+
+/// Runs `body` in a catch frame; the exception that left it, if one did.
+///
+/// # Safety
+///
+/// `frame` is [`catch`] or [`catch_forced`].
+#[inline(always)]
+unsafe fn run<F, R>(
+    body: F,
+    frame: unsafe extern "C" fn(Call, *mut u8) -> *mut Exception,
+) -> Result<R, *mut Exception>
+where
+    F: FnOnce() -> R,
 {
     /// # Safety
     ///
@@ -55,13 +116,12 @@ where
 
     let mut slot = Slot { body: ManuallyDrop::new(body) };
     // SAFETY: `call` gets the slot it is made for, and returns null.
-    let exception = unsafe { catch(call::<F, R>, (&raw mut slot).cast()) };
+    let exception = unsafe { frame(call::<F, R>, (&raw mut slot).cast()) };
     if exception.is_null() {
         // SAFETY: `call` returned, so it wrote the result.
         return Ok(ManuallyDrop::into_inner(unsafe { slot.result }));
     }
-    // SAFETY: the catch frame got the exception from the unwinder for itself.
-    Err(unsafe { caught(exception) })
+    Err(exception)
 }
 
 /// # Safety

@@ -26,17 +26,24 @@ mod catch;
 mod fault;
 mod handler;
 mod hook;
+mod kill;
 mod payload;
 mod personality;
 mod platform;
 mod state;
 
+#[cfg(feature = "abi")]
+mod c_names {
+    unspool_unwind::c_names!();
+}
+
 pub use core::panic::{AssertUnwindSafe, Location, PanicInfo, RefUnwindSafe, UnwindSafe};
 
-pub use catch::{abort_on_unwind, catch_unwind, panic_any, resume_unwind};
+pub use catch::{Unwound, abort_on_unwind, catch_all, catch_unwind, panic_any, resume_unwind};
 pub use fault::unwind_fault;
 pub use handler::begin_panic;
 pub use hook::{PanicHookInfo, always_abort, set_hook, take_hook, update_hook};
+pub use kill::{NoUnwind, die, no_unwind, safe_point};
 pub use payload::MessageLost;
 pub use personality::rust_eh_personality;
 pub use platform::{Platform, StackTrace, TaskName, backtrace, platform, set_platform, trace};

@@ -7,7 +7,7 @@
 //!
 //! Compiled Rust code names it `rust_eh_personality` in its unwind tables.
 
-use unspool_unwind::lsda::{Action, Lsda};
+use unspool_unwind::lsda::Action;
 use unspool_unwind::{Actions, Context, Exception, Reason, Register};
 
 use crate::payload::{self, Cause};
@@ -64,12 +64,7 @@ const fn fatal(actions: Actions) -> Reason {
 }
 
 fn action(context: &Context, cause: Cause) -> gimli::Result<Action> {
-    // A function without an area has nothing to clean up.
-    let (Some(data), Some(address)) = (context.lsda(), context.lsda_address()) else {
-        return Ok(Action::None);
-    };
-    let lsda = Lsda { data, address, function: context.region_start() };
-    Ok(match (lsda.action(context.pc().lookup())?, cause) {
+    Ok(match (context.action()?, cause) {
         // The compiler lists the calls that may unwind. An instruction that faulted is none of
         // them, nor need be the calls above it: nothing to clean up here.
         (Action::Terminate, Cause::Fault) => Action::None,

@@ -8,7 +8,7 @@
 use core::fmt::{self, Write};
 
 use spin::Once;
-use unspool_stack_trace::{NoSymbols, Style, Symbolize, Trace};
+use unspool_stack_trace::{Host, NoSymbols, Style, Symbolize, Trace, set_host};
 use unspool_unwind::{
     Cursor, Environment, Modules, Pc, RaiseError, Registers, StackBounds, global, set_environment,
 };
@@ -99,6 +99,24 @@ impl Platform for Unset {
 pub fn set_platform(platform: &'static dyn Platform) {
     PLATFORM.call_once(|| platform);
     set_environment(&ENVIRONMENT);
+    set_host(&Traced);
+}
+
+/// The platform, as traces that are kept see it.
+struct Traced;
+
+impl Host for Traced {
+    fn stack(&self) -> StackBounds {
+        platform().stack()
+    }
+
+    fn symbols(&self) -> &dyn Symbolize {
+        platform().symbols()
+    }
+
+    fn style(&self) -> Style {
+        platform().backtrace_style()
+    }
 }
 
 /// How exceptions of other languages are raised here, too.

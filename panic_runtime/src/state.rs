@@ -8,7 +8,8 @@ use unspool_unwind::Exception;
 
 use crate::platform::platform;
 
-/// A task's panics: how many are in flight, and whether one is being reported.
+/// A task's panics: how many are in flight, and whether one is being reported; and whether somebody
+/// wants the task dead, and may have it so.
 ///
 /// A kernel keeps one per task and answers [`Platform::state`](crate::Platform::state) with it.
 #[derive(Debug, Default)]
@@ -17,6 +18,10 @@ pub struct TaskState {
     reporting: AtomicBool,
     /// The exception that was raised last and has not been caught.
     in_flight: AtomicPtr<Exception>,
+    /// Somebody wants the task dead.
+    killed: AtomicBool,
+    /// How many reasons there are not to unwind it for that.
+    no_unwind: AtomicUsize,
 }
 
 impl TaskState {
@@ -26,12 +31,57 @@ impl TaskState {
             panics: AtomicUsize::new(0),
             reporting: AtomicBool::new(false),
             in_flight: AtomicPtr::new(null_mut()),
+            killed: AtomicBool::new(false),
+            no_unwind: AtomicUsize::new(0),
         }
     }
 
     /// Panics that are unwinding or being reported.
     pub fn panics(&self) -> usize {
         self.panics.load(Ordering::Relaxed)
+    }
+
+    /// Asks the task to die; see [`safe_point`](crate::safe_point). From any task, on any CPU, and
+    /// from handlers of interrupts; one that waits must be woken by its kernel, to come by a safe
+    /// point.
+    ///
+    /// Harmless for a task that dies already, or has ended.
+    pub fn kill(&self) {
+        self.killed.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether somebody wants the task dead and it may be unwound now: no panic or kill of it is on
+    /// its way, so that it is in no cleanup, and there is no [`NoUnwind`](crate::NoUnwind).
+    ///
+    /// For the task itself, and for a kernel that keeps it from running meanwhile. Never in a program
+    /// whose panics abort: its functions have no cleanups.
+    pub fn must_die(&self) -> bool {
+        cfg!(panic = "unwind")
+            && self.killed.load(Ordering::SeqCst)
+            && self.no_unwind.load(Ordering::Relaxed) == 0
+            && self.panics() == 0
+    }
+
+    /// Notes that the kill is about to be raised.
+    pub(crate) fn begin_kill(&self, exception: *mut Exception) {
+        self.killed.store(false, Ordering::Relaxed);
+        self.begin();
+        // Only a task without a panic dies.
+        self.in_flight.store(exception, Ordering::Relaxed);
+    }
+
+    /// Takes [`begin_kill`](Self::begin_kill) back: the task lives on.
+    pub(crate) fn cancel_kill(&self) {
+        self.caught(null_mut());
+        self.kill();
+    }
+
+    pub(crate) fn hold(&self) {
+        self.no_unwind.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn let_go(&self) {
+        self.no_unwind.fetch_sub(1, Ordering::Relaxed);
     }
 
     pub(crate) fn begin(&self) {
@@ -60,7 +110,7 @@ impl TaskState {
     }
 }
 
-/// Whether the current task is unwinding because of a panic.
+/// Whether the current task is unwinding, because of a panic, a fault or a kill.
 pub fn panicking() -> bool {
     platform().state().panics() != 0
 }
@@ -76,6 +126,37 @@ mod tests {
         assert!(state.report(|| inner = Some(state.report(|| ()))));
         assert_eq!(inner, Some(false));
         assert!(state.report(|| ()), "the next one does");
+    }
+
+    #[test]
+    fn a_killed_task_must_die_unless_it_is_held_or_panics() {
+        let state = TaskState::new();
+        state.hold();
+        state.hold();
+        state.kill();
+        state.let_go();
+        assert!(!state.must_die(), "guards nest");
+        state.let_go();
+        assert!(state.must_die());
+        state.begin();
+        assert!(!state.must_die(), "a panic is on its way");
+        state.caught(null_mut());
+        assert!(state.must_die());
+        state.begin_kill(null_mut());
+        state.kill();
+        assert!(!state.must_die(), "it dies already");
+        state.caught(null_mut());
+        assert!(state.must_die(), "it was killed again");
+    }
+
+    #[test]
+    fn a_kill_that_cannot_be_raised_stays() {
+        let state = TaskState::new();
+        state.kill();
+        state.begin_kill(null_mut());
+        state.cancel_kill();
+        assert!(state.must_die());
+        assert_eq!(state.panics(), 0);
     }
 
     #[test]

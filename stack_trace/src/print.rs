@@ -7,6 +7,9 @@
 //! note: Some details are omitted, …
 //! ```
 //!
+//! Between frames stand lines in brackets: where a frame was interrupted, on which other stack, what
+//! was left out, why there is no more.
+//!
 //! The short style shows the frames between two markers, [`end_short`] (called by the panic
 //! handler around everything it does) and [`begin_short`] (called around a task's body), as std
 //! does with functions of these names.
@@ -17,8 +20,9 @@ use core::fmt::{self, Write};
 use rustc_demangle::demangle;
 use unspool_unwind::{FindModule, ReadStack};
 
-use crate::symbolize::Symbolize;
-use crate::trace::{End, Frame, Trace};
+use crate::name::{Name, NameBuffer};
+use crate::symbolize::{Function, Symbolize};
+use crate::trace::{End, Frame, FrameKind, Trace};
 
 /// How much of a trace is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -71,27 +75,58 @@ pub fn end_short<F: FnOnce() -> T, T>(body: F) -> T {
 /// Only those of `out`.
 pub fn print<S: ReadStack + Copy, M: FindModule>(
     out: &mut dyn Write,
-    trace: Trace<'_, S, M>,
+    mut trace: Trace<'_, S, M>,
     style: Style,
     symbols: &dyn Symbolize,
 ) -> fmt::Result {
     if style == Style::Off {
         return Ok(());
     }
-    writeln!(out, "stack backtrace:")?;
-    let mut printer = Printer::new(out, style, symbols);
-    let marked = |frame: Frame| printer_name(symbols, frame).is_some_and(|n| n.contains(END));
-    // A trace that no panic started (of a fault, of another task) has no marker to start at.
-    printer.shown = style == Style::Full || !trace.take(SHORT_LIMIT).any(marked);
-    let mut trace = trace;
-    for frame in &mut trace {
-        if style == Style::Short && printer.seen == SHORT_LIMIT {
-            break;
-        }
-        printer.frame(frame)?;
+    let shown = style == Style::Full || !is_marked(trace, symbols);
+    let mut printer = Printer::new(out, style, symbols, shown);
+    printer.out.write_str(HEADER)?;
+    printer.frames(&mut trace)?;
+    end(out, trace.end(), style)
+}
+
+/// As [`print()`], of frames that were kept.
+pub(crate) fn print_frames(
+    out: &mut dyn Write,
+    frames: &[Frame],
+    last: End,
+    style: Style,
+    symbols: &dyn Symbolize,
+) -> fmt::Result {
+    if style == Style::Off {
+        return Ok(());
     }
-    if let Some(End::Error(error)) = trace.end() {
-        writeln!(out, "      [... the trace ends here: {error} ...]")?;
+    let frames = frames.iter().copied();
+    let shown = style == Style::Full || !is_marked(frames.clone(), symbols);
+    let mut printer = Printer::new(out, style, symbols, shown);
+    printer.out.write_str(HEADER)?;
+    printer.frames(frames)?;
+    end(out, Some(last), style)
+}
+
+const HEADER: &str = "stack backtrace:\n";
+
+/// Whether the trace was taken by a panic. One that was not (of a fault, of another task) has no
+/// marker to start at.
+fn is_marked(frames: impl Iterator<Item = Frame>, symbols: &dyn Symbolize) -> bool {
+    let mut buffer = NameBuffer::new();
+    frames.take(SHORT_LIMIT).any(|frame| {
+        let symbol = symbols.symbolize(frame.pc.lookup());
+        symbol.is_some_and(|symbol| symbol.name.read(&mut buffer).contains(END))
+    })
+}
+
+fn end(out: &mut dyn Write, end: Option<End>, style: Style) -> fmt::Result {
+    match end {
+        Some(End::Error(error)) => {
+            writeln!(out, "      [... the trace ends here: {error} ...]")?;
+        }
+        Some(End::Full) => out.write_str("      [... there was no room for more frames ...]\n")?,
+        Some(End::Outermost) | None => {}
     }
     if style == Style::Short {
         writeln!(
@@ -102,43 +137,100 @@ pub fn print<S: ReadStack + Copy, M: FindModule>(
     Ok(())
 }
 
-fn printer_name(symbols: &dyn Symbolize, frame: Frame) -> Option<&str> {
-    symbols.symbolize(frame.pc.lookup()).map(|symbol| symbol.name)
+/// Prints frames and nothing around them, as std's `Backtrace` does.
+#[cfg(feature = "alloc")]
+pub(crate) fn print_bare(
+    out: &mut dyn Write,
+    frames: &[Frame],
+    style: Style,
+    symbols: &dyn Symbolize,
+) -> fmt::Result {
+    let mut printer = Printer::new(out, style, symbols, true);
+    printer.markers = false;
+    printer.frames(frames.iter().copied())
 }
+
+/// Prints one frame with its number and all that is known of it, as the styles have it; returns the
+/// number of the next one.
+///
+/// # Errors
+///
+/// Only those of `out`.
+pub fn print_frame(
+    out: &mut dyn Write,
+    number: usize,
+    frame: Frame,
+    style: Style,
+    symbols: &dyn Symbolize,
+) -> Result<usize, fmt::Error> {
+    let mut printer = Printer::new(out, style, symbols, true);
+    printer.markers = false;
+    printer.number = number;
+    printer.frame(frame)?;
+    Ok(printer.number)
+}
+
+/// Digits of an address, with `0x`.
+const HEX_WIDTH: usize = 18;
 
 struct Printer<'o, 's> {
     out: &'o mut dyn Write,
     style: Style,
     symbols: &'s dyn Symbolize,
+    /// Whether markers decide what is shown.
+    markers: bool,
     /// Whether frames are being shown: between the markers.
     shown: bool,
     /// Frames left out since the last one shown.
     omitted: usize,
     /// Frames looked at.
     seen: usize,
-    /// Frames shown.
+    /// Lines with a number so far.
     number: usize,
+    name: NameBuffer,
 }
 
 impl<'o, 's> Printer<'o, 's> {
-    fn new(out: &'o mut dyn Write, style: Style, symbols: &'s dyn Symbolize) -> Self {
-        Self { out, style, symbols, shown: false, omitted: 0, seen: 0, number: 0 }
+    fn new(out: &'o mut dyn Write, style: Style, symbols: &'s dyn Symbolize, shown: bool) -> Self {
+        let markers = style == Style::Short;
+        let name = NameBuffer::new();
+        Self { out, style, symbols, markers, shown, omitted: 0, seen: 0, number: 0, name }
+    }
+
+    fn frames(&mut self, frames: impl Iterator<Item = Frame>) -> fmt::Result {
+        for frame in frames {
+            self.frame(frame)?;
+            if self.markers && self.seen == SHORT_LIMIT {
+                break;
+            }
+        }
+        Ok(())
     }
 
     fn frame(&mut self, frame: Frame) -> fmt::Result {
         self.seen += 1;
-        let name = printer_name(self.symbols, frame);
-        if self.style == Style::Short
-            && let Some(name) = name
-        {
-            if self.shown && name.contains(BEGIN) {
-                self.shown = false;
-                return Ok(());
-            }
-            if name.contains(END) {
-                self.shown = true;
-                return Ok(());
-            }
+        if self.shown {
+            self.kind(frame.kind)?;
+        }
+        let (symbols, mut printed) = (self.symbols, Ok(()));
+        let known = symbols.functions(frame.pc.lookup(), &mut |function| {
+            printed = printed.and_then(|()| self.function(frame, function));
+        });
+        if known { printed } else { self.function(frame, &Function::UNKNOWN) }
+    }
+
+    /// What happened between a frame and the one before it, if that was not a call.
+    fn kind(&mut self, kind: FrameKind) -> fmt::Result {
+        self.out.write_str(match kind {
+            FrameKind::Call => return Ok(()),
+            FrameKind::Interrupted => INTERRUPTED,
+            FrameKind::OtherStack => OTHER_STACK,
+        })
+    }
+
+    fn function(&mut self, frame: Frame, function: &Function<'_>) -> fmt::Result {
+        if self.markers && self.is_marker(function.name) {
+            return Ok(());
         }
         if !self.shown {
             self.omitted += 1;
@@ -150,30 +242,62 @@ impl<'o, 's> Printer<'o, 's> {
             writeln!(self.out, "      [... omitted {} frame{plural} ...]", self.omitted)?;
         }
         self.omitted = 0;
-        self.line(frame, name)
+        self.line(frame, function)
     }
 
-    fn line(&mut self, frame: Frame, name: Option<&str>) -> fmt::Result {
+    /// Whether a function is one of the markers; if so, it has its effect.
+    fn is_marker(&mut self, name: Option<Name<'_>>) -> bool {
+        let name = name.map_or("", |name| name.read(&mut self.name));
+        if self.shown && name.contains(BEGIN) {
+            self.shown = false;
+        } else if name.contains(END) {
+            self.shown = true;
+        } else {
+            return false;
+        }
+        true
+    }
+
+    fn line(&mut self, frame: Frame, function: &Function<'_>) -> fmt::Result {
         write!(self.out, "{:4}: ", self.number)?;
         self.number += 1;
-        match (self.style, name) {
-            (Style::Full, Some(name)) => {
-                writeln!(self.out, "{:#18x} - {}", frame.pc, demangle(name))
-            }
-            (Style::Full, None) => writeln!(self.out, "{:#18x} - <unknown>", frame.pc),
-            (_, Some(name)) => writeln!(self.out, "{:#}", demangle(name)),
-            // Without a name the address is all there is to go by.
-            (_, None) => writeln!(self.out, "{:#x} - <unknown>", frame.pc),
+        let full = self.style == Style::Full;
+        if full {
+            write!(self.out, "{:#HEX_WIDTH$x} - ", frame.pc)?;
+        }
+        match function.name.map(|name| name.read(&mut self.name)) {
+            Some(name) if full => writeln!(self.out, "{}", demangle(name))?,
+            Some(name) => writeln!(self.out, "{:#}", demangle(name))?,
+            None => self.unknown(frame, full)?,
+        }
+        let Some(location) = function.location else { return Ok(()) };
+        let indent = if full { HEX_WIDTH } else { 0 };
+        writeln!(self.out, "{:indent$}             at {location}", "")
+    }
+
+    /// Without a name the address is all there is to go by.
+    fn unknown(&mut self, frame: Frame, full: bool) -> fmt::Result {
+        if !full {
+            write!(self.out, "{:#x} - ", frame.pc)?;
+        }
+        match self.symbols.place(frame.pc.address()) {
+            Some(place) => writeln!(self.out, "{place}"),
+            None => writeln!(self.out, "<unknown>"),
         }
     }
 }
+
+/// Stands before a frame that called nothing.
+pub const INTERRUPTED: &str = "      [... interrupted ...]\n";
+/// The same, if the handler ran elsewhere.
+pub const OTHER_STACK: &str = "      [... interrupted, on another stack ...]\n";
 
 #[cfg(test)]
 mod tests {
     use unspool_unwind::Pc;
 
     use super::*;
-    use crate::symbolize::Symbol;
+    use crate::symbolize::{Location, OnlyPlaces, Place, Symbol};
 
     /// A function every 0x10 bytes from 0x10 on.
     struct Names(&'static [&'static str]);
@@ -181,17 +305,20 @@ mod tests {
     impl Symbolize for Names {
         fn symbolize(&self, address: u64) -> Option<Symbol<'_>> {
             let name = self.0.get((address / 0x10) as usize - 1)?;
-            Some(Symbol { name, address: address & !0xf, size: 0x10 })
+            Some(Symbol { name: (*name).into(), address: address & !0xf, size: 0x10 })
         }
+    }
+
+    fn call(pc: Pc) -> Frame {
+        Frame { pc, sp: 0, kind: FrameKind::Call }
     }
 
     /// What frames of all these functions, innermost first, are printed as.
     fn printed(names: &'static [&'static str], style: Style, shown: bool) -> String {
         let (mut out, symbols) = (String::new(), Names(names));
-        let mut printer = Printer::new(&mut out, style, &symbols);
-        printer.shown = shown;
+        let mut printer = Printer::new(&mut out, style, &symbols, shown);
         for number in 1..=names.len() as u64 {
-            printer.frame(Frame { pc: Pc::Exact(number * 0x10), sp: 0 }).unwrap();
+            printer.frame(call(Pc::Exact(number * 0x10))).unwrap();
         }
         out
     }
@@ -235,9 +362,66 @@ mod tests {
             }
         }
         let mut out = String::new();
-        let mut printer = Printer::new(&mut out, Style::Short, &Nobody);
-        printer.shown = true;
-        printer.frame(Frame { pc: Pc::Return(0xabc), sp: 0 }).unwrap();
+        let frame = call(Pc::Return(0xabc));
+        assert_eq!(print_frame(&mut out, 0, frame, Style::Short, &Nobody), Ok(1));
         assert_eq!(out, "   0: 0xabc - <unknown>\n");
+    }
+
+    #[test]
+    fn inlined_functions_have_numbers_and_places_of_their_own() {
+        struct Inlined;
+        impl Symbolize for Inlined {
+            fn symbolize(&self, _: u64) -> Option<Symbol<'_>> {
+                None
+            }
+
+            fn functions(&self, _: u64, each: &mut dyn FnMut(&Function<'_>)) -> bool {
+                for (name, line, column) in [("inner", 3, Some(5)), ("outer", 9, None)] {
+                    let location = Some(Location { file: "a.rs", line, column });
+                    each(&Function { name: Some(name.into()), location });
+                }
+                true
+            }
+        }
+        let print = |style| {
+            let mut out = String::new();
+            print_frame(&mut out, 7, call(Pc::Exact(0x10)), style, &Inlined).unwrap();
+            out
+        };
+        let short = "   7: inner\n             at a.rs:3:5\n   8: outer\n             at a.rs:9\n";
+        assert_eq!(print(Style::Short), short);
+        let full = print(Style::Full);
+        assert!(full.starts_with("   7:               0x10 - inner\n"), "{full}");
+        assert!(full.ends_with("\n                               at a.rs:9\n"), "{full}");
+    }
+
+    #[test]
+    fn frames_that_were_interrupted_are_marked() {
+        let frames = [FrameKind::Interrupted, FrameKind::Call, FrameKind::OtherStack]
+            .map(|kind| Frame { kind, ..call(Pc::Exact(0x10)) });
+        let mut out = String::new();
+        print_frames(&mut out, &frames, End::Full, Style::Full, &Names(&["f"])).unwrap();
+        let marks: Vec<_> = out.lines().filter(|line| line.contains("...")).collect();
+        let full = "      [... there was no room for more frames ...]";
+        assert_eq!(marks, [INTERRUPTED.trim_end(), OTHER_STACK.trim_end(), full]);
+    }
+
+    #[test]
+    fn a_place_tells_what_an_address_means_elsewhere() {
+        struct Places;
+        impl Symbolize for Places {
+            fn symbolize(&self, _: u64) -> Option<Symbol<'_>> {
+                Some(Symbol { name: "hidden".into(), address: 0, size: 0 })
+            }
+
+            fn place(&self, address: u64) -> Option<Place<'_>> {
+                let section = Some(".text.f".into());
+                Some(Place { module: "m.o".into(), section, offset: address - 0x10 })
+            }
+        }
+        let mut out = String::new();
+        let (frame, symbols) = (call(Pc::Return(0x34)), OnlyPlaces(Places));
+        print_frame(&mut out, 0, frame, Style::Short, &symbols).unwrap();
+        assert_eq!(out, "   0: 0x34 - m.o(.text.f)+0x24\n");
     }
 }

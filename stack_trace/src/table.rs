@@ -1,27 +1,36 @@
 //! The symbol table that a program carries in its image.
 //!
 //! ```text
-//!   "UNSPSYM1" │ length │ counts │ records, by address │ code │ by name │ names …
-//!   8 bytes      u32      3 × u32  24 bytes each         u32s   u32s      u16 length, bytes
+//!   "UNSPSYM2" │ length │ counts │ base │ rules │ blocks           │ by name │ symbols …
+//!   8 bytes      u32      3 × u32  u64    3 each  u32 u32, one for   hashed    address, size,
+//!                                                 16 symbols         numbers   packed name
 //! ```
 //!
-//! All numbers are little-endian and unaligned. The build writes the table from the linked ELF
-//! file's `.symtab` (feature `build`); the program only reads it, in place, checking every offset, so that
-//! a damaged table yields no names rather than wrong memory.
+//! Symbols stand by address, each relative to the end of the one before it, and names are packed by
+//! rules: the table takes a sixth of `.symtab` and `.strtab`. All numbers are little-endian and
+//! unaligned. The build writes the table from the linked ELF file's `.symtab` (feature `build`); the
+//! program only reads it, in place, checking every offset, so that a damaged table yields no names
+//! rather than wrong memory.
 #![forbid(unsafe_code)]
 
 use core::fmt;
 
+use crate::name::Name;
 use crate::symbolize::{Symbol, Symbolize};
 
 #[cfg(feature = "build")]
 pub use build::{Entry, build};
+pub(crate) use grammar::Unpack;
 
-const MAGIC: [u8; 8] = *b"UNSPSYM1";
-/// Magic, length, and the counts of records, code symbols and names.
+const MAGIC: [u8; 8] = *b"UNSPSYM2";
+/// Magic, length, and the counts of symbols, rules and places in the hash table.
 const HEADER: usize = 8 + 4 * size_of::<u32>();
-/// Address, size, offset of the name.
-const RECORD: usize = 8 + 8 + 4 + 4;
+/// Address relative to the base, offset of the first symbol.
+const BLOCK: usize = 4 + 4;
+/// Symbols of a block.
+const TOGETHER: usize = 16;
+/// Where symbols start mostly.
+const ALIGN: u64 = 16;
 
 /// How many bytes a program reserves for the header before its build has written the table.
 pub const PLACEHOLDER: usize = HEADER;
@@ -62,10 +71,12 @@ impl core::error::Error for TableError {}
 /// A table, read in place.
 #[derive(Clone, Copy)]
 pub struct SymbolTable<'a> {
-    records: &'a [u8],
-    code: &'a [u8],
+    base: u64,
+    count: usize,
+    rules: &'a [u8],
+    blocks: &'a [u8],
     by_name: &'a [u8],
-    names: &'a [u8],
+    symbols: &'a [u8],
 }
 
 impl<'a> SymbolTable<'a> {
@@ -96,79 +107,153 @@ impl<'a> SymbolTable<'a> {
             bytes.first_chunk().ok_or(TableError::Truncated { needed: PLACEHOLDER, available })?;
         let needed = Self::length(header)?;
         let bytes = bytes.get(..needed).ok_or(TableError::Truncated { needed, available })?;
-        let count = |at| word(bytes, at).ok_or(TableError::Inconsistent);
-        let (records, code, names) = (count(12)?, count(16)?, count(20)?);
-        let mut rest = bytes.get(HEADER..).ok_or(TableError::Inconsistent)?;
+        Self::parts(bytes).ok_or(TableError::Inconsistent)
+    }
+
+    fn parts(bytes: &'a [u8]) -> Option<Self> {
+        let (count, rules, places) = (word(bytes, 12)?, word(bytes, 16)?, word(bytes, 20)?);
+        let mut rest = bytes.get(HEADER..)?;
         let mut take = |count: usize, size: usize| {
-            let length = count.checked_mul(size)?;
-            let (taken, left) = rest.split_at_checked(length)?;
+            let (taken, left) = rest.split_at_checked(count.checked_mul(size)?)?;
             rest = left;
             Some(taken)
         };
-        let mut part = |count, size| take(count, size).ok_or(TableError::Inconsistent);
-        let (records, code, by_name) = (part(records, RECORD)?, part(code, 4)?, part(names, 4)?);
-        Ok(Self { records, code, by_name, names: rest })
+        let base = u64::from_le_bytes(*take(1, size_of::<u64>())?.first_chunk()?);
+        let rules = take(rules, grammar::RULE)?;
+        let blocks = take(count.div_ceil(TOGETHER), BLOCK)?;
+        let by_name = take(places, place_size(count))?;
+        Some(Self { base, count, rules, blocks, by_name, symbols: rest })
     }
 
     /// The symbol of this name: a function or a variable, global or the only local one.
     pub fn by_name(&self, name: &str) -> Option<Symbol<'a>> {
-        let at = partition(self.by_name, |symbol| symbol.name < name, |index| self.record(index));
-        self.indexed(self.by_name, at).filter(|symbol| symbol.name == name)
+        let size = place_size(self.count);
+        let places = self.by_name.len() / size;
+        let first = (hash(name) as usize).checked_rem(places)?;
+        for place in (first..places).chain(0..first) {
+            let bytes = self.by_name.get(place * size..)?.get(..size)?;
+            let mut number = [0; 4];
+            number[..size].copy_from_slice(bytes);
+            // Zero: nobody is here, and so nobody further on.
+            let number = usize::try_from(u32::from_le_bytes(number)).ok()?.checked_sub(1)?;
+            let found = self.block(number / TOGETHER)?.nth(number % TOGETHER)?;
+            if found.name == *name {
+                return Some(self.symbol(&found));
+            }
+        }
+        None
     }
 
     /// How many symbols there are.
     pub const fn len(&self) -> usize {
-        self.records.len() / RECORD
+        self.count
     }
 
     /// Whether there are none.
     pub const fn is_empty(&self) -> bool {
-        self.records.is_empty()
+        self.count == 0
     }
 
-    fn indexed(&self, list: &'a [u8], at: usize) -> Option<Symbol<'a>> {
-        self.record(word(list, at.checked_mul(4)?)?)
+    fn symbol(&self, of: &Stored<'a>) -> Symbol<'a> {
+        Symbol { name: of.name, address: of.address, size: of.size }
     }
 
-    fn record(&self, index: usize) -> Option<Symbol<'a>> {
-        let record = self.records.get(index.checked_mul(RECORD)?..)?.get(..RECORD)?;
-        let offset = word(record, 16)?;
-        let length = u16::from_le_bytes(*self.names.get(offset..)?.first_chunk()?);
-        let name = self.names.get(offset + 2..)?.get(..usize::from(length))?;
-        Some(Symbol {
-            name: core::str::from_utf8(name).ok()?,
-            address: u64::from_le_bytes(*record.first_chunk()?),
-            size: u64::from_le_bytes(*record.get(8..)?.first_chunk()?),
-        })
+    /// The symbols of a block.
+    fn block(&self, number: usize) -> Option<impl Iterator<Item = Stored<'a>> + use<'a>> {
+        let mut end = self.block_start(number)?;
+        let at = word(self.blocks, number * BLOCK + 4)?;
+        let (mut bytes, rules) = (self.symbols.get(at..)?, self.rules);
+        let count = self.count.checked_sub(number * TOGETHER)?.min(TOGETHER);
+        Some((0..count).map_while(move |_| {
+            let stored = Stored::read(&mut bytes, rules, end)?;
+            end = stored.address.wrapping_add(stored.size);
+            Some(stored)
+        }))
+    }
+
+    fn block_start(&self, number: usize) -> Option<u64> {
+        Some(self.base.wrapping_add(word(self.blocks, number * BLOCK)? as u64))
+    }
+
+    /// The last code symbol of a block at or below `address`.
+    fn code_in(&self, block: usize, address: u64) -> Option<Stored<'a>> {
+        let below = self.block(block)?.take_while(|stored| stored.address <= address);
+        below.filter(|stored| stored.code).last()
     }
 }
 
 impl Symbolize for SymbolTable<'_> {
     fn symbolize(&self, address: u64) -> Option<Symbol<'_>> {
-        let after =
-            partition(self.code, |symbol| symbol.address <= address, |index| self.record(index));
-        let symbol = self.indexed(self.code, after.checked_sub(1)?)?;
+        let (mut low, mut high) = (0, self.blocks.len() / BLOCK);
+        while low < high {
+            let middle = low.midpoint(high);
+            if self.block_start(middle)? <= address { low = middle + 1 } else { high = middle }
+        }
+        // A block may begin with variables, or have none but these.
+        let found = (0..low).rev().find_map(|block| self.code_in(block, address))?;
         // Hand-written assembly may lack a size: it reaches to the next symbol.
-        (symbol.size == 0 || address - symbol.address < symbol.size).then_some(symbol)
+        let inside = found.size == 0 || address - found.address < found.size;
+        inside.then(|| self.symbol(&found))
     }
 }
 
-/// The first place in a sorted list of record numbers whose symbol is not `before`.
-fn partition<'a>(
-    list: &[u8],
-    before: impl Fn(&Symbol<'a>) -> bool,
-    record: impl Fn(usize) -> Option<Symbol<'a>>,
-) -> usize {
-    let (mut low, mut high) = (0, list.len() / 4);
-    while low < high {
-        let middle = low.midpoint(high);
-        if word(list, middle * 4).and_then(&record).is_some_and(|symbol| before(&symbol)) {
-            low = middle + 1;
-        } else {
-            high = middle;
+/// A symbol as it was read.
+struct Stored<'a> {
+    address: u64,
+    size: u64,
+    /// Whether addresses are named by it.
+    code: bool,
+    name: Name<'a>,
+}
+
+impl<'a> Stored<'a> {
+    /// Reads the symbol at the start of `bytes`, and moves on; the one before it has its end at
+    /// `end`.
+    fn read(bytes: &mut &'a [u8], rules: &'a [u8], end: u64) -> Option<Self> {
+        let flags = number(bytes)?;
+        let address = match flags & 2 {
+            0 => {
+                let distance = number(bytes)?;
+                // Zigzag: symbols may lie in others.
+                end.wrapping_add((distance >> 1) ^ (distance & 1).wrapping_neg())
+            }
+            // As compilers align functions.
+            _ => end.checked_next_multiple_of(ALIGN)?,
+        };
+        let length = usize::try_from(number(bytes)?).ok()?;
+        let (tokens, rest) = bytes.split_at_checked(length)?;
+        *bytes = rest;
+        Some(Self {
+            address,
+            size: flags >> 2,
+            code: flags & 1 != 0,
+            name: Name::packed(rules, tokens),
+        })
+    }
+}
+
+/// Reads seven bits a byte, the lowest first (LEB128, DWARF 5 §7.6).
+fn number(bytes: &mut &[u8]) -> Option<u64> {
+    let mut value = 0_u64;
+    for shift in (0..u64::BITS).step_by(7) {
+        let (&byte, rest) = bytes.split_first()?;
+        *bytes = rest;
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Some(value);
         }
     }
-    low
+    None
+}
+
+/// Bytes of a place in the hash table: a symbol's number and one, or zero.
+const fn place_size(symbols: usize) -> usize {
+    if symbols < u16::MAX as usize { 2 } else { 4 }
+}
+
+/// Where a name's place is looked for (FNV-1a).
+fn hash(name: &str) -> u32 {
+    name.bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
 
 fn word(bytes: &[u8], at: usize) -> Option<usize> {
@@ -178,5 +263,6 @@ fn word(bytes: &[u8], at: usize) -> Option<usize> {
 
 #[cfg(feature = "build")]
 mod build;
+mod grammar;
 #[cfg(all(test, feature = "build"))]
 mod tests;

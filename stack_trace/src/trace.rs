@@ -5,6 +5,10 @@
 //! ```
 #![forbid(unsafe_code)]
 
+use core::fmt;
+
+use crate::print::{Style, print_frames};
+use crate::symbolize::Symbolize;
 use unspool_unwind::{Cursor, FindModule, Pc, ReadStack, Step, UnwindError};
 
 /// One frame of a trace.
@@ -14,6 +18,21 @@ pub struct Frame {
     pub pc: Pc,
     /// The frame's stack pointer.
     pub sp: u64,
+    /// How it came to have a frame below it.
+    pub kind: FrameKind,
+}
+
+/// How a frame was left, that is to say what the frame before it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum FrameKind {
+    /// It called a function.
+    Call,
+    /// It was interrupted, by a fault, an interrupt or a signal: the frame before it is the handler's
+    /// on the same stack, or whoever took the trace asked for an interrupted place.
+    Interrupted,
+    /// It was interrupted, and the handler has a stack of its own.
+    OtherStack,
 }
 
 /// Why a trace has no further frame.
@@ -26,6 +45,11 @@ pub enum End {
     /// Whoever took the trace had room for no more.
     Full,
 }
+
+/// A handler's stack and another one have at least a page between them that nobody can read.
+const LEAST_GAP: usize = 4096;
+/// What is further apart than this, in bytes, is not on one stack.
+const LARGEST_STACK: u64 = 64 << 20;
 
 /// The frames of a stack, innermost first.
 pub struct Trace<'m, S, M> {
@@ -53,8 +77,23 @@ impl<'m, S: ReadStack, M: FindModule> Trace<'m, S, M> {
         self.end
     }
 
-    fn frame(&self) -> Frame {
-        Frame { pc: self.cursor.pc(), sp: self.cursor.registers().sp() }
+    /// The frame where the cursor stands; `below` is the stack pointer of the one before it.
+    fn frame(&self, below: Option<u64>) -> Frame {
+        let (pc, sp) = (self.cursor.pc(), self.cursor.registers().sp());
+        let kind = match (pc, below) {
+            (Pc::Return(_), _) => FrameKind::Call,
+            (Pc::Exact(_), Some(below)) if !self.joined(below, sp) => FrameKind::OtherStack,
+            (Pc::Exact(_), _) => FrameKind::Interrupted,
+        };
+        Frame { pc, sp, kind }
+    }
+
+    /// Whether two stack pointers are on one stack: everything between them can be read.
+    fn joined(&self, below: u64, above: u64) -> bool {
+        let stack = self.cursor.stack();
+        above >= below
+            && above - below <= LARGEST_STACK
+            && (below & !7..above).step_by(LEAST_GAP).all(|address| stack.read(address).is_some())
     }
 }
 
@@ -64,13 +103,14 @@ impl<S: ReadStack, M: FindModule> Iterator for Trace<'_, S, M> {
     fn next(&mut self) -> Option<Frame> {
         if !self.started {
             self.started = true;
-            return Some(self.frame());
+            return Some(self.frame(None));
         }
         if self.end.is_some() {
             return None;
         }
+        let below = self.cursor.registers().sp();
         match self.cursor.step() {
-            Ok(Step::Caller { .. }) => Some(self.frame()),
+            Ok(Step::Caller { .. }) => Some(self.frame(Some(below))),
             Ok(Step::End) => {
                 self.end = Some(End::Outermost);
                 None
@@ -94,8 +134,7 @@ pub struct Captured<const N: usize> {
 impl<const N: usize> Captured<N> {
     /// Takes the first `N` frames of a trace.
     pub fn take<S: ReadStack, M: FindModule>(mut trace: Trace<'_, S, M>) -> Self {
-        let none = Frame { pc: Pc::Exact(0), sp: 0 };
-        let mut captured = Self { frames: [none; N], len: 0, end: End::Full };
+        let mut captured = Self { end: End::Full, ..Self::none() };
         for (slot, frame) in captured.frames.iter_mut().zip(&mut trace) {
             *slot = frame;
             captured.len += 1;
@@ -103,6 +142,26 @@ impl<const N: usize> Captured<N> {
         // `zip` asks for a slot first, so a full array leaves the trace's end open.
         captured.end = trace.end().unwrap_or(End::Full);
         captured
+    }
+
+    /// No frame, because there is no stack to take one from.
+    pub const fn none() -> Self {
+        let none = Frame { pc: Pc::Exact(0), sp: 0, kind: FrameKind::Call };
+        Self { frames: [none; N], len: 0, end: End::Outermost }
+    }
+
+    /// Prints the frames as [`print`](crate::print()) does.
+    ///
+    /// # Errors
+    ///
+    /// Only those of `out`.
+    pub fn print(
+        &self,
+        out: &mut dyn fmt::Write,
+        style: Style,
+        symbols: &dyn Symbolize,
+    ) -> fmt::Result {
+        print_frames(out, self.frames(), self.end, style, symbols)
     }
 
     /// The frames, innermost first.
@@ -144,5 +203,25 @@ mod tests {
         let full = Captured::<1>::take(lost());
         assert_eq!(full.frames().len(), 1);
         assert_eq!(full.end(), End::Full);
+    }
+
+    #[test]
+    fn a_stack_that_cannot_be_read_through_is_another_stack() {
+        /// Two stacks of two pages with an unreadable one between them.
+        struct Two;
+        impl ReadStack for Two {
+            fn read(&self, address: u64) -> Option<u64> {
+                [0x1000..0x3000, 0x4000..0x6000]
+                    .iter()
+                    .any(|stack| stack.contains(&address))
+                    .then_some(0)
+            }
+        }
+        static NONE: Modules = Modules::new();
+        let trace = Trace::new(Cursor::new(Registers::new(), Pc::Exact(0x10), Two, &NONE));
+        assert!(trace.joined(0x1008, 0x2ff8) && trace.joined(0x4000, 0x5ff8));
+        assert!(!trace.joined(0x2008, 0x4010), "up, across the gap");
+        assert!(!trace.joined(0x4010, 0x2008), "down");
+        assert!(!trace.joined(0x1008, 0x1008 + LARGEST_STACK + 8));
     }
 }

@@ -113,6 +113,37 @@
 //! # let _ = report;
 //! ```
 //!
+//! A trace is kept as std keeps it, and whether one is wanted is the platform's to say
+//! ([`Platform::backtrace_style`](panic::Platform::backtrace_style)), as it is the variable
+//! `RUST_BACKTRACE`'s in std. Without a heap, [`Captured`](backtrace::Captured) keeps some frames.
+//!
+//! ```
+//! use core::fmt;
+//! use unspool::backtrace::{Backtrace, BacktraceStatus};
+//!
+//! #[derive(Debug)]
+//! struct Failed {
+//!     reason: &'static str,
+//!     whence: Backtrace,
+//! }
+//!
+//! impl fmt::Display for Failed {
+//!     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+//!         write!(f, "{}", self.reason)?;
+//!         match self.whence.status() {
+//!             BacktraceStatus::Captured => write!(f, "\n{}", self.whence),
+//!             _ => Ok(()),
+//!         }
+//!     }
+//! }
+//!
+//! let failed = Failed { reason: "no frame is free", whence: Backtrace::capture() };
+//! // This program has no platform yet, which could tell its stack.
+//! assert_eq!(failed.whence.status(), BacktraceStatus::Unsupported);
+//! assert_eq!(failed.to_string(), "no frame is free");
+//! assert_eq!(Backtrace::disabled().to_string(), "disabled backtrace");
+//! ```
+//!
 //! # Crates that come later: [`loader`]
 //!
 //! ```no_run
@@ -158,7 +189,7 @@ pub mod panic {
 
 /// Traces of the stack, as `std::backtrace`.
 pub mod backtrace {
-    pub use unspool_panic::{StackTrace, backtrace as print_here, trace};
+    pub use unspool_panic::{StackTrace, backtrace as print_here};
     pub use unspool_stack_trace::*;
 }
 
@@ -169,12 +200,14 @@ pub mod thread {
 
     /// Runs the running task's destructors of thread-local values, as std does at the end of a
     /// thread: the last registered first, until none is left. A panic that leaves one ends the
-    /// program: `fatal runtime error: thread local panicked on drop, aborting`.
+    /// program: `fatal runtime error: thread local panicked on drop, aborting`. Nobody can kill the
+    /// task meanwhile.
     ///
     /// # Safety
     ///
     /// As [`unspool_tls::run_destructors`].
     pub unsafe fn run_destructors() {
+        let _whole = unspool_panic::no_unwind();
         unspool_panic::abort_on_unwind("thread local panicked on drop", || {
             // SAFETY: the caller's promise is the same.
             unsafe { unspool_tls::run_destructors() }

@@ -1,4 +1,7 @@
 //! Tells the linker the names and versions of what the library exports.
+//!
+//! The linker is lld, rustc's own, or gold: rustc passes a version script without a version of
+//! its own, which GNU ld refuses to combine with one that has some.
 
 fn main() {
     let versions = concat!(env!("CARGO_MANIFEST_DIR"), "/versions.map");

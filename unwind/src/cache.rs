@@ -1,138 +1,195 @@
 //! Remembers what the tables say of addresses that were asked for before.
 //!
 //! ```text
-//!   ip ─ hash ─► entry, 64 bytes │ generation, sequence │ ip │ rule │ start │ LSDA │ personality │
-//!                                  even: whole
+//!   ip ─ hash ─► set of four ─► entry, 64 bytes │ generation, sequence │ ip │ rule │ … │ next │
+//!                                 ▲               even: whole                         │
+//!                                 └── the caller's entry, as it was last time ────────┘
 //! ```
 //!
 //! A program unwinds through the same call sites again and again; finding their rule by DWARF
-//! takes a hundred times what applying it takes. Entries are seqlocks: a reader never writes and
-//! never waits, it takes an entry that is being written for absent; so does a writer, which makes
-//! reading and writing safe in an NMI that interrupts either. A change of the table of modules
-//! makes all entries stale at once, by its version.
+//! takes a hundred times what applying it takes. Entries are seqlocks: a reader never writes what
+//! another one waits for, and never waits; it takes an entry that is being written for absent; so
+//! does a writer, which makes reading and writing safe in an NMI that interrupts either. A change
+//! of the table of modules makes all entries stale at once, by its version.
+//!
+//! Which entry comes next is a guess, and checked by its address: a walk that was taken before
+//! goes from entry to entry without waiting for return addresses. A guess is written when
+//! there is none yet, or its entry was just made, so that walks on many CPUs write nothing.
 #![forbid(unsafe_code)]
 
-use core::sync::atomic::{AtomicU64, Ordering, fence};
+use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering, fence};
 
-use crate::encoding::Pointer;
-use crate::in_flight::ModuleTag;
+use crate::arch::prefetch;
+use crate::known::Known;
 use crate::rule::Rule;
 
 /// How many addresses are remembered: 64 KiB of them.
 const ENTRIES: usize = 1024;
-const WORDS: usize = 7;
+/// Entries that an address may be in: two call sites that are walked in turn must not drive each
+/// other out.
+const WAYS: usize = 4;
+const WORDS: usize = 6;
+/// No entry in particular. A guess like any other: memory that is zero has it.
+const NONE: u16 = 0;
+/// How many entries ahead one is fetched, in case none of them is in a cache of the CPU.
+const AHEAD: usize = 4;
 
-/// What is known of an address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Known {
-    /// How to get to the caller.
-    pub(crate) rule: Rule,
-    /// Whether the caller is to be looked up at its exact address.
-    pub(crate) signal_frame: bool,
-    /// The first address of the function.
-    pub(crate) start: u64,
-    /// The function's LSDA, to the end of the module's.
-    pub(crate) lsda: Option<Lsda>,
-    /// The function's personality routine.
-    pub(crate) personality: Option<Pointer>,
-    /// Tells its module from most others.
-    pub(crate) module: ModuleTag,
+/// Where in the cache a walk is, and where it expects to go on.
+#[derive(Clone, Copy, Debug)]
+pub struct Trail {
+    /// The last entries, the latest first.
+    last: [u16; AHEAD],
+    next: u16,
 }
 
-/// Where an LSDA lies, and how many bytes its module has from there on; 0 if it lies elsewhere.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Lsda {
-    pub(crate) pointer: Pointer,
-    pub(crate) length: u32,
-}
+impl Trail {
+    /// A walk that begins.
+    pub const START: Self = Self { last: [NONE; AHEAD], next: NONE };
 
-impl Known {
-    /// Nothing: a place to put something.
-    pub(crate) const NOTHING: Self = Self {
-        rule: Rule::END_OF_STACK,
-        signal_frame: false,
-        start: 0,
-        lsda: None,
-        personality: None,
-        module: ModuleTag::NONE,
-    };
+    /// On to an entry, and what it expects to be next.
+    #[inline(always)]
+    const fn go(self, place: u16, next: u16) -> Self {
+        let [a, b, c, _] = self.last;
+        Self { last: [place, a, b, c], next }
+    }
 }
-
-const SIGNAL_FRAME: u64 = 1 << 32;
-const INDIRECT: u64 = 1 << 33;
-const PERSONALITY: u64 = 1 << 34;
-const HAS_LSDA: u64 = 1 << 35;
-const INDIRECT_LSDA: u64 = 1 << 36;
-/// Where the module's tag stands.
-const MODULE: u32 = 40;
 
 #[repr(align(64))]
 struct Entry {
     /// The generation in the upper half, a counter in the lower one: odd while it is written.
     head: AtomicU64,
+    /// The address, the rule, the personality, distances to it, flags.
     words: [AtomicU64; WORDS],
+    /// How far away the landing pad is.
+    landing_pad: AtomicU32,
+    /// The entry of the caller, maybe.
+    next: AtomicU16,
+    /// The entry of so many callers up, maybe.
+    ahead: AtomicU16,
 }
 
 static_assertions::const_assert_eq!(size_of::<Entry>(), 64);
 
-/// A direct-mapped cache.
+impl Entry {
+    const fn new() -> Self {
+        Self {
+            head: AtomicU64::new(0),
+            words: [const { AtomicU64::new(0) }; WORDS],
+            landing_pad: AtomicU32::new(0),
+            next: AtomicU16::new(NONE),
+            ahead: AtomicU16::new(NONE),
+        }
+    }
+
+    #[inline(always)]
+    fn word(&self, place: usize) -> u64 {
+        self.words[place].load(Ordering::Relaxed)
+    }
+
+    /// Its head, if it is whole and knows `address` in this generation.
+    #[inline(always)]
+    fn head_for(&self, address: u64, generation: u32) -> Option<u64> {
+        let head = self.head.load(Ordering::Acquire);
+        let current = head & (u64::from(u32::MAX) << 32 | 1) == u64::from(generation) << 32;
+        (current && self.word(0) == address).then_some(head)
+    }
+}
+
+/// A cache of sets of entries.
 pub(crate) struct Cache {
     entries: [Entry; ENTRIES],
 }
 
 impl Cache {
     pub(crate) const fn new() -> Self {
-        Self {
-            entries: [const {
-                Entry { head: AtomicU64::new(0), words: [const { AtomicU64::new(0) }; WORDS] }
-            }; ENTRIES],
-        }
+        Self { entries: [const { Entry::new() }; ENTRIES] }
     }
 
-    fn entry(&self, address: u64) -> &Entry {
-        // The upper bits of a product depend on all bits of the factor.
-        let hash = address.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - ENTRIES.ilog2());
-        &self.entries[hash as usize % ENTRIES]
+    /// The places of an address.
+    fn places(address: u64) -> core::ops::Range<usize> {
+        const SETS: u32 = (ENTRIES / WAYS).ilog2();
+        // The upper bits of a product depend on all bits of the factor. Twice, because functions of
+        // the same size one after the other come together again after one multiplication.
+        let once = address.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let twice = (once ^ once >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93);
+        let first = (twice >> (64 - SETS)) as usize * WAYS;
+        first..first + WAYS
+    }
+
+    fn at(&self, place: u16) -> &Entry {
+        &self.entries[place as usize % ENTRIES]
     }
 
     /// What is known of `address` in this generation.
     #[inline]
-    pub(crate) fn recall(&self, address: u64, generation: u32) -> Option<Known> {
-        self.read(address, generation, |word| {
-            decode(&core::array::from_fn(|n| if n == 0 { address } else { word(n) }))
-        })
-    }
-
-    /// The rule for `address` and whether it is that of a signal frame: all that a walk needs.
-    #[inline]
-    pub(crate) fn recall_rule(&self, address: u64, generation: u32) -> Option<(Rule, bool)> {
-        self.read(address, generation, |word| {
-            (Rule::from_words([word(1), word(2)]), word(WORDS - 1) & SIGNAL_FRAME != 0)
-        })
-    }
-
-    #[inline(always)]
-    fn read<T>(
+    pub(crate) fn recall(
         &self,
         address: u64,
         generation: u32,
-        read: impl FnOnce(&dyn Fn(usize) -> u64) -> T,
-    ) -> Option<T> {
-        let entry = self.entry(address);
-        let head = entry.head.load(Ordering::Acquire);
-        let word = |n: usize| entry.words[n].load(Ordering::Relaxed);
-        if head & 1 != 0 || (head >> 32) as u32 != generation || word(0) != address {
-            return None;
-        }
-        let value = read(&word);
-        // Loads before the fence belong to the head that was read, if it is still there after.
-        fence(Ordering::Acquire);
-        (entry.head.load(Ordering::Relaxed) == head).then_some(value)
+        trail: &mut Trail,
+        known: &mut Known,
+    ) -> bool {
+        let Some((entry, head)) = self.find(address, generation, trail) else { return false };
+        let near = |distance: u32| address.wrapping_add_signed(i64::from(distance as i32));
+        let distances = entry.word(4);
+        *known = Known {
+            rule: Rule::from_words([entry.word(1), entry.word(2)]),
+            personality: entry.word(3),
+            start: address.wrapping_sub(distances & u64::from(u32::MAX)),
+            lsda: near((distances >> 32) as u32),
+            landing_pad: near(entry.landing_pad.load(Ordering::Relaxed)),
+            flags: entry.word(5),
+        };
+        unchanged(entry, head)
     }
 
-    /// Remembers `address`, unless its entry is being written.
-    pub(crate) fn memorize(&self, address: u64, generation: u32, known: &Known) {
-        let entry = self.entry(address);
+    /// The rule for `address`: all that a walk needs.
+    #[inline]
+    pub(crate) fn recall_rule(
+        &self,
+        address: u64,
+        generation: u32,
+        trail: &mut Trail,
+    ) -> Option<Rule> {
+        let (entry, head) = self.find(address, generation, trail)?;
+        let rule = Rule::from_words([entry.word(1), entry.word(2)]);
+        unchanged(entry, head).then_some(rule)
+    }
+
+    /// The entry of `address`, and its head as it was.
+    #[inline(always)]
+    fn find(&self, address: u64, generation: u32, trail: &mut Trail) -> Option<(&Entry, u64)> {
+        let guess = self.at(trail.next);
+        if let Some(head) = guess.head_for(address, generation) {
+            prefetch(self.at(guess.ahead.load(Ordering::Relaxed)));
+            *trail = trail.go(trail.next, guess.next.load(Ordering::Relaxed));
+            return Some((guess, head));
+        }
+        // By value: nobody else holds a pointer to it, so it may live in registers.
+        let place = self.search(address, generation, *trail)?;
+        let entry = self.at(place);
+        let head = entry.head_for(address, generation)?;
+        *trail = trail.go(place, entry.next.load(Ordering::Relaxed));
+        Some((entry, head))
+    }
+
+    #[inline(never)]
+    fn search(&self, address: u64, generation: u32, trail: Trail) -> Option<u16> {
+        let known = |place: &usize| self.entries[*place].head_for(address, generation).is_some();
+        let place = Self::places(address).find(known)? as u16;
+        if trail.next == NONE {
+            self.expect(place, trail);
+        }
+        Some(place)
+    }
+
+    /// Remembers `address`, unless its entry is being written, or something of it is too far away
+    /// from it.
+    #[cold]
+    pub(crate) fn memorize(&self, address: u64, generation: u32, known: &Known, trail: &mut Trail) {
+        let Some((words, landing_pad)) = encode(address, known) else { return };
+        let place = self.victim(address, generation);
+        let entry = &self.entries[place];
         let head = entry.head.load(Ordering::Relaxed);
         let odd = head.wrapping_add(1);
         if head & 1 != 0
@@ -142,106 +199,185 @@ impl Cache {
         }
         // Readers that see any of the words below see the odd head, too.
         fence(Ordering::Release);
-        for (to, from) in entry.words.iter().zip(encode(address, known)) {
+        for (to, from) in entry.words.iter().zip(words) {
             to.store(from, Ordering::Relaxed);
         }
+        entry.landing_pad.store(landing_pad, Ordering::Relaxed);
+        entry.next.store(NONE, Ordering::Relaxed);
+        entry.ahead.store(NONE, Ordering::Relaxed);
         let count = (head as u32).wrapping_add(2);
         let new = u64::from(generation) << 32 | u64::from(count);
         entry.head.store(new, Ordering::Release);
+        self.expect(place as u16, *trail);
+        *trail = trail.go(place as u16, NONE);
+    }
+
+    /// Has those that lead to an entry expect it from now on.
+    fn expect(&self, place: u16, trail: Trail) {
+        let [last, .., first] = trail.last;
+        if last != NONE {
+            self.at(last).next.store(place, Ordering::Relaxed);
+        }
+        if first != NONE {
+            self.at(first).ahead.store(place, Ordering::Relaxed);
+        }
+    }
+
+    /// Where to remember `address`: where it was, where nothing is that still holds, or anywhere.
+    fn victim(&self, address: u64, generation: u32) -> usize {
+        let places = Self::places(address);
+        let head = |place: usize| self.entries[place].head.load(Ordering::Relaxed);
+        let is_at = |place: &usize| self.entries[*place].word(0) == address;
+        let is_stale = |place: &usize| (head(*place) >> 32) as u32 != generation;
+        // Another one each time, in no order: what is walked no more goes, what is walked in turn
+        // is not driven out by the next each time.
+        let counts = places.clone().fold(0, |sum: u32, place| sum.wrapping_add(head(place) as u32));
+        let any = places.start + (counts.wrapping_mul(0x9e37_79b9) >> 16) as usize % WAYS;
+        places.clone().find(is_at).or_else(|| places.clone().find(is_stale)).unwrap_or(any)
     }
 }
 
-fn encode(address: u64, known: &Known) -> [u64; WORDS] {
+/// Whether nobody has written the entry since its head was read.
+#[inline(always)]
+fn unchanged(entry: &Entry, head: u64) -> bool {
+    // Loads before the fence belong to the head that was read, if it is still there after.
+    fence(Ordering::Acquire);
+    entry.head.load(Ordering::Relaxed) == head
+}
+
+/// As words, and the distance to the landing pad; `None` if something is too far away.
+fn encode(address: u64, known: &Known) -> Option<([u64; WORDS], u32)> {
+    let near = |other: u64, matters: bool| {
+        let distance = if matters { other.wrapping_sub(address) as i64 } else { 0 };
+        Some(i32::try_from(distance).ok()? as u32)
+    };
+    let start = u32::try_from(address.wrapping_sub(known.start)).ok()?;
+    let lsda = near(known.lsda, known.lsda().is_some())?;
+    let landing_pad = near(known.landing_pad, known.landing_pad != 0)?;
     let [first, second] = known.rule.to_words();
-    let (lsda, mut flags) = match known.lsda {
-        Some(Lsda { pointer, length }) => {
-            let indirect = matches!(pointer, Pointer::Indirect(_));
-            let kind = if indirect { HAS_LSDA | INDIRECT_LSDA } else { HAS_LSDA };
-            (pointer.address(), u64::from(length) | kind)
-        }
-        None => (0, 0),
-    };
-    flags |= u64::from(known.module.number()) << MODULE;
-    let personality = match known.personality {
-        None => 0,
-        Some(pointer) => {
-            flags |= PERSONALITY;
-            if matches!(pointer, Pointer::Indirect(_)) {
-                flags |= INDIRECT;
-            }
-            pointer.address()
-        }
-    };
-    if known.signal_frame {
-        flags |= SIGNAL_FRAME;
-    }
-    [address, first, second, known.start, lsda, personality, flags]
-}
-
-fn decode(words: &[u64; WORDS]) -> Known {
-    let [_, first, second, start, lsda, personality, flags] = *words;
-    let pointer =
-        |indirect| if flags & indirect != 0 { Pointer::Indirect } else { Pointer::Direct };
-    Known {
-        rule: Rule::from_words([first, second]),
-        signal_frame: flags & SIGNAL_FRAME != 0,
-        start,
-        lsda: (flags & HAS_LSDA != 0)
-            .then(|| Lsda { pointer: pointer(INDIRECT_LSDA)(lsda), length: flags as u32 }),
-        personality: (flags & PERSONALITY != 0).then(|| pointer(INDIRECT)(personality)),
-        module: ModuleTag::from_number((flags >> MODULE) as u8),
-    }
+    let distances = u64::from(lsda) << 32 | u64::from(start);
+    Some(([address, first, second, known.personality, distances, known.flags], landing_pad))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::encoding::Pointer;
+    use crate::in_flight::ModuleTag;
+    use crate::known::Lsda;
+    use crate::lsda::Action;
 
+    const ADDRESS: u64 = 0x10_0000;
+
+    /// What can be told by a number below [`ADDRESS`].
     fn known(start: u64) -> Known {
-        Known {
-            signal_frame: start.is_multiple_of(2),
-            start,
-            lsda: Some(Lsda { pointer: Pointer::Indirect(start + 1), length: start as u32 }),
-            personality: Some(Pointer::Indirect(start + 2)),
-            module: ModuleTag::of(start << 12),
-            ..Known::NOTHING
-        }
+        let mut known = Known { start, ..Known::NOTHING };
+        known.set_lsda(Some(Lsda { pointer: Pointer::Indirect(start + 1), length: start as u32 }));
+        known.set_personality(Some(Pointer::Indirect(start + 2)));
+        known.set_module(ModuleTag::of(start << 12));
+        known.set_action(Some(Action::Cleanup(start + 3)));
+        known
+    }
+
+    fn recall(cache: &Cache, address: u64, generation: u32) -> Option<Known> {
+        let mut known = Known::NOTHING;
+        cache.recall(address, generation, &mut { Trail::START }, &mut known).then_some(known)
+    }
+
+    fn memorize(cache: &Cache, address: u64, generation: u32, known: &Known) {
+        cache.memorize(address, generation, known, &mut { Trail::START });
     }
 
     #[test]
     fn what_was_memorized_is_recalled_whole() {
         let cache = Cache::new();
-        assert_eq!(cache.recall(0x1000, 4), None);
-        for each in [
-            known(0x900),
-            Known { personality: Some(Pointer::Direct(7)), lsda: None, ..known(0x901) },
-            Known::NOTHING,
-        ] {
-            cache.memorize(0x1000, 4, &each);
-            assert_eq!(cache.recall(0x1000, 4), Some(each));
+        assert_eq!(recall(&cache, ADDRESS, 4), None);
+        let far = ADDRESS + (1 << 31) - 1;
+        let mut other = known(far - (1 << 31));
+        other.set_lsda(Some(Lsda { pointer: Pointer::Direct(far), length: 7 }));
+        other.set_personality(Some(Pointer::Direct(u64::MAX)));
+        other.set_action(Some(Action::Catch(ADDRESS - (1 << 19))));
+        for each in [known(0x900), Known { start: ADDRESS, ..other }] {
+            memorize(&cache, ADDRESS, 4, &each);
+            assert_eq!(recall(&cache, ADDRESS, 4), Some(each));
         }
+        memorize(&cache, ADDRESS, 4, &Known::NOTHING);
+        let nothing = recall(&cache, ADDRESS, 4).unwrap();
+        assert_eq!((nothing.lsda(), nothing.personality(), nothing.action()), (None, None, None));
+    }
+
+    #[test]
+    fn what_is_too_far_away_is_not_memorized() {
+        let cache = Cache::new();
+        let mut far = known(0x900);
+        far.set_action(Some(Action::Catch(ADDRESS + (1 << 31))));
+        memorize(&cache, ADDRESS, 4, &far);
+        memorize(&cache, ADDRESS + (1 << 32), 4, &known(0x900));
+        assert_eq!(recall(&cache, ADDRESS, 4), None);
+        assert_eq!(recall(&cache, ADDRESS + (1 << 32), 4), None);
     }
 
     #[test]
     fn another_generation_or_address_knows_nothing() {
         let cache = Cache::new();
-        cache.memorize(0x1000, 4, &known(0x900));
-        assert_eq!(cache.recall(0x1000, 6), None);
-        assert_eq!(cache.recall(0x1001, 4), None);
+        memorize(&cache, ADDRESS, 4, &known(0x900));
+        assert_eq!(recall(&cache, ADDRESS, 6), None);
+        assert_eq!(recall(&cache, ADDRESS + 1, 4), None);
         // Address 0 in generation 0 is what fresh memory looks like.
-        assert_eq!(cache.recall(0, 4), None);
+        assert_eq!(recall(&cache, 0, 4), None);
+    }
+
+    #[test]
+    fn as_many_addresses_as_a_set_has_entries_are_kept_and_then_old_ones_go() {
+        let cache = Cache::new();
+        let set = Cache::places(ADDRESS);
+        let all: Vec<u64> =
+            (ADDRESS..).filter(|&each| Cache::places(each) == set).take(5).collect();
+        for &each in &all[..WAYS] {
+            memorize(&cache, each, 4, &known(0x900));
+        }
+        assert!(all[..WAYS].iter().all(|&each| recall(&cache, each, 4).is_some()));
+        memorize(&cache, all[4], 4, &known(0x900));
+        assert_eq!(all.iter().filter(|&&each| recall(&cache, each, 4).is_some()).count(), WAYS);
+        memorize(&cache, all[0], 6, &known(0x900));
+        memorize(&cache, all[1], 6, &known(0x900));
+        assert!(recall(&cache, all[0], 6).is_some() && recall(&cache, all[1], 6).is_some());
+    }
+
+    #[test]
+    fn a_walk_that_was_taken_before_is_guessed() {
+        let cache = Cache::new();
+        let path = [ADDRESS, ADDRESS + 0x40, ADDRESS + 0x77];
+        let mut trail = Trail::START;
+        for each in path {
+            cache.memorize(each, 4, &known(each), &mut trail);
+        }
+        let mut trail = Trail::START;
+        for (place, each) in path.into_iter().enumerate() {
+            let guessed = cache.at(trail.next).word(0) == each;
+            assert_eq!(guessed, place > 0);
+            assert!(cache.recall_rule(each, 4, &mut trail).is_some());
+        }
+        // Another way from the first one is found, too, and does not change the guess.
+        let mut trail = Trail::START;
+        for each in [path[0], path[2]] {
+            assert!(cache.recall_rule(each, 4, &mut trail).is_some());
+        }
+        let mut trail = Trail::START;
+        assert!(cache.recall_rule(path[0], 4, &mut trail).is_some());
+        assert_eq!(cache.at(trail.next).word(0), path[1]);
     }
 
     #[test]
     fn an_entry_that_is_being_written_is_absent_and_is_not_written_by_others() {
         let cache = Cache::new();
-        cache.memorize(0x1000, 4, &known(0x900));
-        let head = &cache.entry(0x1000).head;
+        memorize(&cache, ADDRESS, 4, &known(0x900));
+        let head = &cache.entries[Cache::places(ADDRESS).start].head;
         head.fetch_add(1, Ordering::Relaxed);
-        assert_eq!(cache.recall(0x1000, 4), None);
-        cache.memorize(0x1000, 4, &known(0x901));
+        assert_eq!(recall(&cache, ADDRESS, 4), None);
+        memorize(&cache, ADDRESS, 4, &known(0x901));
         head.fetch_sub(1, Ordering::Relaxed);
-        assert_eq!(cache.recall(0x1000, 4), Some(known(0x900)));
+        assert_eq!(recall(&cache, ADDRESS, 4), Some(known(0x900)));
     }
 
     #[test]
@@ -251,13 +387,13 @@ mod tests {
             let writers: [_; 2] = std::array::from_fn(|_| {
                 scope.spawn(|| {
                     for n in 1..100_000 {
-                        CACHE.memorize(0x1000, 4, &known(n));
+                        memorize(&CACHE, ADDRESS, 4, &known(n));
                     }
                 })
             });
             let mut seen = 0u32;
             while !writers.iter().all(|writer| writer.is_finished()) || seen == 0 {
-                if let Some(found) = CACHE.recall(0x1000, 4) {
+                if let Some(found) = recall(&CACHE, ADDRESS, 4) {
                     assert_eq!(found, known(found.start));
                     seen += 1;
                 }

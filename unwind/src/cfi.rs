@@ -10,7 +10,7 @@
 //! What an instruction means is DWARF 5 §6.4.2.
 #![forbid(unsafe_code)]
 
-use gimli::{CallFrameInstruction as Instruction, UnwindExpression};
+use gimli::{CallFrameInstruction as Instruction, Error, UnwindExpression};
 
 use crate::encoding::Bytes;
 use crate::error::UnwindError;
@@ -102,7 +102,7 @@ impl Function<'_> {
     /// large to be handed through returns on a small stack.
     #[inline(never)]
     pub(crate) fn run_to(&self, address: u64, row: &mut Row) -> Result<(), UnwindError> {
-        Program { function: self, target: address, row }.run_all()
+        Program { function: self, target: address, row, budget: INSTRUCTIONS }.run_all()
     }
 
     /// The row in force at `address` as a rule, if it fits one; `Err` inside is a rule that has
@@ -134,19 +134,50 @@ struct Program<'f, 'm, 'r> {
     /// The address asked for.
     target: u64,
     row: &'r mut Row,
+    /// Instructions that may still be read.
+    budget: u32,
 }
 
-impl Program<'_, '_, '_> {
+/// Instructions that are read for a row, those that are skipped included. The longest programs of
+/// compilers have some thousands; one that remembers states without end and never restores them
+/// is read again from each.
+const INSTRUCTIONS: u32 = 1 << 20;
+
+impl<'m> Program<'_, 'm, '_> {
     fn run_all(&mut self) -> Result<(), UnwindError> {
-        self.run(self.function.cie.program)?;
-        self.run(self.function.program)
+        self.begin()?;
+        self.run()
     }
 
-    fn run(&mut self, span: Span) -> Result<(), UnwindError> {
-        let cie = &self.function.cie;
+    fn open(&self, span: Span) -> Result<(Decoder, Bytes<'m>), UnwindError> {
         let bases = self.function.module.bases();
-        let decoder = Decoder { encoding: cie.address_encoding, bases, end: span.end };
+        let encoding = self.function.cie.address_encoding;
         let reader = self.function.module.reader(span).map_err(|e| self.bad_table(e))?;
+        Ok((Decoder { encoding, bases, end: span.end }, reader))
+    }
+
+    /// Runs the CIE's program. It says how every function begins: there is no location in it yet,
+    /// no state to remember, and nothing to restore.
+    fn begin(&mut self) -> Result<(), UnwindError> {
+        let (decoder, mut reader) = self.open(self.function.cie.program)?;
+        while let Some(next) = decoder.next(&mut reader).map_err(|e| self.bad_table(e))? {
+            match next {
+                Instruction::AdvanceLoc { .. }
+                | Instruction::SetLoc { .. }
+                | Instruction::RememberState
+                | Instruction::RestoreState
+                | Instruction::Restore { .. } => {
+                    return Err(self.bad_table(Error::CfiInstructionInInvalidContext));
+                }
+                other => self.step(other)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs the FDE's program.
+    fn run(&mut self) -> Result<(), UnwindError> {
+        let (decoder, reader) = self.open(self.function.program)?;
         let mut tape = Tape { reader, location: self.function.start() };
         loop {
             match self.next(&decoder, &mut tape).map_err(|e| self.bad_table(e))? {
@@ -160,7 +191,7 @@ impl Program<'_, '_, '_> {
                 }
                 // Its partner would have skipped it.
                 Next::Instruction(Instruction::RestoreState) => {
-                    return Err(self.bad_table(gimli::Error::PopWithEmptyStack));
+                    return Err(self.bad_table(Error::PopWithEmptyStack));
                 }
                 Next::Instruction(Instruction::Restore { register }) => {
                     let rule = self.initial_rule(register)?;
@@ -172,12 +203,17 @@ impl Program<'_, '_, '_> {
     }
 
     /// The next instruction in force at the target; those that move the location are consumed.
-    fn next(&self, decoder: &Decoder, tape: &mut Tape<'_>) -> gimli::Result<Next> {
+    fn next(&mut self, decoder: &Decoder, tape: &mut Tape<'_>) -> gimli::Result<Next> {
         while let Some(instruction) = decoder.next(&mut tape.reader)? {
+            self.budget = self.budget.checked_sub(1).ok_or(Error::TooManyIterations)?;
             let location = match instruction {
                 Instruction::AdvanceLoc { delta } => {
                     let bytes = u64::from(delta).wrapping_mul(self.function.cie.code_factor);
-                    tape.location.wrapping_add(bytes)
+                    tape.location.checked_add(bytes).ok_or(Error::AddressOverflow)?
+                }
+                // Locations only grow (DWARF 5 §6.4.2.1).
+                Instruction::SetLoc { address } if address < tape.location => {
+                    return Err(Error::InvalidCfiSetLoc(address));
                 }
                 Instruction::SetLoc { address } => address,
                 other => return Ok(Next::Instruction(other)),
@@ -195,8 +231,8 @@ impl Program<'_, '_, '_> {
     ///
     /// What stands between the two is undone, so that it need not be done; and so no state need
     /// be remembered, however deeply compilers nest them.
-    fn after_restore<'m>(
-        &self,
+    fn after_restore(
+        &mut self,
         decoder: &Decoder,
         mut tape: Tape<'m>,
     ) -> gimli::Result<Option<Tape<'m>>> {
@@ -219,11 +255,7 @@ impl Program<'_, '_, '_> {
     #[cold]
     #[inline(never)]
     fn initial_rule(&self, register: gimli::Register) -> Result<RegisterRule, UnwindError> {
-        let span = self.function.cie.program;
-        let bases = self.function.module.bases();
-        let encoding = self.function.cie.address_encoding;
-        let decoder = Decoder { encoding, bases, end: span.end };
-        let mut reader = self.function.module.reader(span).map_err(|e| self.bad_table(e))?;
+        let (decoder, mut reader) = self.open(self.function.cie.program)?;
         let mut initial = RegisterRule::Unspecified;
         while let Some(instruction) = decoder.next(&mut reader).map_err(|e| self.bad_table(e))? {
             match self.rule_of(instruction)? {

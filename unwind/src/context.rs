@@ -8,12 +8,14 @@
 
 use crate::address::Pc;
 use crate::arch::{self, ControlWords};
-use crate::cache::{Known, Lsda};
 use crate::cursor::{Cursor, Exit, Step};
 use crate::encoding::Pointer;
 use crate::environment::{Everywhere, LiveStack};
 use crate::error::UnwindError;
 use crate::exception::{Actions, Exception, Personality, Reason};
+use crate::guess::FrameKind;
+use crate::known::{Known, Lsda};
+use crate::lsda::{self, Action};
 use crate::registers::{Register, Registers};
 use crate::stack::{ReadStack, StackBounds};
 
@@ -28,6 +30,8 @@ pub struct Context {
     /// What the stack is given back with.
     control: ControlWords,
     exit: Exit,
+    /// It has no tables, but a frame pointer.
+    guessed: bool,
 }
 
 impl Context {
@@ -36,9 +40,10 @@ impl Context {
     /// Made in place, and filled by functions that need their own stack only for a moment.
     #[inline(always)]
     pub(crate) fn new(registers: &Registers, pc: Pc, stack: StackBounds) -> Self {
-        let cursor = Cursor::new(*registers, pc, LiveStack::new(stack), &Everywhere);
+        let cursor = Cursor::new(registers.copied(), pc, LiveStack::new(stack), &Everywhere);
         let control = ControlWords::current();
-        Self { cursor, known: Known::NOTHING, exit: Exit::Dwarf, cfa: 0, control }
+        let (known, exit) = (Known::NOTHING, Exit::Dwarf);
+        Self { cursor, known, exit, cfa: 0, control, guessed: false }
     }
 
     /// Finds out about the frame where the cursor stands.
@@ -60,20 +65,26 @@ impl Context {
     /// Whether the frame's address was asked for before: then everything is known.
     #[inline(never)]
     fn recall(&mut self) -> bool {
-        let Some(known) = self.cursor.recall() else { return false };
-        self.cfa = known.rule.cfa(self.cursor.registers());
-        self.known = known;
-        self.exit = Exit::Rule;
-        true
+        let recalled = self.cursor.recall(&mut self.known);
+        if recalled {
+            self.cfa = self.known.rule.cfa(self.cursor.registers());
+            self.exit = Exit::Rule;
+        }
+        recalled
     }
 
     /// Moves to the caller's frame, if there is one.
     #[inline(always)]
     pub(crate) fn leave(&mut self) -> Result<Step, UnwindError> {
         match self.exit {
-            Exit::Rule => self.cursor.leave_by(&self.known.rule, self.known.signal_frame),
+            Exit::Rule => self.cursor.leave_by(&self.known.rule),
             Exit::Dwarf => self.cursor.leave_by_dwarf(),
         }
+    }
+
+    /// From now on, frames without tables may be left by their frame pointer.
+    pub(crate) fn allow_guesses(&mut self) {
+        self.cursor.allow_guesses();
     }
 
     /// Looks at the frame, or at what is beyond the last one: whether there is none.
@@ -84,10 +95,15 @@ impl Context {
             return Ok(true);
         }
         match self.look() {
-            Ok(()) => Ok(false),
-            Err(UnwindError::NoModule(_) | UnwindError::NoFde(_)) => {
+            Ok(()) => {
+                self.guessed = false;
+                Ok(false)
+            }
+            Err(error @ (UnwindError::NoModule(_) | UnwindError::NoFde(_))) => {
                 self.known = Known::NOTHING;
-                Ok(true)
+                let Ok((_, cfa)) = self.cursor.guess(error) else { return Ok(true) };
+                (self.cfa, self.guessed) = (cfa, true);
+                Ok(false)
             }
             Err(error) => Err(error),
         }
@@ -95,7 +111,8 @@ impl Context {
 
     /// Moves to the caller's frame, or beyond the last one, where the ip is zero.
     pub(crate) fn leave_or_end(&mut self) -> Result<(), UnwindError> {
-        if self.leave()? == Step::End {
+        let step = if self.guessed { self.cursor.step()? } else { self.leave()? };
+        if step == Step::End {
             self.known = Known::NOTHING;
             self.set_ip(0);
         }
@@ -117,6 +134,11 @@ impl Context {
         unsafe { personality(ABI_VERSION, actions, class, exception, self) }
     }
 
+    /// Whether the frame's personality is `wanted`.
+    pub(crate) fn has_personality(&self, wanted: Personality) -> bool {
+        personality(&self.known).is_some_and(|found| core::ptr::fn_addr_eq(found, wanted))
+    }
+
     /// Continues in the frame, where its personality has set it to; what the frame pushed for
     /// the call is gone then.
     ///
@@ -132,7 +154,12 @@ impl Context {
         unsafe { arch::land(self.cursor.registers(), self.control) }
     }
 
-    /// Tells the frame's module from most others.
+    /// The registers of the frame.
+    pub(crate) const fn registers(&self) -> &Registers {
+        self.cursor.registers()
+    }
+
+    /// What is known of the frame's address.
     pub(crate) const fn known(&self) -> &Known {
         &self.known
     }
@@ -147,6 +174,11 @@ impl Context {
         self.cursor.pc()
     }
 
+    /// How the frame was found.
+    pub const fn kind(&self) -> FrameKind {
+        self.cursor.kind()
+    }
+
     /// The frame's CFA.
     pub const fn cfa(&self) -> u64 {
         self.cfa
@@ -159,7 +191,7 @@ impl Context {
 
     /// The function's LSDA, to the end of the module's LSDAs, if it lies there.
     pub fn lsda(&self) -> Option<&'static [u8]> {
-        let Lsda { pointer, length } = self.known.lsda.filter(|lsda| lsda.length != 0)?;
+        let Lsda { pointer, length } = self.known.lsda().filter(|lsda| lsda.length != 0)?;
         let first = core::ptr::with_exposed_provenance(target(pointer) as usize);
         // SAFETY: the address and what the module has from there on came from a registered
         // module, whose slices stay valid while frames of it are on a stack, as this one is.
@@ -168,7 +200,30 @@ impl Context {
 
     /// The function's LSDA's address, also if it lies outside the module's LSDAs.
     pub fn lsda_address(&self) -> Option<u64> {
-        self.known.lsda.map(|lsda| target(lsda.pointer))
+        self.known.lsda().map(|lsda| target(lsda.pointer))
+    }
+
+    /// What the function's LSDA says of the frame, in the way that languages without types of
+    /// exceptions agree on. A function without an area has nothing to do.
+    ///
+    /// # Errors
+    ///
+    /// The area is damaged, or has an encoding that is not known.
+    #[inline]
+    pub fn action(&self) -> gimli::Result<Action> {
+        match self.known.action() {
+            Some(action) => Ok(action),
+            None => self.read_action(),
+        }
+    }
+
+    #[cold]
+    fn read_action(&self) -> gimli::Result<Action> {
+        let (Some(data), Some(address)) = (self.lsda(), self.lsda_address()) else {
+            return Ok(Action::None);
+        };
+        let lsda = lsda::Lsda { data, address, function: self.region_start() };
+        lsda.action(self.pc().lookup())
     }
 
     /// A register of the frame. What no callee has saved is only known for callee-saved ones.
@@ -203,7 +258,7 @@ fn target(pointer: Pointer) -> u64 {
 
 /// The personality routine of a function of a registered module.
 fn personality(known: &Known) -> Option<Personality> {
-    let address = target(known.personality?);
+    let address = target(known.personality()?);
     let address = core::ptr::with_exposed_provenance::<()>(address as usize);
     // SAFETY: registering a module vouches for its tables: where they name a personality, a
     // personality routine is. Null becomes `None`.

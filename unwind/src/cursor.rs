@@ -10,11 +10,13 @@
 use core::fmt;
 
 use crate::address::Pc;
-use crate::cache::{Known, Lsda};
+use crate::cache::Trail;
 use crate::dwarf::Frame;
 use crate::error::UnwindError;
 use crate::fde::Function;
+use crate::guess::{FrameKind, caller};
 use crate::in_flight::ModuleTag;
+use crate::known::{Known, Lsda};
 use crate::module::Module;
 use crate::modules::FindModule;
 use crate::registers::Registers;
@@ -43,6 +45,10 @@ pub struct Cursor<'m, S, M> {
     modules: &'m M,
     /// Signal frames so far whose caller was on a lower stack.
     descents: u8,
+    /// Frames without tables are left by their frame pointer.
+    guesses: bool,
+    kind: FrameKind,
+    trail: Trail,
 }
 
 /// How often a walk may go from a handler's stack to a lower one. Handlers nest on their stack, so
@@ -66,7 +72,28 @@ impl<S, M> fmt::Debug for Cursor<'_, S, M> {
 impl<'m, S: ReadStack, M: FindModule> Cursor<'m, S, M> {
     /// Starts in the frame with these registers; `pc` tells how its `ip` came about.
     pub const fn new(registers: Registers, pc: Pc, stack: S, modules: &'m M) -> Self {
-        Self { registers, pc, stack, modules, descents: 0 }
+        let (descents, guesses, kind, trail) = (0, false, FrameKind::Known, Trail::START);
+        Self { registers, pc, stack, modules, descents, guesses, kind, trail }
+    }
+
+    /// From now on, leaves a frame without tables by its frame pointer, if that may be one, and
+    /// goes on by tables where there are any. [`kind`](Self::kind) tells.
+    ///
+    /// The return address must be in a module; beyond code that is in none itself, it may be
+    /// anywhere.
+    #[must_use]
+    pub fn with_guesses(mut self) -> Self {
+        self.allow_guesses();
+        self
+    }
+
+    pub(crate) const fn allow_guesses(&mut self) {
+        self.guesses = true;
+    }
+
+    /// How the frame was found.
+    pub const fn kind(&self) -> FrameKind {
+        self.kind
     }
 
     /// Where the frame is executing.
@@ -114,50 +141,74 @@ impl<'m, S: ReadStack, M: FindModule> Cursor<'m, S, M> {
     /// [`pc`](Self::pc).
     #[inline]
     pub fn step(&mut self) -> Result<Step, UnwindError> {
-        match self.modules.recall_rule(self.pc.lookup()) {
-            Some((rule, signal_frame)) => self.leave_by(&rule, signal_frame),
+        match self.modules.recall_rule(self.pc.lookup(), &mut self.trail) {
+            Some(rule) => self.leave_by(&rule),
             None => self.step_by_tables(),
         }
     }
 
-    /// What was remembered of the frame's address.
+    /// Recalls what was remembered of the frame's address, if anything was.
     #[inline]
-    pub(crate) fn recall(&self) -> Option<Known> {
-        self.modules.recall(self.pc.lookup())
+    pub(crate) fn recall(&mut self, known: &mut Known) -> bool {
+        self.modules.recall(self.pc.lookup(), &mut self.trail, known)
     }
 
     #[cold]
     #[inline(never)]
     fn step_by_tables(&mut self) -> Result<Step, UnwindError> {
         let mut known = Known::NOTHING;
-        match self.find_out(&mut known)? {
-            Exit::Rule => self.leave_by(&known.rule, known.signal_frame),
-            Exit::Dwarf => self.leave_by_dwarf(),
+        match self.find_out(&mut known) {
+            Ok(Exit::Rule) => self.leave_by(&known.rule),
+            Ok(Exit::Dwarf) => self.leave_by_dwarf(),
+            Err(error @ (UnwindError::NoModule(_) | UnwindError::NoFde(_))) => {
+                let caller = self.guess(error)?;
+                Ok(self.leave_by_guess(caller))
+            }
+            Err(error) => Err(error),
         }
+    }
+
+    /// The caller's registers and the CFA by the frame pointer; the error says that there are no
+    /// tables.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn guess(&self, error: UnwindError) -> Result<(Registers, u64), UnwindError> {
+        let elsewhere = matches!(error, UnwindError::NoModule(_));
+        let is_code = |address| elsewhere || self.modules.find(address).is_some();
+        let caller = self.guesses.then(|| caller(&self.registers, &self.stack, is_code));
+        caller.flatten().ok_or(error)
+    }
+
+    /// Moves to the caller that was guessed.
+    fn leave_by_guess(&mut self, (caller, cfa): (Registers, u64)) -> Step {
+        self.registers = caller;
+        let step = self.arrive(Step::Caller { cfa }, false);
+        self.kind = FrameKind::Guess;
+        step
     }
 
     /// Finds out by the tables what there is to know of the frame's address, and remembers it if
     /// that includes a rule.
     #[inline(never)]
-    pub(crate) fn find_out(&self, known: &mut Known) -> Result<Exit, UnwindError> {
+    pub(crate) fn find_out(&mut self, known: &mut Known) -> Result<Exit, UnwindError> {
         let address = self.pc.lookup();
         let generation = self.modules.generation();
         let mut function = Function::UNKNOWN;
         self.find_function(&mut function)?;
-        known.signal_frame = function.is_signal_frame();
-        known.module = ModuleTag::of(function.module.text.0);
+        known.set_module(ModuleTag::of(function.module.text.0));
         known.start = function.start();
-        known.personality = function.personality();
+        known.set_personality(function.personality());
         // Of an area outside the module's only the address is known; personalities of other
         // languages need no more.
-        known.lsda = function.lsda().map(|pointer| {
+        known.set_lsda(function.lsda().map(|pointer| {
             let length = function.lsda_data().map_or(0, <[u8]>::len);
             Lsda { pointer, length: u32::try_from(length).unwrap_or(u32::MAX) }
-        });
+        }));
+        known.set_action(function.action(address));
         match function.rule(address)? {
             Ok(rule) => {
-                known.rule = rule;
-                self.modules.memorize(address, generation, known);
+                known.rule = if function.is_signal_frame() { rule.of_signal_frame() } else { rule };
+                self.modules.memorize(address, generation, known, &mut self.trail);
                 Ok(Exit::Rule)
             }
             Err(only_args_size) => {
@@ -169,13 +220,9 @@ impl<'m, S: ReadStack, M: FindModule> Cursor<'m, S, M> {
 
     /// Moves to the caller by the frame's rule.
     #[inline]
-    pub(crate) fn leave_by(
-        &mut self,
-        rule: &Rule,
-        signal_frame: bool,
-    ) -> Result<Step, UnwindError> {
+    pub(crate) fn leave_by(&mut self, rule: &Rule) -> Result<Step, UnwindError> {
         let step = rule.apply(self.pc.lookup(), &mut self.registers, &self.stack)?;
-        Ok(self.arrive(step, signal_frame))
+        Ok(self.arrive(step, rule.is_of_signal_frame()))
     }
 
     /// Moves to the caller of a frame without a rule.
@@ -203,6 +250,7 @@ impl<'m, S: ReadStack, M: FindModule> Cursor<'m, S, M> {
 
     #[inline]
     fn arrive(&mut self, step: Step, signal_frame: bool) -> Step {
+        self.kind = FrameKind::Known;
         let ip = self.registers.ip();
         if step == Step::End || ip == 0 {
             return Step::End;
@@ -215,7 +263,8 @@ impl<'m, S: ReadStack, M: FindModule> Cursor<'m, S, M> {
         &mut self.registers
     }
 
-    pub(crate) const fn stack(&self) -> &S {
+    /// The stack that is walked.
+    pub const fn stack(&self) -> &S {
         &self.stack
     }
 }

@@ -31,7 +31,7 @@ impl Pointer {
     }
 }
 
-/// What pointers of a section may be relative to. Zero where there is none.
+/// What pointers of a section may be relative to. Zero where there is none: then they are errors.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Bases {
     /// The address of the section's first byte, for pc-relative pointers.
@@ -84,14 +84,7 @@ pub fn pointer(
         return Ok(Some(reader.read_u64()?).filter(|&n| n != 0).map(Pointer::Direct));
     }
     let number = number(reader, encoding)?;
-    let base = match encoding.application() {
-        constants::DW_EH_PE_absptr => 0,
-        constants::DW_EH_PE_pcrel => bases.section.wrapping_add(position as u64),
-        constants::DW_EH_PE_textrel => bases.text,
-        constants::DW_EH_PE_datarel => bases.data,
-        constants::DW_EH_PE_funcrel => bases.function,
-        _ => return Err(Error::UnsupportedPointerEncoding(encoding)),
-    };
+    let base = base(position, encoding, bases)?;
     if number == 0 {
         return Ok(None);
     }
@@ -101,6 +94,24 @@ pub fn pointer(
     } else {
         Pointer::Direct(address)
     }))
+}
+
+/// What a pointer at `position` is relative to.
+#[inline]
+pub(crate) fn base(position: usize, encoding: DwEhPe, bases: &Bases) -> Result<u64> {
+    let (base, undefined) = match encoding.application() {
+        constants::DW_EH_PE_absptr => return Ok(0),
+        constants::DW_EH_PE_pcrel => return Ok(bases.section.wrapping_add(position as u64)),
+        constants::DW_EH_PE_textrel => {
+            (bases.text, Error::TextRelativePointerButTextBaseIsUndefined)
+        }
+        constants::DW_EH_PE_datarel => {
+            (bases.data, Error::DataRelativePointerButDataBaseIsUndefined)
+        }
+        constants::DW_EH_PE_funcrel => (bases.function, Error::FuncRelativePointerInBadContext),
+        _ => return Err(Error::UnsupportedPointerEncoding(encoding)),
+    };
+    if base == 0 { Err(undefined) } else { Ok(base) }
 }
 
 #[cfg(test)]

@@ -16,12 +16,13 @@ use core::ptr::from_ref;
 use core::sync::atomic::{AtomicPtr, Ordering};
 
 use crate::arch;
-use crate::cache::Known;
+use crate::cache::Trail;
 use crate::error::RaiseError;
+use crate::known::Known;
 use crate::module::Module;
 use crate::modules::{FindModule, global};
 use crate::rule::Rule;
-use crate::stack::{ReadStack, StackBounds};
+use crate::stack::{ReadStack, StackBounds, WordsBelow};
 
 type Stack = fn(sp: u64) -> StackBounds;
 type Resumed = fn(sp: u64, handler: u64) -> StackBounds;
@@ -38,6 +39,7 @@ pub struct Environment {
     widen: Widen,
     find: Find,
     generation: Option<Generation>,
+    guesses: bool,
     dead_end: fn(RaiseError) -> !,
 }
 
@@ -51,6 +53,7 @@ impl Environment {
             widen: no_more,
             find: nowhere,
             generation: None,
+            guesses: false,
             dead_end,
         }
     }
@@ -76,6 +79,13 @@ impl Environment {
     #[must_use]
     pub const unsafe fn with_modules(self, find: Find, generation: Generation) -> Self {
         Self { find, generation: Some(generation), ..self }
+    }
+
+    /// [`backtrace`](crate::backtrace) (`_Unwind_Backtrace`) goes on by frame pointers where there
+    /// are no tables ([`Cursor::with_guesses`](crate::Cursor::with_guesses)). Raising never does.
+    #[must_use]
+    pub const fn with_guesses(self) -> Self {
+        Self { guesses: true, ..self }
     }
 }
 
@@ -109,6 +119,11 @@ fn up_to_the_handler(sp: u64, handler: u64) -> StackBounds {
 
 fn anew(sp: u64, _handler: u64) -> StackBounds {
     current_stack(sp)
+}
+
+/// Whether walks go on by frame pointers.
+pub(crate) fn guesses() -> bool {
+    environment().guesses
 }
 
 /// The stack with this stack pointer in use.
@@ -147,6 +162,11 @@ impl ReadStack for LiveStack {
     fn read(&self, address: u64) -> Option<u64> {
         self.0.get().read(address).or_else(|| self.read_beyond(address))
     }
+
+    #[inline]
+    fn words_below(&self, end: u64, count: u8) -> Option<WordsBelow> {
+        self.0.get().words_below(end, count)
+    }
 }
 
 /// All modules that exceptions pass through: the registered ones, and those of the environment.
@@ -169,13 +189,13 @@ impl FindModule for Everywhere {
     }
 
     #[inline]
-    fn recall(&self, address: u64) -> Option<Known> {
-        global().recall(address)
+    fn recall(&self, address: u64, trail: &mut Trail, known: &mut Known) -> bool {
+        global().recall(address, trail, known)
     }
 
     #[inline]
-    fn recall_rule(&self, address: u64) -> Option<(Rule, bool)> {
-        global().recall_rule(address)
+    fn recall_rule(&self, address: u64, trail: &mut Trail) -> Option<Rule> {
+        global().recall_rule(address, trail)
     }
 
     #[inline]
@@ -183,7 +203,7 @@ impl FindModule for Everywhere {
         global().generation()
     }
 
-    fn memorize(&self, address: u64, generation: u32, known: &Known) {
-        global().memorize(address, generation, known);
+    fn memorize(&self, address: u64, generation: u32, known: &Known, trail: &mut Trail) {
+        global().memorize(address, generation, known, trail);
     }
 }

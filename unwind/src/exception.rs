@@ -46,7 +46,8 @@ impl Exception {
         self.private_1 != 0
     }
 
-    /// The CFA of the frame that phase 1 chose to catch it; 0 before that.
+    /// The CFA of the frame that phase 1, or [`raise_forced`](crate::raise_forced), chose to catch
+    /// it; 0 before that.
     pub const fn handler_cfa(&self) -> u64 {
         self.private_2
     }

@@ -90,11 +90,11 @@ impl<'e, S: ReadStack> Expression<'e, S> {
                 self.push(value)?;
             }
             constants::DW_OP_bregx => {
-                let number = reader.read_uleb128_u16()?;
+                let number = reader.read_uleb128()?;
                 self.base(number, reader)?;
             }
             _ if (constants::DW_OP_breg0.0..=constants::DW_OP_breg31.0).contains(&operation.0) => {
-                self.base(u16::from(operation.0 - constants::DW_OP_breg0.0), reader)?;
+                self.base(u64::from(operation.0 - constants::DW_OP_breg0.0), reader)?;
             }
             _ if (lit0..=constants::DW_OP_lit31.0).contains(&operation.0) => {
                 self.push(u64::from(operation.0 - lit0))?;
@@ -147,6 +147,11 @@ impl<'e, S: ReadStack> Expression<'e, S> {
     /// The operations on the two topmost values. Division and comparison are signed, `mod` is not
     /// (DWARF 5 §2.5.1.4, §2.5.1.5).
     fn binary(&mut self, operation: DwOp) -> Result<()> {
+        let logic = constants::DW_OP_and.0..=constants::DW_OP_xor.0;
+        let comparison = constants::DW_OP_eq.0..=constants::DW_OP_ne.0;
+        if !logic.contains(&operation.0) && !comparison.contains(&operation.0) {
+            return Err(Error::InvalidExpression(operation));
+        }
         let right = self.pop()?;
         let left = self.pop()?;
         let (signed_left, signed_right) = (left as i64, right as i64);
@@ -189,9 +194,9 @@ impl<'e, S: ReadStack> Expression<'e, S> {
     }
 
     /// A register plus a signed operand.
-    fn base(&mut self, number: u16, reader: &mut Bytes<'e>) -> Result<()> {
-        let column = Register::from_dwarf(number);
-        let column = column.ok_or(Error::UnsupportedRegister(number.into()))?;
+    fn base(&mut self, number: u64, reader: &mut Bytes<'e>) -> Result<()> {
+        let column = u16::try_from(number).ok().and_then(Register::from_dwarf);
+        let column = column.ok_or(Error::UnsupportedRegister(number))?;
         let offset = reader.read_sleb128()?;
         self.push(self.registers.get(column).wrapping_add_signed(offset))
     }

@@ -12,9 +12,13 @@
 use gimli::constants;
 use gimli::{DwEhPe, EndianSlice, Error, LittleEndian, Reader, Result};
 
-use crate::encoding::{Bases, Bytes, Pointer, number, pointer};
+use crate::encoding::{Bases, Bytes, Pointer, base, number, pointer};
 use crate::error::UnwindError;
+use crate::lsda::{Action, Lsda};
 use crate::module::{FdeIndex, Module, Section};
+
+/// How every linker writes the search table: pairs of `datarel | sdata4`.
+const COMMON_TABLE: DwEhPe = DwEhPe(0x3b);
 
 /// Where an FDE starts in its section and which code it describes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -119,6 +123,17 @@ impl<'m> Function<'m> {
         }
     }
 
+    /// What the function wants to do about an exception at `address`, if its LSDA can be read and
+    /// says so in the way that most languages agree on.
+    #[inline(never)]
+    pub(crate) fn action(&self, address: u64) -> Option<Action> {
+        let Some(Pointer::Direct(lsda)) = self.lsda() else {
+            return self.lsda().is_none().then_some(Action::None);
+        };
+        let area = Lsda { data: self.lsda_data()?, address: lsda, function: self.start() };
+        area.action(address).ok()
+    }
+
     /// The personality routine of the function, if it has one.
     pub const fn personality(&self) -> Option<Pointer> {
         self.cie.personality
@@ -165,9 +180,16 @@ impl<'m> Module<'m> {
     /// What is wrong with the first entry that cannot be read.
     pub fn for_each_entry(&self, mut each: impl FnMut(FdeEntry)) -> Result<()> {
         let (mut offset, mut function) = (0, Function::UNKNOWN);
+        // FDEs share CIEs, mostly one.
+        let mut known = None;
         while let Some(entry) = self.entry(offset)? {
             if entry.id != 0 {
-                self.read(offset, &mut function)?;
+                let cie = entry.cie()?;
+                if known != Some(cie) {
+                    self.read_cie(cie, &mut function.cie)?;
+                    known = Some(cie);
+                }
+                self.read_fde(&entry, &mut function)?;
                 each(FdeEntry { start: function.start, offset: offset as u64 });
             }
             offset = entry.body.end;
@@ -227,22 +249,36 @@ impl<'m> Module<'m> {
         if count == constants::DW_EH_PE_omit {
             return self.search(address);
         }
+        // Where an address is stored cannot be sorted by it.
+        if table.is_indirect() {
+            return Err(Error::UnsupportedPointerEncoding(table));
+        }
         let count = number(&mut reader, count)?;
+        if count > reader.len() as u64 / (2 * size) {
+            return Err(Error::OffsetOutOfBounds(count));
+        }
+        if table == COMMON_TABLE {
+            return self.look_up_common(header.address, reader.slice(), count, address);
+        }
         let first = header.data.len() - reader.len();
-        let bases =
-            Bases { section: header.address, data: header.address, text: self.text.0, function: 0 };
+        let bases = Bases {
+            section: header.address,
+            data: header.address,
+            text: self.text_base,
+            function: 0,
+        };
         let value = |place: u64| -> Result<u64> {
-            let overflow = Error::OffsetOutOfBounds(place);
-            let offset = place.checked_mul(size).and_then(|n| usize::try_from(n).ok());
-            let position = offset.and_then(|n| n.checked_add(first)).ok_or(overflow)?;
-            let rest = header.data.get(position..).ok_or(overflow)?;
+            let position = first + (place * size) as usize;
+            let rest = header.data.get(position..).ok_or(Error::OffsetOutOfBounds(place))?;
             let mut reader = EndianSlice::new(rest, LittleEndian);
-            Ok(pointer(&mut reader, position, table, &bases)?.map_or(0, Pointer::address))
+            // Zero is a number here as any other: all entries are there.
+            let number = number(&mut reader, table)?;
+            Ok(number.wrapping_add(base(position, table, &bases)?))
         };
         let (mut low, mut high) = (0, count);
         while low < high {
             let middle = low.midpoint(high);
-            if value(middle.wrapping_mul(2))? <= address {
+            if value(middle * 2)? <= address {
                 low = middle + 1;
             } else {
                 high = middle;
@@ -253,12 +289,37 @@ impl<'m> Module<'m> {
         usize::try_from(fde).map(Some).map_err(|_| Error::OffsetOutOfBounds(fde))
     }
 
+    /// As [`look_up`](Self::look_up), in a table as linkers write it.
+    fn look_up_common(
+        &self,
+        header: u64,
+        table: &[u8],
+        count: u64,
+        address: u64,
+    ) -> Result<Option<usize>> {
+        let (pairs, _) = table.as_chunks::<8>();
+        let pairs = usize::try_from(count).ok().and_then(|count| pairs.get(..count));
+        let pairs = pairs.ok_or(Error::OffsetOutOfBounds(count))?;
+        let relative =
+            |bytes: [u8; 4]| header.wrapping_add_signed(i32::from_le_bytes(bytes).into());
+        let above = pairs.partition_point(|&[a, b, c, d, ..]| relative([a, b, c, d]) <= address);
+        let Some(&[.., a, b, c, d]) = above.checked_sub(1).map(|found| &pairs[found]) else {
+            return Ok(None);
+        };
+        let fde = relative([a, b, c, d]).wrapping_sub(self.eh_frame.address);
+        usize::try_from(fde).map(Some).map_err(|_| Error::OffsetOutOfBounds(fde))
+    }
+
     /// The FDE at `offset`, with its CIE.
     fn read(&self, offset: usize, function: &mut Function<'m>) -> Result<()> {
         let invalid = Error::NoEntryAtGivenOffset(offset as u64);
         let entry = self.entry(offset)?.filter(|entry| entry.id != 0).ok_or(invalid)?;
-        let cie = entry.id_at.checked_sub(entry.id as usize).ok_or(invalid)?;
-        self.read_cie(cie, &mut function.cie)?;
+        self.read_cie(entry.cie()?, &mut function.cie)?;
+        self.read_fde(&entry, function)
+    }
+
+    /// Reads an FDE whose CIE is there.
+    fn read_fde(&self, entry: &Entry, function: &mut Function<'m>) -> Result<()> {
         let cie = &function.cie;
         let mut reader = self.reader(entry.body)?;
         let mut bases = self.bases();
@@ -266,7 +327,8 @@ impl<'m> Module<'m> {
         let position = at(&reader);
         let start = pointer(&mut reader, position, cie.address_encoding, &bases)?;
         let start = match start {
-            None => 0,
+            // Code at what its address is relative to; absolute, that is code that was dropped.
+            None => base(position, cie.address_encoding, &bases)?,
             Some(Pointer::Direct(address)) => address,
             // No linker makes it so: nobody could sort such a table.
             Some(Pointer::Indirect(_)) => {
@@ -308,8 +370,12 @@ impl<'m> Module<'m> {
         if augmentation.slice() == b"eh" {
             reader.skip(size_of::<u64>())?;
         }
-        if version == 4 && (reader.read_u8()?, reader.read_u8()?) != (8, 0) {
-            return Err(Error::UnknownAugmentation);
+        if version == 4 {
+            match (reader.read_u8()?, reader.read_u8()?) {
+                (8, 0) => {}
+                (8, segment) => return Err(Error::UnsupportedSegmentSize(segment)),
+                (address, _) => return Err(Error::UnsupportedAddressSize(address)),
+            }
         }
         *cie = Cie::NEW;
         cie.code_factor = reader.read_uleb128()?;
@@ -317,7 +383,7 @@ impl<'m> Module<'m> {
         let return_address =
             if version == 1 { reader.read_u8()?.into() } else { reader.read_uleb128()? };
         if return_address != RETURN_ADDRESS {
-            return Err(Error::UnknownAugmentation);
+            return Err(Error::UnsupportedRegister(return_address));
         }
         if let Some(letters) = augmentation.slice().strip_prefix(b"z") {
             cie.sized = true;
@@ -339,6 +405,10 @@ impl<'m> Module<'m> {
         mut data: Bytes<'m>,
         end: usize,
     ) -> Result<()> {
+        // Each is said at most once: what an FDE costs to read has a bound.
+        if letters.len() > LETTERS {
+            return Err(Error::UnknownAugmentation);
+        }
         for letter in letters {
             match letter {
                 b'L' => cie.lsda_encoding = DwEhPe(data.read_u8()?),
@@ -358,6 +428,7 @@ impl<'m> Module<'m> {
     }
 
     /// The entry at `offset`; `None` at the end of the section or at its terminator.
+    #[inline]
     fn entry(&self, offset: usize) -> Result<Option<Entry>> {
         let beyond = Error::OffsetOutOfBounds(offset as u64);
         let section = self.eh_frame.data;
@@ -387,12 +458,19 @@ impl<'m> Module<'m> {
     }
 
     pub(crate) const fn bases(&self) -> Bases {
-        Bases { section: self.eh_frame.address, text: self.text.0, data: 0, function: 0 }
+        Bases {
+            section: self.eh_frame.address,
+            text: self.text_base,
+            data: self.data_base,
+            function: 0,
+        }
     }
 }
 
 /// The DWARF number of the return address column.
 const RETURN_ADDRESS: u64 = 16;
+/// More letters than there are in an augmentation.
+const LETTERS: usize = 8;
 
 impl Cie {
     const NEW: Self = Self {
@@ -416,6 +494,14 @@ struct Entry {
     id_at: usize,
     /// What follows it.
     body: Span,
+}
+
+impl Entry {
+    /// Where the CIE of an FDE lies.
+    fn cie(&self) -> Result<usize> {
+        let missing = Error::NoEntryAtGivenOffset(self.id_at as u64);
+        self.id_at.checked_sub(self.id as usize).ok_or(missing)
+    }
 }
 
 fn length(reader: &mut Bytes<'_>) -> Result<usize> {

@@ -25,25 +25,35 @@ use crate::modules::global;
 ///    removed.
 pub unsafe fn register_frames(begin: *const u8) -> Result<(), RegisterError> {
     // SAFETY: the caller's promise is the same.
-    unsafe { register_with_key(begin, begin.addr() as u64, 0) }
+    unsafe { register_with(begin, &Manner { key: begin.addr() as u64, ..Manner::default() }) }
 }
 
-/// As [`register_frames`], to be removed by `key`, which is not zero; `object` is handed back then.
+/// How a section is registered through a C name.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Manner {
+    /// What removes it again; not zero.
+    pub(crate) key: u64,
+    /// What is handed back then.
+    pub(crate) object: u64,
+    /// What `DW_EH_PE_textrel` is relative to in it.
+    pub(crate) text_base: u64,
+    /// What `DW_EH_PE_datarel` is relative to.
+    pub(crate) data_base: u64,
+}
+
+/// As [`register_frames`], in this manner.
 ///
 /// # Safety
 ///
 /// As [`register_frames`].
-pub(crate) unsafe fn register_with_key(
-    begin: *const u8,
-    key: u64,
-    object: u64,
-) -> Result<(), RegisterError> {
+pub(crate) unsafe fn register_with(begin: *const u8, manner: &Manner) -> Result<(), RegisterError> {
     // SAFETY: the caller's promise.
     let data = unsafe { section(begin) };
-    let module = Module::new(0..0, Section::in_memory(data));
+    let module =
+        Module::new(0..0, Section::in_memory(data)).with_bases(manner.text_base, manner.data_base);
     let Some(text) = module.extent().map_err(RegisterError::BadFrames)? else { return Ok(()) };
     // SAFETY: the caller's promise.
-    unsafe { global().register_frames(Module { text, ..module }, key, object) }
+    unsafe { global().register_frames(Module { text, ..module }, manner.key, manner.object) }
 }
 
 /// Removes the section at `begin`; what came with it when it was registered through a C name, or

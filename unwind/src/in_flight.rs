@@ -38,9 +38,6 @@ impl Path {
 pub(crate) struct ModuleTag(u8);
 
 impl ModuleTag {
-    /// The tag of no module in particular.
-    pub(crate) const NONE: Self = Self(0);
-
     /// The tag of the module whose text starts there.
     pub(crate) const fn of(text_start: u64) -> Self {
         // Fibonacci hashing: modules start at pages, often one after the other.
@@ -150,7 +147,9 @@ pub(crate) static IN_FLIGHT: InFlight = InFlight::new();
 ///
 /// In flight is what has been raised, found a handler, and not entered it yet. An exception that
 /// is thrown while this is asked is found if a frame of the module was already gone from its
-/// stack before. One whose task never gets to the handler stays in flight. Takes no lock.
+/// stack before. One whose task never gets to the handler stays in flight. A forced unwinding
+/// counts for the module of its stop function only: nobody looks at its exception on the way, and
+/// frames that it has not come to are on their stack. Takes no lock.
 pub fn in_flight_in(text: Range<u64>) -> bool {
     IN_FLIGHT.any_in(&text)
 }

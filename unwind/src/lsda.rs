@@ -81,6 +81,10 @@ impl Lsda<'_> {
         if encoding == constants::DW_EH_PE_omit {
             return Ok(self.function);
         }
+        // An address in the code of the function is not stored elsewhere.
+        if encoding.is_indirect() {
+            return Err(gimli::Error::UnsupportedPointerEncoding(encoding));
+        }
         let bases = Bases { section: self.address, function: self.function, ..Bases::default() };
         let position = self.data.len() - reader.len();
         Ok(pointer(reader, position, encoding, &bases)?.map_or(0, Pointer::address))
@@ -152,6 +156,9 @@ mod tests {
         table.push(0);
         assert_eq!(action(&table, 0x12), Ok(Action::Cleanup(0x9121)));
         table[6] = 0x05;
+        assert!(matches!(action(&table, 0x12), Err(gimli::Error::UnsupportedPointerEncoding(_))));
+        // LPStart is not stored elsewhere.
+        (table[0], table[6]) = (0x9b, 0x03);
         assert!(matches!(action(&table, 0x12), Err(gimli::Error::UnsupportedPointerEncoding(_))));
     }
 }

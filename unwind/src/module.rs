@@ -63,6 +63,10 @@ pub struct Module<'m> {
     pub index: FdeIndex<'m>,
     /// Where its LSDAs lie: `.gcc_except_table`, or all of its read-only data.
     pub lsda: Section<'m>,
+    /// What `DW_EH_PE_textrel` is relative to. 0 unless it was said: no tool for x86-64 uses it.
+    pub text_base: u64,
+    /// What `DW_EH_PE_datarel` is relative to outside `.eh_frame_hdr`; 0 as well.
+    pub data_base: u64,
 }
 
 impl<'m> Module<'m> {
@@ -73,6 +77,8 @@ impl<'m> Module<'m> {
             eh_frame,
             index: FdeIndex::Linear,
             lsda: Section::EMPTY,
+            text_base: 0,
+            data_base: 0,
         }
     }
 
@@ -86,6 +92,12 @@ impl<'m> Module<'m> {
     #[must_use]
     pub const fn with_lsda(self, lsda: Section<'m>) -> Self {
         Self { lsda, ..self }
+    }
+
+    /// The same module with what its tables' pointers are relative to.
+    #[must_use]
+    pub const fn with_bases(self, text_base: u64, data_base: u64) -> Self {
+        Self { text_base, data_base, ..self }
     }
 
     /// Whether `address` lies in the module's code.

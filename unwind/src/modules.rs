@@ -12,9 +12,10 @@
 
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 
-use crate::cache::{Cache, Known};
+use crate::cache::{Cache, Trail};
 use crate::error::RegisterError;
 use crate::fde::FdeEntry;
+use crate::known::Known;
 use crate::module::{FdeIndex, Module, Section};
 use crate::rule::Rule;
 
@@ -23,16 +24,18 @@ pub trait FindModule {
     /// The module whose text contains `address`.
     fn find(&self, address: u64) -> Option<Module<'_>>;
 
-    /// What was memorized of `address` and still holds; finders need not remember anything.
-    fn recall(&self, address: u64) -> Option<Known> {
-        let _ = address;
-        None
+    /// Puts into `known` what was memorized of `address`, if that still holds; finders need not
+    /// remember anything. `trail` is that of one walk, whose addresses are asked for in turn.
+    fn recall(&self, address: u64, trail: &mut Trail, known: &mut Known) -> bool {
+        let _ = (address, trail, known);
+        false
     }
 
-    /// The rule of [`recall`](Self::recall), and whether it is that of a signal frame.
+    /// The rule of [`recall`](Self::recall).
     #[inline]
-    fn recall_rule(&self, address: u64) -> Option<(Rule, bool)> {
-        self.recall(address).map(|known| (known.rule, known.signal_frame))
+    fn recall_rule(&self, address: u64, trail: &mut Trail) -> Option<Rule> {
+        let mut known = Known::NOTHING;
+        self.recall(address, trail, &mut known).then_some(known.rule)
     }
 
     /// Changes whenever what is known of addresses may have changed.
@@ -41,8 +44,8 @@ pub trait FindModule {
     }
 
     /// Remembers what was found out about `address` since the generation was `generation`.
-    fn memorize(&self, address: u64, generation: u32, known: &Known) {
-        let _ = (address, generation, known);
+    fn memorize(&self, address: u64, generation: u32, known: &Known, trail: &mut Trail) {
+        let _ = (address, generation, known, trail);
     }
 }
 
@@ -50,7 +53,7 @@ pub trait FindModule {
 const CAPACITY: usize = 256;
 
 /// A module as words, so that a torn read is a wrong number and not undefined behaviour.
-const WORDS: usize = 11;
+const WORDS: usize = 13;
 
 /// One copy of the table: sorted by start of text, packed.
 struct Copy {
@@ -279,13 +282,13 @@ impl FindModule for Modules {
     }
 
     #[inline]
-    fn recall(&self, address: u64) -> Option<Known> {
-        self.cache.recall(address, self.generation())
+    fn recall(&self, address: u64, trail: &mut Trail, known: &mut Known) -> bool {
+        self.cache.recall(address, self.generation(), trail, known)
     }
 
     #[inline]
-    fn recall_rule(&self, address: u64) -> Option<(Rule, bool)> {
-        self.cache.recall_rule(address, self.generation())
+    fn recall_rule(&self, address: u64, trail: &mut Trail) -> Option<Rule> {
+        self.cache.recall_rule(address, self.generation(), trail)
     }
 
     #[inline]
@@ -295,8 +298,8 @@ impl FindModule for Modules {
         self.version.load(Ordering::Acquire) as u32
     }
 
-    fn memorize(&self, address: u64, generation: u32, known: &Known) {
-        self.cache.memorize(address, generation, known);
+    fn memorize(&self, address: u64, generation: u32, known: &Known, trail: &mut Trail) {
+        self.cache.memorize(address, generation, known, trail);
     }
 }
 
@@ -365,12 +368,12 @@ const INDEX_SORTED: u64 = 2;
 /// Where the words of `.eh_frame` begin.
 const EH_FRAME: usize = 2;
 /// What the module is removed by, if it is not a [`Registration`]; otherwise 0.
-const KEY: usize = 9;
+const KEY: usize = 11;
 /// What is given back then.
-const OBJECT: usize = 10;
+const OBJECT: usize = 12;
 
-/// `[text start, text end, eh_frame × 2, index kind, index × 2, lsda × 2, …]`; sections as pointer
-/// and length, which are also their addresses: a registered module lies where it runs.
+/// `[text start, text end, eh_frame × 2, index kind, index × 2, lsda × 2, bases × 2, …]`; sections
+/// as pointer and length, which are also their addresses: a registered module lies where it runs.
 fn encode(module: &Module<'static>) -> [u64; WORDS] {
     let (kind, index) = match module.index {
         FdeIndex::Linear => (INDEX_LINEAR, [0, 0]),
@@ -379,7 +382,23 @@ fn encode(module: &Module<'static>) -> [u64; WORDS] {
     };
     let (eh_frame, lsda) = (pointer(module.eh_frame.data), pointer(module.lsda.data));
     let (start, end) = module.text;
-    [start, end, eh_frame[0], eh_frame[1], kind, index[0], index[1], lsda[0], lsda[1], 0, 0]
+    let ([eh_frame, eh_frame_size], [lsda, lsda_size]) = (eh_frame, lsda);
+    let ([first, second], Module { text_base, data_base, .. }) = (index, *module);
+    [
+        start,
+        end,
+        eh_frame,
+        eh_frame_size,
+        kind,
+        first,
+        second,
+        lsda,
+        lsda_size,
+        text_base,
+        data_base,
+        0,
+        0,
+    ]
 }
 
 fn pointer<T>(slice: &'static [T]) -> [u64; 2] {
@@ -398,7 +417,10 @@ unsafe fn decode<'m>(words: &[u64; WORDS]) -> Module<'m> {
         INDEX_SORTED => FdeIndex::Sorted(unsafe { slice::<FdeEntry>(words[5], words[6]) }),
         _ => FdeIndex::Linear,
     };
-    Module { text: (words[0], words[1]), eh_frame: section(EH_FRAME), index, lsda: section(7) }
+    Module::new(words[0]..words[1], section(EH_FRAME))
+        .with_index(index)
+        .with_lsda(section(7))
+        .with_bases(words[9], words[10])
 }
 
 /// # Safety
@@ -463,20 +485,22 @@ mod tests {
     #[test]
     fn what_was_memorized_is_forgotten_when_a_module_comes_or_goes() {
         let modules = Modules::new();
+        let recall = || modules.recall_rule(0x108, &mut { Trail::START });
         let remember = || {
-            modules.memorize(0x108, modules.generation(), &Known::NOTHING);
-            assert_eq!(modules.recall(0x108), Some(Known::NOTHING));
+            let generation = modules.generation();
+            modules.memorize(0x108, generation, &Known::NOTHING, &mut { Trail::START });
+            assert_eq!(recall(), Some(Known::NOTHING.rule));
         };
         remember();
         let stale = modules.generation();
         // SAFETY: the module has no tables.
         let registration = unsafe { modules.register(module(0x100)) }.unwrap();
-        assert_eq!(modules.recall(0x108), None);
+        assert_eq!(recall(), None);
         remember();
         drop(registration);
-        assert_eq!(modules.recall(0x108), None);
-        modules.memorize(0x108, stale, &Known::NOTHING);
-        assert_eq!(modules.recall(0x108), None, "found out before the changes");
+        assert_eq!(recall(), None);
+        modules.memorize(0x108, stale, &Known::NOTHING, &mut { Trail::START });
+        assert_eq!(recall(), None, "found out before the changes");
     }
 
     #[test]

@@ -38,8 +38,9 @@ use crate::stack::StackBounds;
 pub unsafe fn raise(exception: *mut Exception, stack: StackBounds) -> RaiseError {
     let mut registers = Registers::new();
     registers.capture();
+    let pc = Pc::Return(registers.ip());
     // SAFETY: handed on to this function's caller.
-    unsafe { two_phases(exception, &registers, Pc::Return(registers.ip()), stack) }
+    unsafe { two_phases(exception, &mut registers, pc, stack) }
 }
 
 /// Raises an exception at an interrupted instruction: `registers` are those that the CPU had, its
@@ -54,20 +55,22 @@ pub unsafe fn raise_from(
     registers: &Registers,
     stack: StackBounds,
 ) -> RaiseError {
+    let (mut registers, pc) = (*registers, Pc::Exact(registers.ip()));
     // SAFETY: handed on to this function's caller.
-    unsafe { two_phases(exception, registers, Pc::Exact(registers.ip()), stack) }
+    unsafe { two_phases(exception, &mut registers, pc, stack) }
 }
 
 /// As [`raise`], from a frame with these registers, on the environment's stack
-/// (`_Unwind_RaiseException`).
+/// (`_Unwind_RaiseException`). Afterwards the registers are those of some frame further up.
 ///
 /// # Safety
 ///
 /// As [`raise`], and: `registers` are those of a frame that lives until this returns.
-pub unsafe fn raise_here(exception: *mut Exception, registers: &Registers) -> RaiseError {
+pub unsafe fn raise_here(exception: *mut Exception, registers: &mut Registers) -> RaiseError {
     let stack = current_stack(registers.sp());
+    let pc = Pc::Return(registers.ip());
     // SAFETY: handed on to this function's caller; the environment vouches for the stack.
-    unsafe { two_phases(exception, registers, Pc::Return(registers.ip()), stack) }
+    unsafe { two_phases(exception, registers, pc, stack) }
 }
 
 /// Goes on with phase 2 after a cleanup (`_Unwind_Resume`), from the landing pad's registers.
@@ -78,7 +81,9 @@ pub unsafe fn raise_here(exception: *mut Exception, registers: &Registers) -> Ra
 ///
 /// `exception` is the one that the landing pad was entered with.
 pub unsafe fn resume(exception: *mut Exception, registers: &Registers) -> ! {
-    Everywhere.refresh();
+    // What is remembered of the frames that are left is still true, whatever libraries a cleanup
+    // has opened or closed: these frames have been on the stack since the exception was raised,
+    // which made sure of it, so their modules have not gone.
     // SAFETY: the exception is valid (contract).
     let error = if unsafe { (*exception).is_forced() } {
         // SAFETY: as above: forced unwinding has brought it here.
@@ -101,7 +106,10 @@ pub unsafe fn resume(exception: *mut Exception, registers: &Registers) -> ! {
 /// # Safety
 ///
 /// As [`raise_here`]; a forced exception was brought here by forced unwinding.
-pub unsafe fn resume_or_rethrow(exception: *mut Exception, registers: &Registers) -> RaiseError {
+pub unsafe fn resume_or_rethrow(
+    exception: *mut Exception,
+    registers: &mut Registers,
+) -> RaiseError {
     // SAFETY: the exception is valid (contract).
     if unsafe { (*exception).is_forced() } {
         Everywhere.refresh();
@@ -132,13 +140,13 @@ pub unsafe fn delete_exception(exception: *mut Exception) {
 #[inline(never)]
 unsafe fn two_phases(
     exception: *mut Exception,
-    registers: &Registers,
-    pc: Pc,
+    registers: &mut Registers,
+    mut pc: Pc,
     stack: StackBounds,
 ) -> RaiseError {
     Everywhere.refresh();
     // SAFETY: handed on to the caller.
-    let (handler, path) = match unsafe { search_phase(exception, registers, pc, stack) } {
+    let (handler, path) = match unsafe { search_phase(exception, registers, &mut pc, stack) } {
         Ok(found) => found,
         Err(error) => return error,
     };
@@ -155,7 +163,8 @@ unsafe fn two_phases(
     error
 }
 
-/// Phase 1: the CFA of the frame that catches, and whose frames lead there.
+/// Phase 1: the CFA of the frame that catches, and whose frames lead there. Phase 2 may begin
+/// where `registers` and `pc` are left: nobody is to be asked about the frames before.
 ///
 /// # Safety
 ///
@@ -163,15 +172,20 @@ unsafe fn two_phases(
 #[inline(never)]
 unsafe fn search_phase(
     exception: *mut Exception,
-    registers: &Registers,
-    pc: Pc,
+    registers: &mut Registers,
+    pc: &mut Pc,
     stack: StackBounds,
 ) -> Result<(u64, Path), RaiseError> {
     let mut path = Path::default();
-    let mut frame = Context::new(registers, pc, stack);
+    let mut frame = Context::new(registers, *pc, stack);
+    let mut first = true;
     loop {
         frame.look()?;
-        path.add(frame.known().module);
+        path.add(frame.known().module());
+        if first && frame.known().personality().is_some() {
+            first = false;
+            (*registers, *pc) = (*frame.registers(), frame.pc());
+        }
         // SAFETY: handed on to the caller.
         match unsafe { frame.ask(Actions::SEARCH_PHASE, exception) } {
             Reason::CONTINUE_UNWIND => {}

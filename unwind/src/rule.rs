@@ -2,9 +2,9 @@
 //!
 //! ```text
 //!   0         4          8      9                             15     16
-//!   │ cfa: +n │ args     │ bits │ rbx rbp r12 r13 r14 r15     │ free │
-//!                          │      └ saved at CFA − 8·k; 0: not saved
-//!                          └ base rbp, else rsp · end of stack
+//!   │ cfa: +n │ args     │ bits │ rbx rbp r12 r13 r14 r15     │ depth │
+//!                          │      └ saved at CFA − 8·k; 0: not saved  └ the largest k
+//!                          └ base rbp, else rsp · end of stack · signal frame
 //! ```
 //!
 //! The return address is at CFA − 8 and the caller's stack pointer is the CFA, as every compiled
@@ -30,6 +30,10 @@ const SAVED: [Register; 6] =
 const BASE_RBP: u8 = 1;
 /// The return address is undefined: the frame is the outermost.
 const END: u8 = 2;
+/// The caller is to be looked up at its exact address.
+const SIGNAL_FRAME: u8 = 4;
+/// The bytes of [`Rule::places`] with registers.
+const REGISTERS: u64 = 0x00ff_ffff_ffff_ff00;
 
 /// The common shape of a [`Row`]: CFA = rsp or rbp + n, the return address at CFA − 8,
 /// callee-saved registers below it.
@@ -71,10 +75,27 @@ impl Rule {
 
     const fn new(bits: u8, cfa_offset: i32, args_size: u32, saved: [u8; SAVED.len()]) -> Self {
         let [a, b, c, d, e, f] = saved;
+        // The return address is in the first slot.
+        let (mut depth, mut place) = (1, 0);
+        while place < saved.len() {
+            depth = if saved[place] > depth { saved[place] } else { depth };
+            place += 1;
+        }
         Self {
             offsets: cfa_offset as u32 as u64 | (args_size as u64) << 32,
-            places: u64::from_le_bytes([bits, a, b, c, d, e, f, 0]),
+            places: u64::from_le_bytes([bits, a, b, c, d, e, f, depth]),
         }
+    }
+
+    /// The rule of a signal frame.
+    pub(crate) const fn of_signal_frame(self) -> Self {
+        Self { places: self.places | SIGNAL_FRAME as u64, ..self }
+    }
+
+    /// Whether the caller is to be looked up at its exact address.
+    #[inline]
+    pub(crate) const fn is_of_signal_frame(self) -> bool {
+        self.has(SIGNAL_FRAME)
     }
 
     /// The rule as two words.
@@ -134,8 +155,10 @@ impl Rule {
     /// The canonical frame address, given the registers of the frame.
     #[inline]
     pub const fn cfa(&self, registers: &Registers) -> u64 {
-        let base = if self.has(BASE_RBP) { Register::RBP } else { Register::RSP };
-        registers.get(base).wrapping_add_signed(self.cfa_offset() as i64)
+        // Not the choice of a place in memory: registers may live in registers.
+        let (rbp, rsp) = (registers.get(Register::RBP), registers.get(Register::RSP));
+        let base = if self.has(BASE_RBP) { rbp } else { rsp };
+        base.wrapping_add_signed(self.cfa_offset() as i64)
     }
 
     /// Replaces the registers of a frame by those of its caller.
@@ -158,19 +181,56 @@ impl Rule {
         if cfa <= registers.sp() {
             return Err(UnwindError::CfaNotAbove { pc, cfa, sp: registers.sp() });
         }
+        if let Some(words) = stack.words_below(cfa, (self.places >> 56) as u8) {
+            registers.set(Register::RA, words.get(1));
+            registers.set(Register::RSP, cfa);
+            // Many frames save nothing.
+            if self.places & REGISTERS != 0 {
+                for (place, register) in SAVED.into_iter().enumerate() {
+                    match self.slots(place) {
+                        0 => {}
+                        slots => registers.set(register, words.get(slots)),
+                    }
+                }
+            }
+            return Ok(Step::Caller { cfa });
+        }
+        let (after, step) = self.apply_word_by_word(pc, cfa, *registers, stack);
+        *registers = after;
+        step
+    }
+
+    /// As [`apply`](Self::apply), of a stack that is not all there, or not known to be.
+    #[cold]
+    #[inline(never)]
+    fn apply_word_by_word(
+        self,
+        pc: u64,
+        cfa: u64,
+        mut registers: Registers,
+        stack: &impl ReadStack,
+    ) -> (Registers, Result<Step, UnwindError>) {
+        let step = self.read_all(pc, cfa, &mut registers, stack);
+        (registers, step)
+    }
+
+    fn read_all(
+        self,
+        pc: u64,
+        cfa: u64,
+        registers: &mut Registers,
+        stack: &impl ReadStack,
+    ) -> Result<Step, UnwindError> {
         let read = |slots: u8| {
             let address = cfa.wrapping_sub(u64::from(slots) * WORD as u64);
             stack.read(address).ok_or(UnwindError::StackRead { pc, address })
         };
         registers.set(Register::RA, read(1)?);
         registers.set(Register::RSP, cfa);
-        // Many frames save nothing.
-        if self.places >> 8 != 0 {
-            for (place, register) in SAVED.into_iter().enumerate() {
-                match self.slots(place) {
-                    0 => {}
-                    slots => registers.set(register, read(slots)?),
-                }
+        for (place, register) in SAVED.into_iter().enumerate() {
+            match self.slots(place) {
+                0 => {}
+                slots => registers.set(register, read(slots)?),
             }
         }
         Ok(Step::Caller { cfa })

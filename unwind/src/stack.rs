@@ -11,11 +11,46 @@ use core::ops::Range;
 pub trait ReadStack {
     /// The word at `address`, or `None` if it is not wholly inside this stack.
     fn read(&self, address: u64) -> Option<u64>;
+
+    /// So many words right below `end`, if they can be had at once. `None` says nothing: ask for
+    /// each by [`read`](Self::read).
+    #[inline]
+    fn words_below(&self, end: u64, count: u8) -> Option<WordsBelow> {
+        let _ = (end, count);
+        None
+    }
+}
+
+/// Words of a stack that can be read.
+#[derive(Clone, Copy, Debug)]
+pub struct WordsBelow {
+    end: u64,
+    count: u8,
+}
+
+impl WordsBelow {
+    /// The word that begins so many words below the end.
+    ///
+    /// # Panics
+    ///
+    /// `number` is 0, or greater than what was asked for.
+    #[inline]
+    pub fn get(&self, number: u8) -> u64 {
+        assert!(0 < number && number <= self.count, "outside the words");
+        let address = self.end - 8 * u64::from(number);
+        let word = core::ptr::with_exposed_provenance::<u64>(address as usize);
+        // SAFETY: as in `StackBounds::read`, which has made sure of all these words.
+        unsafe { word.read_volatile() }
+    }
 }
 
 impl<S: ReadStack + ?Sized> ReadStack for &S {
     fn read(&self, address: u64) -> Option<u64> {
         (**self).read(address)
+    }
+
+    fn words_below(&self, end: u64, count: u8) -> Option<WordsBelow> {
+        (**self).words_below(end, count)
     }
 }
 
@@ -83,6 +118,12 @@ impl ReadStack for StackBounds {
         // 3. Volatile: the compiler knows nothing of the frames that wrote it.
         Some(unsafe { word.read_volatile() })
     }
+
+    #[inline]
+    fn words_below(&self, end: u64, count: u8) -> Option<WordsBelow> {
+        let inside = self.low <= end && end <= self.high && end - self.low >= 8 * u64::from(count);
+        (inside && end.is_multiple_of(8)).then_some(WordsBelow { end, count })
+    }
 }
 
 #[cfg(test)]
@@ -102,6 +143,24 @@ mod tests {
         assert_eq!(stack.read(low - 8), None);
         assert_eq!(stack.read(u64::MAX - 7), None);
         assert_eq!(StackBounds::EMPTY.read(0), None);
+    }
+
+    #[test]
+    fn words_are_had_at_once_if_all_are_inside() {
+        let memory = [1u64, 2, 3];
+        let low = memory.as_ptr().expose_provenance() as u64;
+        // SAFETY: `memory` lives until the end of the test and nobody writes it.
+        let stack = unsafe { StackBounds::new(low, low + 24) };
+        let words = stack.words_below(low + 24, 3).unwrap();
+        assert_eq!([1, 2, 3].map(|number| words.get(number)), [3, 2, 1]);
+        assert!(std::panic::catch_unwind(|| words.get(0)).is_err());
+        assert!(std::panic::catch_unwind(|| words.get(4)).is_err());
+        assert!(stack.words_below(low + 16, 2).is_some());
+        for (end, count) in
+            [(low + 24, 4), (low + 16, 3), (low + 20, 1), (low + 32, 1), (low - 8, 1), (0, 255)]
+        {
+            assert!(stack.words_below(end, count).is_none(), "{count} below {end:#x}");
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use core::ffi::c_void;
 
 use crate::address::Pc;
 use crate::context::Context;
-use crate::environment::{Everywhere, current_stack};
+use crate::environment::{Everywhere, current_stack, guesses};
 use crate::error::UnwindError;
 use crate::exception::{Reason, Trace};
 use crate::fde::{FdeEntry, Function};
@@ -37,6 +37,9 @@ pub unsafe fn backtrace(
     Everywhere.refresh();
     let stack = current_stack(registers.sp());
     let mut frame = Context::new(registers, Pc::Return(registers.ip()), stack);
+    if guesses() {
+        frame.allow_guesses();
+    }
     loop {
         let ended = frame.look_or_end()?;
         // SAFETY: the function takes its argument (contract).
@@ -46,6 +49,12 @@ pub unsafe fn backtrace(
             reason => return Ok(reason),
         }
     }
+}
+
+/// What the pointers in the tables around `address` are relative to, for text and data; 0 unless
+/// that was said when they were registered.
+pub(crate) fn bases_of(address: u64) -> (u64, u64) {
+    Everywhere.find(address).map_or((0, 0), |module| (module.text_base, module.data_base))
 }
 
 /// Where the FDE of `address` lies in memory and the first address of its function, for any

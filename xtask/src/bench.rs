@@ -6,6 +6,8 @@
 //!
 //! A bench never fails because of a time.
 
+mod unwind;
+
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -53,6 +55,9 @@ pub fn bench(options: &Options) -> Result<ExitCode> {
     }
     if !filter.is_empty() && WASMTIME.contains(filter) {
         println!("{}", wasm::bench(&workspace)?);
+    }
+    if unwind::PACKAGE.contains(filter) {
+        failed |= !unwind::bench(&workspace)?;
     }
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }

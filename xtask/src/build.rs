@@ -52,6 +52,8 @@ pub struct Program<'a> {
 pub struct Image {
     /// The ELF file, its symbol table within.
     pub elf: PathBuf,
+    /// The same without the symbol table.
+    pub plain: PathBuf,
     /// The archive of its modules.
     pub modules: PathBuf,
 }
@@ -120,13 +122,13 @@ fn put_together(
     let output = workspace.output();
     fs::create_dir_all(&output)?;
     let archive = cpio::archive(modules)?;
-    let image = Image { elf: output.join(format!("{name}.elf")), modules: file };
+    let elf = output.join(format!("{name}.elf"));
+    let image = Image { elf, plain: executable.to_owned(), modules: file };
     write(&image.elf, &embedded.elf, 0o755)?;
     write(&image.modules, &archive, 0o644)?;
     let made = format!(
-        "{} KiB with {} symbols; modules: {}, {} KiB",
+        "{} KiB; {embedded}; modules: {}, {} KiB",
         embedded.elf.len() / 1024,
-        embedded.symbols,
         modules.len(),
         archive.len() / 1024
     );

@@ -193,8 +193,9 @@ fn follow(
     };
     // What was still in the pipe. An orphan may keep writing; it is not ours to wait for.
     let enough = Instant::now() + DRAIN;
-    while Instant::now() < enough
-        && let Ok((stream, chunk)) = chunks.recv_timeout(POLL)
+    // On a busy machine, the threads that read may be late.
+    while let left = enough.saturating_duration_since(Instant::now())
+        && let Ok((stream, chunk)) = chunks.recv_timeout(left)
     {
         sink(stream, &chunk);
     }

@@ -32,6 +32,19 @@ pub struct Embedded {
     pub elf: Vec<u8>,
     /// How many symbols the table has.
     pub symbols: usize,
+    /// Its size, in bytes.
+    pub table: usize,
+    /// The size of `.symtab` and `.strtab`, in bytes.
+    pub plain: u64,
+}
+
+/// The size of a table, and how much that is of what the file has.
+impl fmt::Display for Embedded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let percent = self.table as f64 * 100.0 / self.plain as f64;
+        let (symbols, size) = (self.symbols, self.table.div_ceil(1024));
+        write!(f, "{symbols} symbols in {size} KiB ({percent:.1} % of .symtab and .strtab)")
+    }
 }
 
 /// Why there is no room for a symbol table, or none to embed.
@@ -96,15 +109,22 @@ impl From<object::Error> for EmbedError {
 /// # Errors
 /// The file is not as the linker script of a kernel lays it out.
 pub fn embed(elf: &[u8]) -> Result<Embedded, EmbedError> {
-    let (blob, symbols) = {
-        let symbols = symbols(elf)?;
-        (table::build(&symbols), symbols.len())
-    };
-    Ok(Embedded { elf: graft(elf, &blob)?, symbols })
+    let symbols = symbols(elf)?;
+    let blob = table::build(&symbols);
+    let (symbols, table) = (symbols.len(), blob.len());
+    Ok(Embedded { elf: graft(elf, &blob)?, symbols, table, plain: plain(elf)? })
+}
+
+/// How large the file's own symbol table is, with its names.
+fn plain(elf: &[u8]) -> Result<u64, EmbedError> {
+    let sections = FileHeader64::<LE>::parse(elf)?.sections(LE, elf)?;
+    let named = |name: &[u8]| sections.section_by_name(LE, name);
+    let size = |name| named(name).map_or(0, |(_, section)| section.sh_size(LE));
+    Ok(size(b".symtab") + size(b".strtab"))
 }
 
 /// What a trace can name and a loaded object can refer to.
-fn symbols(elf: &[u8]) -> Result<Vec<Entry<'_>>, EmbedError> {
+pub fn symbols(elf: &[u8]) -> Result<Vec<Entry<'_>>, EmbedError> {
     let header = FileHeader64::<LE>::parse(elf)?;
     let sections = header.sections(LE, elf)?;
     let all = sections.symbols(LE, elf, SHT_SYMTAB)?;
@@ -123,7 +143,9 @@ fn symbols(elf: &[u8]) -> Result<Vec<Entry<'_>>, EmbedError> {
         let executable = flags.contains(SHF_EXECINSTR) && address < end;
         // A name that is not UTF-8 can be neither printed nor asked for.
         let name = std::str::from_utf8(symbol.name(LE, all.strings())?).unwrap_or_default();
-        if flags.contains(SHF_ALLOC) && address != 0 && !name.is_empty() {
+        // What compilers mark in other sections for themselves (`GCC_except_table1`).
+        let mark = kind == STT_NOTYPE && symbol.st_bind() == STB_LOCAL && !executable;
+        if flags.contains(SHF_ALLOC) && address != 0 && !name.is_empty() && !mark {
             found.push(Entry {
                 name,
                 address,

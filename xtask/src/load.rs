@@ -65,6 +65,10 @@ pub struct Options {
     /// Take all members of archives
     #[arg(long)]
     whole_archive: bool,
+    /// List on stderr what is loaded, before the function is called: for each object its address,
+    /// bytes of code, read-only data, data and thread-local storage, handles, name and files
+    #[arg(long)]
+    list: bool,
     /// Stop it after so many seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     timeout: u64,
@@ -155,6 +159,7 @@ fn words(options: &Options) -> Vec<String> {
     let words = [
         options.entry.as_ref().map(|entry| format!("entry={entry}")),
         options.whole_archive.then(|| "whole".to_owned()),
+        options.list.then(|| "list".to_owned()),
         number("surplus=", options.surplus),
         number("cpus=", cpus),
     ];
@@ -180,8 +185,8 @@ mod tests {
     #[test]
     fn options_become_words() {
         assert!(words(&options("a.o")).is_empty());
-        let all = options("--entry f --surplus 64 --whole-archive --smp 3 a.o b.a");
-        assert_eq!(words(&all), ["entry=f", "whole", "surplus=64", "cpus=3"]);
+        let all = options("--entry f --surplus 64 --whole-archive --list --smp 3 a.o b.a");
+        assert_eq!(words(&all), ["entry=f", "whole", "list", "surplus=64", "cpus=3"]);
         // There, the machine has so many.
         assert!(words(&options("--qemu --smp 3 a.o")).is_empty());
     }

@@ -1,4 +1,5 @@
-//! Builds, runs, tests and checks Unspool: `cargo xtask run | load | test | bench | check`.
+//! Builds, runs, tests and checks Unspool: `cargo xtask run | load | so-demo | test | bench |
+//! decode | check`.
 //!
 //! ```text
 //! build ──► embed ──► cpio ──► place (QEMU, or a bare Linux process)
@@ -13,6 +14,7 @@ mod build;
 mod check;
 mod command;
 mod cpio;
+mod decode;
 mod embed;
 mod libtest;
 mod load;
@@ -28,6 +30,7 @@ mod run;
 #[cfg(test)]
 mod scratch;
 mod setup;
+mod so_demo;
 mod stable;
 mod suite;
 mod test;
@@ -53,10 +56,14 @@ enum Task {
     Run(run::Options),
     /// Load object files and archives into a running kernel, call a function of theirs, unload them.
     Load(load::Options),
+    /// Show programs of g++ and rustc that throw through our shared library, and how long it takes.
+    SoDemo(so_demo::Options),
     /// Run every test: host, bare process, QEMU, demo. Last line: `N passed, N failed`.
     Test(test::Options),
     /// Measure against the peers: one table for each, with ratios.
     Bench(bench::Options),
+    /// Turn addresses of traces into functions and lines: `decode KERNEL.elf [OBJECT…] < serial.log`.
+    Decode(decode::Options),
     /// Format, clippy, docs, the stable crates on stable, the architecture's rules.
     Check(check::Options),
 }
@@ -65,8 +72,10 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Task::Run(options) => run::run(&options),
         Task::Load(options) => load::load(&options),
+        Task::SoDemo(options) => so_demo::so_demo(&options),
         Task::Test(options) => test::test(&options),
         Task::Bench(options) => bench::bench(&options),
+        Task::Decode(options) => decode::decode(&options),
         Task::Check(options) => check::check(&options),
     };
     outcome.unwrap_or_else(|error| {

@@ -5,8 +5,10 @@
 //! memcheck  the same under valgrind, as far as it can  unspool-tls, …
 //! process   unspool-suites, unspool-demo            the ELF file as a Linux process
 //! QEMU      the same files                          1 CPU, and 4
+//! so-demo   cargo xtask so-demo                   programs of g++ and rustc, our library
 //! load      cargo xtask load FILE…              output, exit codes, errors
 //! deaths    unspool-suites die:NAME               must end with a reason
+//! decode    unspool-suites, its traces               addresses must become names and lines
 //! boot      unspool-suites, linked without a symbol must say so and exit
 //! wasmtime  examples/wasmtime                     to its last line
 //! wasm-spec the same                              the specification's tests
@@ -16,8 +18,10 @@
 
 mod boot;
 mod deaths;
+mod decodes;
 mod loads;
 mod plan;
+mod vendored;
 
 use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeMap;
@@ -38,6 +42,7 @@ use crate::place::{Place, Ran};
 use crate::progress::Step;
 use crate::report::{Report, Tally};
 use crate::setup::{self, QEMU, VALGRIND};
+use crate::so_demo;
 use crate::stable;
 use crate::suite;
 use crate::wasm::{self, Load};
@@ -114,10 +119,12 @@ impl<'a> Bench<'a> {
         let tally = match suite.kind {
             Kind::Host(tests) => self.host(&suite.name, tests, |_| ()),
             Kind::Memcheck(tests, skipped) => self.memcheck(&suite.name, tests, skipped),
+            Kind::SoDemo => self.so_demo(&suite.name),
             Kind::Loads(spot) => self.loads(&suite.name, spot),
             Kind::Suites(spot) => self.suites(&suite.name, SUITES, spot),
             Kind::StdUsers(spot) => self.suites(&suite.name, STD_USERS, spot),
             Kind::Deaths(spot) => self.deaths(&suite.name, spot),
+            Kind::Decodes(spot) => self.decodes(&suite.name, spot),
             Kind::Demo(spot) => self.demo(&suite.name, spot),
             Kind::Stable(spot) => self.stable(&suite.name, spot),
             Kind::Wasmtime(spot) => self.wasmtime(&suite.name, spot),
@@ -187,6 +194,39 @@ impl<'a> Bench<'a> {
             let ran = place.run(&image, &[word], BOOT_LIMIT, &mut |bytes| step.feed(bytes))?;
             output.push_str(&ran.output);
             match deaths::judge(death, &ran) {
+                None => tally.passed += 1,
+                Some(complaint) => tally.fail(complaint),
+            }
+        }
+        self.keep(name, &output);
+        step.end(&outcome(&tally));
+        Ok(tally)
+    }
+
+    /// Each program, each way.
+    fn so_demo(&self, name: &str) -> Result<Tally> {
+        let mut output = String::new();
+        let passed = so_demo::demo(&self.workspace, &mut |line| {
+            output.push_str(line);
+            output.push('\n');
+        })?;
+        self.keep(name, &output);
+        Ok(Tally { passed, ..Tally::default() })
+    }
+
+    fn decodes(&self, name: &str, spot: Spot) -> Result<Tally> {
+        let image = self.image(SUITES, || build::build(&self.workspace, &self.release(SUITES)))?;
+        let place = self.place(spot)?;
+        let object = decodes::object(&self.workspace.output());
+        let mut step = Step::start(name);
+        let (mut tally, mut output) = (Tally::default(), String::new());
+        for case in decodes::CASES {
+            let elf = if case.named { &image.elf } else { &image.plain };
+            let started = Image { elf: elf.clone(), ..image.clone() };
+            let words = [case.word.to_owned()];
+            let ran = place.run(&started, &words, BOOT_LIMIT, &mut |bytes| step.feed(bytes))?;
+            output.push_str(&ran.output);
+            match decodes::judge(case, &ran.output, elf, &object, &self.workspace.root)? {
                 None => tally.passed += 1,
                 Some(complaint) => tally.fail(complaint),
             }

@@ -3,7 +3,8 @@
 use core::hint::black_box;
 use core::ptr::with_exposed_provenance;
 
-use unspool_kernel::fault::{FaultInfo, FaultKind};
+use unspool_kernel::fault::FaultKind;
+use unspool_kernel::task::Outcome;
 use unspool_kernel::{println, task};
 
 /// What the task dereferences.
@@ -33,8 +34,7 @@ pub fn run() -> bool {
     let fault = careless.join();
     let rounds = careful.join();
     println!("  main: the other task went on for {rounds:?} rounds");
-    let Err(payload) = fault else { return false };
-    let Some(fault) = payload.downcast_ref::<FaultInfo>() else { return false };
+    let Outcome::Faulted(fault) = fault else { return false };
     println!("  main: join said: {fault}");
     let expected = BAD_ADDRESS as u64;
     let right = matches!(fault.kind, FaultKind::PageFault { address, .. } if address == expected);

@@ -1,11 +1,12 @@
 //! The global allocator: one region, first fit, behind a spin lock.
 //!
-//! A task can have its own allocations [fail], to see what becomes of it then.
+//! A task can have its own allocations [fail], to see what becomes of it then. A program can have
+//! code of its own run in the allocator, in the task that allocates: see [`extend`].
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::marker::PhantomData;
-use core::ptr::NonNull;
-use core::sync::atomic::{AtomicUsize, Ordering};
+use core::ptr::{NonNull, null_mut};
+use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 use linked_list_allocator::Heap;
 
@@ -75,6 +76,57 @@ fn is_short() -> bool {
     fails
 }
 
+/// What the allocator was just asked for, or given back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Memory for this.
+    Allocated(Layout),
+    /// This is free again.
+    Freed(Layout),
+}
+
+/// A function that the allocator calls, or null.
+static EXTENSION: AtomicPtr<()> = AtomicPtr::new(null_mut());
+
+/// Makes `extension` part of the allocator until the result is dropped: it is called after every
+/// change, in the task that allocates. Not on a CPU that is idle, which has no thread-local storage.
+///
+/// As code of any global allocator, it may use thread-local values, also for the first time, and may
+/// allocate if it knows where to stop; and it must not unwind, nor wait: some that allocate have
+/// preemption switched off.
+///
+/// # Panics
+///
+/// If there is one already.
+pub fn extend(extension: fn(Change)) -> Extended {
+    let function = extension as *mut ();
+    let alone =
+        EXTENSION.compare_exchange(null_mut(), function, Ordering::Release, Ordering::Relaxed);
+    assert!(alone.is_ok(), "one extension at a time");
+    Extended(PhantomData)
+}
+
+/// While it exists, the allocator is [extended](extend).
+#[derive(Debug)]
+#[must_use]
+pub struct Extended(PhantomData<*mut ()>);
+
+impl Drop for Extended {
+    fn drop(&mut self) {
+        EXTENSION.store(null_mut(), Ordering::Release);
+    }
+}
+
+fn tell(change: Change) {
+    let extension = EXTENSION.load(Ordering::Acquire);
+    if extension.is_null() || per_cpu::running().is_null() {
+        return;
+    }
+    // SAFETY: only `extend` puts anything but null there, and it puts such a function there.
+    let extension = unsafe { core::mem::transmute::<*mut (), fn(Change)>(extension) };
+    extension(change);
+}
+
 struct KernelHeap;
 
 #[global_allocator]
@@ -106,14 +158,19 @@ pub fn used() -> usize {
 unsafe impl GlobalAlloc for KernelHeap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if is_short() {
-            return core::ptr::null_mut();
+            return null_mut();
         }
-        HEAP.lock().allocate_first_fit(layout).map_or(core::ptr::null_mut(), NonNull::as_ptr)
+        let place = HEAP.lock().allocate_first_fit(layout).map_or(null_mut(), NonNull::as_ptr);
+        if !place.is_null() {
+            tell(Change::Allocated(layout));
+        }
+        place
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         let Some(pointer) = NonNull::new(pointer) else { return };
         // SAFETY: the caller got the pointer from `alloc` with the same layout.
         unsafe { HEAP.lock().deallocate(pointer, layout) };
+        tell(Change::Freed(layout));
     }
 }

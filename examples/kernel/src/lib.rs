@@ -46,7 +46,8 @@
 //!   every stack lies a guard page.
 //! - A fault in a task unwinds that task; where that is impossible, the reason is written and the
 //!   program ends. Nothing loops, nothing hangs: a deadlock is reported as well.
-//! - A task's destructors have run when somebody can know that it ended.
+//! - A task's destructors have run when somebody can know that it ended. Who is killed dies whole,
+//!   at a call that may unwind.
 #![no_std]
 // Tasks are made of memory that may be missing: `try_new`.
 #![cfg_attr(feature = "lang-items", feature(allocator_api))]
@@ -66,6 +67,7 @@ pub mod heap;
 mod lock;
 pub mod machine;
 pub mod memory;
+mod outcome;
 pub mod platform;
 pub mod reserve;
 mod scheduler;

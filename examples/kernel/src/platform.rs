@@ -10,7 +10,7 @@ use core::sync::atomic::{AtomicU8, Ordering};
 
 use spin::Once;
 use unspool::backtrace::table::{SymbolTable, TableError};
-use unspool::backtrace::{Symbol, Symbolize};
+use unspool::backtrace::{Place, Symbol, Symbolize};
 use unspool::loader::{Loader, Symbols};
 use unspool::panic::{BacktraceStyle, Platform, TaskName, TaskState};
 use unspool::tls::{Registry, Template};
@@ -121,6 +121,11 @@ impl Symbolize for Names {
         }
         let loaded = LOADER.get().and_then(|loader| loader.symbolize(address));
         loaded.or_else(|| MORE_NAMES.get()?.symbolize(address))
+    }
+
+    /// The program is linked to the addresses that it has: they say it all.
+    fn place(&self, address: u64) -> Option<Place<'_>> {
+        LOADER.get()?.place(address)
     }
 }
 

@@ -2,9 +2,9 @@
 //!
 //! ```text
 //!             ┌── yield, tick ──┐
-//!   add ─► ready ─► running on a CPU ─► end ─► dead ─► freed by the next ─► joiners wake
+//!   add ─► ready ─► running on a CPU ─► end: joiners wake ─► ended ─► freed by another, later
 //!             ▲        │ wait
-//!             └─────── waiting for a word ◄─ wake
+//!             └─────── waiting for a word ◄─ wake, kill
 //! ```
 //!
 //! First come, first served, one queue for all CPUs; a CPU without a task sleeps in its idle loop.
@@ -16,6 +16,8 @@ use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+
+use unspool::panic::{self, NoUnwind};
 
 use crate::arch::{self, per_cpu};
 use crate::boot;
@@ -33,6 +35,8 @@ pub(crate) struct Scheduler {
     waiting: Vec<Waiting>,
     /// Ended, but its stack was still in use when it was put here, by the CPU of this number.
     dead: [Option<Arc<Task>>; MAX_CPUS],
+    /// Ended, and on no CPU: to be freed.
+    ended: Vec<Arc<Task>>,
     /// The CPUs that sleep, as bits.
     idle: u32,
     /// How many tasks there are: the lists have room for all of them, so that no switch allocates.
@@ -76,12 +80,26 @@ static SCHEDULER: Lock<Scheduler> = Lock::new(Scheduler {
     ready: VecDeque::new(),
     waiting: Vec::new(),
     dead: [const { None }; MAX_CPUS],
+    ended: Vec::new(),
     idle: 0,
     tasks: 0,
 });
 
 /// How many tasks are ready.
 static READY: AtomicUsize = AtomicUsize::new(0);
+
+/// How many tasks have ended and are not yet freed.
+static UNFREED: AtomicUsize = AtomicUsize::new(0);
+
+/// How many tasks there are, those included that are not yet freed.
+pub(crate) fn count() -> usize {
+    SCHEDULER.lock().tasks
+}
+
+/// How many tasks have ended and still have their memory.
+pub(crate) fn unfreed() -> usize {
+    UNFREED.load(Ordering::Acquire)
+}
 
 /// Whether a task waits for a CPU.
 pub(crate) fn somebody_is_ready() -> bool {
@@ -152,16 +170,53 @@ pub(crate) fn preempted() {
     switch(Then::Ready);
 }
 
-/// Waits until somebody wakes `word`, unless it is not `expected`. May return early.
+/// Waits until somebody wakes `word`, unless it is not `expected`. May return early. A task that is
+/// killed dies here.
 ///
 /// # Panics
 ///
 /// If preemption is off.
 pub(crate) fn wait(word: &AtomicU32, expected: u32, cause: Cause) {
+    assert!(per_cpu::reasons() == 0, "a task waits while preemption is off");
+    let held = die_or_hold();
     let preemption = NoPreemption::new();
-    assert!(per_cpu::reasons() == 1, "a task waits while preemption is off");
     switch(Then::Waits(word, expected, cause));
     drop(preemption);
+    free_ended();
+    drop(held);
+    panic::safe_point();
+}
+
+/// Lets the running task die if it must; if it cannot, keeps others from waking it for that.
+fn die_or_hold() -> Option<NoUnwind> {
+    // SAFETY: used before the task can end.
+    let must_die = || unsafe { running() }.is_some_and(|task| task.panics().must_die());
+    must_die().then(|| {
+        panic::die();
+        panic::no_unwind()
+    })
+}
+
+/// Where the running task gives way of its own accord, and dies if somebody killed it. While
+/// preemption is off, it does neither.
+pub(crate) fn give_way() {
+    yield_now();
+    free_ended();
+    safe_point();
+}
+
+/// Where the running task dies if somebody killed it; not while preemption is off.
+pub(crate) fn safe_point() {
+    if per_cpu::reasons() == 0 {
+        panic::safe_point();
+    }
+}
+
+/// Kills a task: it dies at its next safe point, which is now if it waits.
+pub(crate) fn kill(task: &Task) {
+    task.panics().kill();
+    // Whoever goes to sleep from here on sees that.
+    SCHEDULER.lock().rouse_to_die(task);
 }
 
 /// Lets those go on that wait for `word`.
@@ -169,9 +224,17 @@ pub(crate) fn wake(word: &AtomicU32, wake: Wake) {
     SCHEDULER.lock().wake(core::ptr::from_ref(word).addr(), wake);
 }
 
-/// Ends the running task.
+/// Ends the running task: lets those go on that wait for its end, and then others run.
 pub(crate) fn end() -> ! {
+    UNFREED.fetch_add(1, Ordering::Relaxed);
     let _forever = NoPreemption::new();
+    {
+        // SAFETY: the task has not ended yet.
+        let task = unsafe { running() }.expect("only tasks end");
+        let mut scheduler = SCHEDULER.lock();
+        task.finish();
+        scheduler.wake(task.finished().as_ptr().addr(), Wake::All);
+    }
     switch(Then::Dies);
     unreachable!("nobody switches to a task that has ended")
 }
@@ -183,6 +246,8 @@ impl Scheduler {
         let exhausted = |size| move |_| Error::OutOfMemory { size: room * size };
         let (ready, waiting) = (room - self.ready.len(), room - self.waiting.len());
         self.ready.try_reserve(ready).map_err(exhausted(size_of::<Arc<Task>>()))?;
+        let ended = room - self.ended.len();
+        self.ended.try_reserve(ended).map_err(exhausted(size_of::<Arc<Task>>()))?;
         self.waiting.try_reserve(waiting).map_err(exhausted(size_of::<Waiting>()))
     }
 
@@ -212,6 +277,16 @@ impl Scheduler {
         }
     }
 
+    /// Makes a task go on that waits and must die.
+    fn rouse_to_die(&mut self, task: &Task) {
+        let waits = |waiting: &Waiting| core::ptr::eq(&*waiting.task, task);
+        let Some(index) = self.waiting.iter().position(waits) else { return };
+        if task.panics().must_die() {
+            let woken = self.waiting.remove(index);
+            self.make_ready(woken.task);
+        }
+    }
+
     /// Makes the next ready task the one that runs on `cpu`.
     fn next(&mut self, cpu: &Cpu) -> Option<(Next, Option<Arc<Task>>)> {
         let task = self.ready.pop_front()?;
@@ -232,9 +307,12 @@ impl Scheduler {
     /// Decides what runs next on `cpu`. Returns where to save the previous one's stack pointer;
     /// `None` if it may simply go on.
     fn choose(&mut self, cpu: &Cpu, then: Then<'_>) -> Option<(*mut u64, Next)> {
-        if matches!(&then, Then::Waits(word, expected, _) if word.load(Ordering::SeqCst) != *expected)
-        {
-            return None;
+        if let Then::Waits(word, expected, _) = &then {
+            let running = self.running[cpu.index()].as_ref();
+            let must_die = running.is_some_and(|task| task.panics().must_die());
+            if must_die || word.load(Ordering::SeqCst) != *expected {
+                return None;
+            }
         }
         let (next, previous) = match self.next(cpu) {
             Some(found) => found,
@@ -293,22 +371,33 @@ unsafe fn go(place: *mut u64, next: &Next) {
     after_switch();
 }
 
-/// What whoever is switched to does first: the caller of [`go`], or a new task. Frees the task that
-/// ended right before on this CPU, and then wakes those who wait for its end. Preemption is off
-/// once, and stays so.
+/// What whoever is switched to does first: the caller of [`go`], or a new task. Notes that the task
+/// that ended right before on this CPU can be freed. Preemption is off once, and stays so.
 pub(crate) fn after_switch() {
     // SAFETY: whoever switched kept the lock; its references are on another stack, and gone.
     unsafe { SCHEDULER.release() };
-    let dead = SCHEDULER.lock().dead[cpu::current()].take();
-    let Some(dead) = dead else { return };
-    // SAFETY: it ended, and the caller runs on another stack.
-    unsafe { dead.free() };
     let mut scheduler = SCHEDULER.lock();
-    scheduler.tasks -= 1;
-    dead.finish();
-    scheduler.wake(dead.finished().as_ptr().addr(), Wake::All);
-    // Under the lock: who joins it finds nothing of it left but the handle.
-    drop(dead);
+    if let Some(dead) = scheduler.dead[cpu::current()].take() {
+        scheduler.ended.push(dead);
+    }
+}
+
+/// Frees what is left of a few tasks that have ended: a caller that went on as long as others end
+/// tasks would do nothing else. Not while preemption is off: the registry of thread-local storage has
+/// a lock, and who holds it may wait for this CPU.
+pub(crate) fn free_ended() {
+    const FEW: usize = 2;
+    for _ in 0..FEW {
+        if unfreed() == 0 || per_cpu::reasons() != 0 {
+            return;
+        }
+        let Some(ended) = SCHEDULER.lock().ended.pop() else { return };
+        // SAFETY: it ended, and the caller runs on another stack.
+        unsafe { ended.free() };
+        drop(ended);
+        SCHEDULER.lock().tasks -= 1;
+        UNFREED.fetch_sub(1, Ordering::Release);
+    }
 }
 
 /// Starts the other CPUs, and then takes part in running `main` and other tasks; on the boot stack.
@@ -337,6 +426,7 @@ pub(crate) fn idle() -> ! {
             // SAFETY: the place is static; else as in `switch`.
             unsafe { go(cpu.idle_sp.as_ptr(), &next) };
             drop(preemption);
+            free_ended();
             continue;
         }
         scheduler.idle |= bit;

@@ -8,6 +8,7 @@
 
 use core::cell::UnsafeCell;
 use core::fmt;
+use core::mem;
 use core::ops::{Deref, DerefMut};
 use core::sync::atomic::{AtomicU32, Ordering};
 
@@ -56,16 +57,20 @@ impl<T> Mutex<T> {
 }
 
 impl<T: ?Sized> Mutex<T> {
-    /// Waits until nobody holds the mutex, and takes it.
+    /// Waits until nobody holds the mutex, and takes it. A task that waits can be killed.
     ///
     /// # Panics
     ///
     /// If the caller must wait with preemption off.
     pub fn lock(&self) -> MutexGuard<'_, T> {
         if !self.take() {
+            // Whoever dies here may be the one that was woken.
+            let turn = Turn(&self.state);
             while self.state.swap(AWAITED, Ordering::Acquire) != FREE {
                 scheduler::wait(&self.state, AWAITED, Cause::Mutex);
             }
+            // It is taken, and whoever frees it sees that somebody may wait.
+            mem::forget(turn);
         }
         MutexGuard(self)
     }
@@ -82,6 +87,15 @@ impl<T: ?Sized> Mutex<T> {
 
     fn take(&self) -> bool {
         self.state.compare_exchange(FREE, HELD, Ordering::Acquire, Ordering::Relaxed).is_ok()
+    }
+}
+
+/// The turn of a task that waits; dropped, it goes to the next.
+struct Turn<'m>(&'m AtomicU32);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        scheduler::wake(self.0, Wake::One);
     }
 }
 

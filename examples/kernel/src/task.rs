@@ -1,16 +1,37 @@
 //! Tasks: spawned, joined, each with its stack, its thread-local storage and its panics.
 //!
 //! ```text
-//!   spawn ─► ready ─► body ── returns or unwinds ─► result ─► TLS destructors ─► joiners wake
-//!                                                             (on the dying task)      │
-//!                     stack and area are freed by whoever runs next ◄──────────────────┘
+//!   spawn ─► ready ─► body ── returns ──────────────────► end of the task, see below
+//!                      ├───── panics, faults ─► unwound ──┤
+//!                      └───── is killed, at a safe point ─┘
 //! ```
 //!
 //! A task runs until it waits, yields or ends, or until a tick says that others have waited long
 //! enough: tasks are preemptive, unless [`NoPreemption`](cpu::NoPreemption) says otherwise,
 //! and each may go on on another CPU than before.
+//!
+//! # The end of a task
+//!
+//! The same for all four ways to end ([`Outcome`]), in this order:
+//!
+//! 1. The body has returned, or has been unwound: all its values are dropped.
+//! 2. The result is put where `join` finds it; if nobody wants it any more, it is dropped here.
+//! 3. The destructors of thread-local values run, as in any code of the task: they may be preempted,
+//!    wait, spawn and join, they find their task as the [`current`] one, and may panic and catch
+//!    that. A panic that leaves one ends the program, as in std. Nobody can kill the task from here on.
+//! 4. The task [is finished](Task::is_finished), and who joins it wakes. So `join` implies that the
+//!    destructors ran, and sees what they wrote.
+//! 5. The task switches to another, for the last time. Until then its stack, and the TLS area that
+//!    the FS base points to, are in use.
+//! 6. Area and stack are freed on another stack: by whichever task gives way, waits or spawns next, or
+//!    by an idle CPU.
+//!
+//! # Safe points
+//!
+//! [`Task::kill`] asks a task to die, which it does at the next of these: before its body begins,
+//! [`yield_now`], [`park`], [`JoinHandle::join`], waiting for a [`Mutex`](crate::sync::Mutex), and
+//! [`safe_point`]. Dropping a value is none, nor is a tick: [`unspool::panic::safe_point`] says why.
 
-use core::any::Any;
 use core::fmt;
 use core::ops::Range;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -21,7 +42,7 @@ use alloc::sync::Arc;
 
 use spin::Mutex;
 use unspool::backtrace::begin_short;
-use unspool::panic::{AssertUnwindSafe, TaskState, catch_unwind};
+use unspool::panic::{self, AssertUnwindSafe, TaskState, catch_all};
 use unspool::thread;
 use unspool::tls::Area;
 
@@ -33,6 +54,8 @@ use crate::machine::{ExitCode, machine};
 use crate::memory::Stack;
 use crate::platform::tls_registry;
 use crate::scheduler::{self, Cause, Wake};
+
+pub use crate::outcome::Outcome;
 
 /// Bytes of a task's stack, unless its builder says otherwise.
 pub const DEFAULT_STACK: usize = 64 * 1024;
@@ -57,16 +80,15 @@ pub struct Task {
     /// The code that runs first; 0 once it does.
     start: AtomicU64,
     body: Mutex<Option<Body>>,
-    /// Taken by the task itself, as the last thing that it does.
-    area: Mutex<Option<Area<'static>>>,
     /// Taken when the task has ended and another runs.
-    stack_memory: Mutex<Option<Stack>>,
+    memory: Mutex<Option<(Area<'static>, Stack)>>,
 }
 
 impl Task {
     /// A task that nobody runs yet. Without memory for any part of it, the others are given back.
     fn new(name: &str, stack_size: usize, body: Body, start: u64) -> Result<Arc<Self>, Error> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
+        scheduler::free_ended();
         let name = copy(name)?;
         let stack = Stack::new(stack_size)?;
         // A zero byte first: a string function that runs over does not get past it.
@@ -87,8 +109,7 @@ impl Task {
             unparked: AtomicU32::new(0),
             start: AtomicU64::new(start),
             body: Mutex::new(Some(body)),
-            area: Mutex::new(Some(area)),
-            stack_memory: Mutex::new(Some(stack)),
+            memory: Mutex::new(Some((area, stack))),
         };
         shared(task)
     }
@@ -117,6 +138,20 @@ impl Task {
     pub fn unpark(&self) {
         self.unparked.store(1, Ordering::SeqCst);
         scheduler::wake(&self.unparked, Wake::One);
+    }
+
+    /// Kills the task: at its next [safe point](self#safe-points) it is unwound, whatever it waits
+    /// for, and [`join`](JoinHandle::join) then says [`Outcome::Killed`].
+    ///
+    /// Does not wait for that, and need not come to pass: the task may end, or panic, before. It does
+    /// not die while it panics, in a destructor of a thread-local value, while it has a
+    /// [`NoUnwind`](unspool::panic::NoUnwind), or while a frame is on its stack that nothing may
+    /// unwind, but at the first safe point after that. [`catch_unwind`](unspool::panic::catch_unwind)
+    /// does not keep it alive; [`catch_all`] does. For one that has ended, it does nothing.
+    ///
+    /// A task may kill itself. Not for handlers of interrupts.
+    pub fn kill(&self) {
+        scheduler::kill(self);
     }
 
     pub(crate) const fn panics(&self) -> &TaskState {
@@ -153,14 +188,14 @@ impl Task {
         self.faulting.store(false, Ordering::Relaxed);
     }
 
-    /// Frees the stack.
+    /// Frees the thread-local storage and the stack.
     ///
     /// # Safety
     ///
     /// The task has ended, and the caller runs on another.
     pub(crate) unsafe fn free(&self) {
-        let stack = self.stack_memory.lock().take();
-        drop(stack);
+        let memory = self.memory.lock().take();
+        drop(memory);
     }
 }
 
@@ -173,9 +208,6 @@ impl fmt::Debug for Task {
     }
 }
 
-/// How a task ended: with a value, or with the payload of a panic or fault that nobody caught.
-pub type Outcome<T> = Result<T, Box<dyn Any + Send>>;
-
 /// Waits for a task. Dropping it detaches the task.
 pub struct JoinHandle<T> {
     task: Arc<Task>,
@@ -183,12 +215,8 @@ pub struct JoinHandle<T> {
 }
 
 impl<T> JoinHandle<T> {
-    /// Waits until the task has ended, and returns what it returned.
-    ///
-    /// # Errors
-    ///
-    /// The payload, if the task was unwound: of the panic, or
-    /// [`FaultInfo`](crate::fault::FaultInfo) after a fault.
+    /// Waits until the task has ended, and says how. A task that is killed while it waits has
+    /// detached the other.
     ///
     /// # Panics
     ///
@@ -266,8 +294,7 @@ impl<'n> Builder<'n> {
         let theirs = Arc::clone(&packet);
         let start = begin_short::<F, T> as *const () as u64;
         let body = move || {
-            let outcome = catch_unwind(AssertUnwindSafe(|| begin_short(body)));
-            *theirs.lock() = Some(outcome);
+            *theirs.lock() = Some(root(body));
             // If nobody wants the result, it is dropped here, while thread-locals still work.
             drop(theirs);
         };
@@ -293,24 +320,49 @@ where
     }
 }
 
+/// Runs what a task is for; what leaves it ends here.
+fn root<T>(body: impl FnOnce() -> T) -> Outcome<T> {
+    Outcome::new(catch_all(AssertUnwindSafe(|| {
+        panic::safe_point();
+        begin_short(body)
+    })))
+}
+
 /// Makes the task that runs the program. When it ends, the program does.
 pub(crate) fn main(stack_size: usize, main: fn() -> ExitCode) -> Result<Arc<Task>, Error> {
     let body = move || {
-        let outcome = catch_unwind(|| begin_short(main));
+        let outcome = root(main);
         // SAFETY: as in `run_current`, which this body does not return to.
         unsafe { thread::run_destructors() };
-        machine().exit(outcome.unwrap_or(ExitCode::PANIC))
+        machine().exit(outcome.ok().unwrap_or(ExitCode::PANIC))
     };
     Task::new("main", stack_size, boxed(body)?, 0)
 }
 
-/// Lets every other ready task run first.
+/// Lets every other ready task run first. A task that was killed dies here.
 pub fn yield_now() {
-    scheduler::yield_now();
+    scheduler::give_way();
+}
+
+/// Where a task that was killed dies; for long computations that neither yield nor wait. Cheap, and
+/// does nothing while preemption is off.
+pub fn safe_point() {
+    scheduler::safe_point();
+}
+
+/// How many tasks there are, those included that are still to be freed.
+pub fn count() -> usize {
+    scheduler::count()
+}
+
+/// How many tasks have ended and are still to be [freed](self#the-end-of-a-task): for who wants to
+/// see that nothing is left of them.
+pub fn unfreed() -> usize {
+    scheduler::unfreed()
 }
 
 /// Waits until somebody calls [`Task::unpark`] for this task; returns at once if that happened
-/// since the last time.
+/// since the last time. A task that is killed dies here.
 pub fn park() {
     let task = current();
     while task.unparked.swap(0, Ordering::SeqCst) == 0 {
@@ -343,9 +395,5 @@ pub(crate) extern "C" fn run_current() -> ! {
     // SAFETY: this task has an area, this is no handler, and the body, with all its references to
     // thread-local values, is gone.
     unsafe { thread::run_destructors() };
-    // The registry's lock is taken here, where the task can still be preempted: another may hold it.
-    let area = scheduler::current().area.lock().take();
-    // From here on nothing uses thread-local storage, although the FS base still says where it was.
-    drop(area);
     scheduler::end()
 }

@@ -1,24 +1,28 @@
-//! Whether code is in use: looks at the stacks of all tasks on all CPUs.
+//! The stacks of all tasks on all CPUs: which code is in use there, and traces of them.
 //!
 //! ```text
 //!   own stack ─► suspended tasks: from their saved registers ─► other CPUs: each looks at what
 //!                                                               it was interrupted in
 //! ```
 //!
-//! While that lasts, no task is added, switched to or ended. A stack that cannot be walked to its
-//! end counts as one that uses the code.
+//! While a stack is looked at, no task is added, switched to or ended. For [`AllStacks`], a stack
+//! that cannot be walked to its end counts as one that uses the code. Traces take no memory.
 
+use core::fmt;
 use core::ops::Range;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use alloc::sync::Arc;
+use spin::Mutex;
+use unspool::backtrace::{Captured, Trace};
 use unspool::loader::Stacks;
-use unspool::unwind::{Cursor, Pc, Register, Registers, StackBounds, Step, global};
+use unspool::panic::platform;
+use unspool::unwind::{Cursor, Pc, ReadStack, Register, Registers, StackBounds, Step, global};
 
 use crate::arch::{self, CpuState};
-use crate::cpu::{self, Request};
+use crate::cpu::{self, MAX_CPUS, Request};
 use crate::lock::Lock;
-use crate::platform::stack_around;
+use crate::platform::{backtrace_style, stack_around};
 use crate::scheduler;
 use crate::task::Task;
 
@@ -34,9 +38,139 @@ unsafe impl Stacks for AllStacks {
     }
 }
 
+/// Frames that are kept of a task.
+const FRAMES: usize = 64;
+
+/// The innermost frames of a task.
+pub type TaskTrace = Captured<FRAMES>;
+
+/// What a task is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Doing {
+    /// It runs on this CPU.
+    Runs(usize),
+    /// It waits, for a CPU or for something else: its trace tells.
+    Waits,
+    /// It has not begun.
+    Starts,
+}
+
+impl fmt::Display for Doing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Runs(cpu) => write!(f, "runs on CPU {cpu}"),
+            Self::Waits => f.write_str("waits"),
+            Self::Starts => f.write_str("has not begun"),
+        }
+    }
+}
+
+/// A trace of a task, wherever it is; `None` if it has ended.
+///
+/// Of the caller's own task it is the trace of the caller; of one that runs on another CPU, that of
+/// what it was interrupted in. Not to be called while preemption is off.
+pub fn trace_of(task: &Task) -> Option<(Doing, TaskTrace)> {
+    find(|id| id == task.id()).map(|(_, doing, trace)| (doing, trace))
+}
+
+/// Writes what every task is doing, with its trace: each as it is when its turn comes, in the order
+/// of their numbers.
+///
+/// # Errors
+///
+/// Only those of `out`.
+pub fn dump(out: &mut dyn fmt::Write) -> fmt::Result {
+    let mut last = None;
+    while let Some((task, doing, trace)) = find(|id| last.is_none_or(|last| id > last)) {
+        last = Some(task.id());
+        writeln!(out, "task '{}' ({}) {doing}", task.name(), task.id())?;
+        if doing != Doing::Starts {
+            trace.print(out, backtrace_style(), platform().symbols())?;
+        }
+    }
+    Ok(())
+}
+
+/// The task with the lowest number of those that are meant, and its trace.
+fn find(is_meant: impl Fn(u64) -> bool) -> Option<(Arc<Task>, Doing, TaskTrace)> {
+    let here = Registers::here();
+    scheduler::with_all(|tasks| {
+        let waits = tasks.suspended().filter(|task| is_meant(task.id()));
+        let waits = waits.min_by_key(|task| task.id());
+        let runs = (0..MAX_CPUS).filter_map(|cpu| Some((cpu, running_on(cpu)?)));
+        let runs = runs.filter(|(_, task)| is_meant(task.id())).min_by_key(|(_, task)| task.id());
+        match (runs, waits) {
+            (Some((cpu, task)), waits) if waits.is_none_or(|other| task.id() < other.id()) => {
+                let trace = if cpu == cpu::current() {
+                    take(here, Pc::Return(here.ip()), stack_around(here.sp()))
+                } else {
+                    taken_by(cpu)
+                };
+                Some((task, Doing::Runs(cpu), trace))
+            }
+            (_, Some(task)) => {
+                let trace = match task.start() {
+                    Some(_) => return Some((Arc::clone(task), Doing::Starts, TaskTrace::none())),
+                    None => saved(task),
+                };
+                Some((Arc::clone(task), Doing::Waits, trace))
+            }
+            (_, None) => None,
+        }
+    })
+}
+
+/// The task that runs on a CPU. The scheduler's lock is held, so it goes on doing that.
+fn running_on(cpu: usize) -> Option<Arc<Task>> {
+    let task = cpu::get(cpu).running.load(Ordering::Relaxed).cast_const();
+    if task.is_null() {
+        return None;
+    }
+    // SAFETY: the scheduler holds a reference to the running task, made by `Arc`, as long as its
+    // lock is held.
+    unsafe { Arc::increment_strong_count(task) };
+    // SAFETY: the reference that was just added.
+    Some(unsafe { Arc::from_raw(task) })
+}
+
+fn take<S: ReadStack>(registers: Registers, pc: Pc, stack: S) -> TaskTrace {
+    Captured::take(Trace::new(Cursor::new(registers, pc, stack, global())))
+}
+
+/// The trace of a suspended task.
+fn saved(task: &Task) -> TaskTrace {
+    let (registers, stack) = saved_registers(task);
+    take(registers, Pc::Return(registers.ip()), stack)
+}
+
+/// The traces that other CPUs take when they are asked. Whoever asks looks only when all have
+/// answered: nobody meets a lock held, and a handler must not let others run, as [`Lock`] may.
+static TAKEN: [Mutex<TaskTrace>; MAX_CPUS] = [const { Mutex::new(TaskTrace::none()) }; MAX_CPUS];
+
+/// The trace of what runs on another CPU.
+fn taken_by(cpu: usize) -> TaskTrace {
+    let _asking = ASKING.lock();
+    TAKING.store(true, Ordering::SeqCst);
+    cpu::ask_others(Request::Walk);
+    TAKING.store(false, Ordering::SeqCst);
+    core::mem::replace(&mut *TAKEN[cpu].lock(), TaskTrace::none())
+}
+
+/// Whatever stack an address is in: handlers have others than tasks.
+#[derive(Clone, Copy)]
+struct AnyStack;
+
+impl ReadStack for AnyStack {
+    fn read(&self, address: u64) -> Option<u64> {
+        stack_around(address).read(address)
+    }
+}
+
 /// What the other CPUs are to look for, one question at a time.
 static ASKING: Lock<()> = Lock::new(());
 static TEXT: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
+/// Whether they are to take traces instead.
+static TAKING: AtomicBool = AtomicBool::new(false);
 static FOUND: AtomicBool = AtomicBool::new(false);
 
 fn anyone_in(text: &Range<u64>) -> bool {
@@ -53,12 +187,18 @@ fn suspended(task: &Arc<Task>, text: &Range<u64>) -> bool {
     if let Some(start) = task.start() {
         return text.contains(&start);
     }
+    let (registers, bounds) = saved_registers(task);
+    uses(registers, Pc::Return(registers.ip()), bounds, text)
+}
+
+/// The registers of a suspended task that has begun, and its stack, while the scheduler's lock is
+/// held.
+fn saved_registers(task: &Task) -> (Registers, StackBounds) {
     let stack = task.stack();
     // SAFETY: the task is suspended and cannot end: the scheduler's lock is held.
     let registers = unsafe { arch::suspended(task.sp().load(Ordering::Relaxed)) };
     // SAFETY: as above, so the stack stays.
-    let bounds = unsafe { StackBounds::new(stack.start, stack.end) };
-    uses(registers, Pc::Return(registers.ip()), bounds, text)
+    (registers, unsafe { StackBounds::new(stack.start, stack.end) })
 }
 
 fn running_elsewhere(text: &Range<u64>) -> bool {
@@ -72,8 +212,14 @@ fn running_elsewhere(text: &Range<u64>) -> bool {
 
 /// Another CPU's question, in the handler of what interrupted this one at `state`.
 pub(crate) fn answer(state: &CpuState) {
-    let text = TEXT[0].load(Ordering::Relaxed)..TEXT[1].load(Ordering::Relaxed);
     let registers = state.registers();
+    if TAKING.load(Ordering::SeqCst) {
+        if let Some(mut taken) = TAKEN[cpu::current()].try_lock() {
+            *taken = take(registers, Pc::Exact(registers.ip()), AnyStack);
+        }
+        return;
+    }
+    let text = TEXT[0].load(Ordering::Relaxed)..TEXT[1].load(Ordering::Relaxed);
     if uses(registers, Pc::Exact(registers.ip()), stack_around(state.sp()), &text) {
         FOUND.store(true, Ordering::SeqCst);
     }

@@ -15,16 +15,16 @@
 extern crate alloc;
 
 mod c_runtime;
+mod list;
 mod offer;
 mod stdio;
 mod strings;
+mod terminate;
 mod threads;
 
-use alloc::boxed::Box;
 use alloc::ffi::CString;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::any::Any;
 use core::ffi::{c_char, c_int};
 use core::mem::transmute;
 use core::ptr::{null, with_exposed_provenance};
@@ -32,7 +32,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 use spin::Once;
 use unspool::loader::{Handle, Input, Set, UnloadError};
-use unspool_kernel::task::{self, Builder, JoinHandle};
+use unspool_kernel::task::{self, Builder, JoinHandle, Outcome};
 use unspool_kernel::walk::AllStacks;
 use unspool_kernel::{Boot, ExitCode, eprintln, loader};
 
@@ -64,10 +64,11 @@ fn main(boot: &Boot) -> ExitCode {
         .map(|input| if whole { input.whole() } else { input })
         .collect();
     let name = boot.modules().next().map_or("nothing", |file| file.name);
-    run(&Set::new(name, &inputs).roots(entries), name, entries)
+    let list = boot.args().any(|word| word == "list");
+    run(&Set::new(name, &inputs).roots(entries), name, entries, list)
 }
 
-fn run(set: &Set<'_>, name: &str, entries: &[&str]) -> ExitCode {
+fn run(set: &Set<'_>, name: &str, entries: &[&str], list: bool) -> ExitCode {
     let found = Arc::new(Once::new());
     let task = match wait_for_entry(name, &found) {
         Ok(task) => task,
@@ -77,6 +78,10 @@ fn run(set: &Set<'_>, name: &str, entries: &[&str]) -> ExitCode {
         Ok(object) => object,
         Err(error) => return refuse(NOT_LOADED, &error),
     };
+    terminate::find_runtime(&object);
+    if list {
+        list::print();
+    }
     let Some(address) = entries.iter().find_map(|name| object.symbol(name)) else {
         eprintln!("{name}: defines no {}", entries.join(", and no "));
         return NOT_LOADED;
@@ -86,7 +91,7 @@ fn run(set: &Set<'_>, name: &str, entries: &[&str]) -> ExitCode {
     let entry = unsafe { transmute::<*const (), Entry>(with_exposed_provenance(address as usize)) };
     found.call_once(|| entry);
     task.task().unpark();
-    let code = outcome(task.join());
+    let code = exit_code(task.join());
     match unload(&object) {
         Ok(()) => code,
         Err(error) => {
@@ -120,7 +125,7 @@ fn wait_for_entry(
         };
         let arguments = [name.as_ptr(), null()];
         let environment = [null()];
-        entry(1, arguments.as_ptr(), environment.as_ptr())
+        terminate::on_exception(|| entry(1, arguments.as_ptr(), environment.as_ptr()))
     })?;
     while !runs.load(Ordering::Relaxed) {
         task::yield_now();
@@ -129,12 +134,12 @@ fn wait_for_entry(
 }
 
 /// The exit code for what the function returned: its lowest eight bits, as `exit` has it.
-fn outcome(result: Result<c_int, Box<dyn Any + Send>>) -> ExitCode {
-    match result {
-        Ok(value) => ExitCode::new(value as u8),
+fn exit_code(outcome: Outcome<c_int>) -> ExitCode {
+    match outcome {
+        Outcome::Completed(value) => ExitCode::new(value as u8),
         // It has been reported. The payload may be code of the files: it goes before they do.
-        Err(payload) => {
-            drop(payload);
+        unwound => {
+            drop(unwound);
             ExitCode::PANIC
         }
     }

@@ -5,15 +5,14 @@
 //!   unspool_panic ─► a panic, through C frames that have unwind tables
 //! ```
 
-use alloc::boxed::Box;
 use alloc::vec::Vec;
-use core::any::Any;
 use core::ffi::{CStr, c_char, c_int};
 
-use unspool::panic::resume_unwind;
 use unspool_kernel::Error;
 use unspool_kernel::machine::{Stream, machine};
-use unspool_kernel::task::{Builder, JoinHandle};
+use unspool_kernel::task::{Builder, JoinHandle, Outcome};
+
+use crate::terminate::on_exception;
 
 /// Bytes of the stack of a task that [`unspool_run_tasks`] makes. A thousand of them fit.
 const STACK: usize = 128 * 1024;
@@ -62,16 +61,16 @@ extern "C-unwind" fn unspool_run_tasks(
     n: c_int,
     function: extern "C-unwind" fn(c_int) -> c_int,
 ) -> c_int {
-    let (mut sum, mut failure) = (0 as c_int, None::<Box<dyn Any + Send>>);
+    let (mut sum, mut failure) = (0 as c_int, None::<Outcome<c_int>>);
     let (tasks, shortage) = spawn(n.max(0), function);
     for task in tasks {
         match task.join() {
-            Ok(value) => sum = sum.wrapping_add(value),
-            Err(payload) => failure = failure.or(Some(payload)),
+            Outcome::Completed(value) => sum = sum.wrapping_add(value),
+            other => failure = failure.or(Some(other)),
         }
     }
-    if let Some(payload) = failure {
-        resume_unwind(payload);
+    if let Some(failure) = failure {
+        failure.or_resume();
     }
     if let Some((index, error)) = shortage {
         panic!("unspool_run_tasks: no task {index} of {n}: {error}");
@@ -90,7 +89,10 @@ fn spawn(
         return (tasks, Some((0, Error::OutOfMemory { size })));
     }
     for index in 0..n {
-        match Builder::new("C task").stack_size(STACK).spawn(move || function(index)) {
+        match Builder::new("C task")
+            .stack_size(STACK)
+            .spawn(move || on_exception(|| function(index)))
+        {
             Ok(task) => tasks.push(task),
             Err(error) => return (tasks, Some((index, error))),
         }

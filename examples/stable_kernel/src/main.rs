@@ -87,7 +87,7 @@ fn destructors() -> bool {
     }
     let joined = task::spawn("mortal", || (LAZY.with(|_| ()), CONST.with(|_| ()))).join();
     println!("  destroyed: {}", ORDER.load(Ordering::Relaxed));
-    joined.is_ok() && ORDER.load(Ordering::Relaxed) == 21
+    joined.is_completed() && ORDER.load(Ordering::Relaxed) == 21
 }
 
 fn traces() -> bool {
@@ -103,7 +103,7 @@ fn traced(text: &mut String) -> bool {
 }
 
 fn panics() {
-    let survived = task::spawn("doomed", doomed).join().is_ok();
+    let survived = task::spawn("doomed", doomed).join().is_completed();
     println!("survived: {survived}");
 }
 

@@ -4,18 +4,18 @@
 //!   catch_unwind ─► outer, middle ─► host enter ─► inner, last ─► host leave: panics, or traces
 //! ```
 
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use alloc::string::String;
 
 use unspool::backtrace::{Style, print, trace as frames};
 use unspool::panic::{AssertUnwindSafe, catch_unwind, panic_any, platform};
 use unspool_kernel::fault::{FaultInfo, FaultKind};
-use unspool_kernel::println;
+use unspool_kernel::{println, task};
 use unspool_wasmtime::{JitFrames, resume_from, wrap_host};
 use wasmtime::{Caller, Instance, Linker, Result, Store};
 
-use crate::wasm::Wasm;
+use crate::wasm::{self, Wasm};
 
 /// What is dropped on the way of a panic.
 static DROPS: AtomicU32 = AtomicU32::new(0);
@@ -107,6 +107,34 @@ pub fn fault(wasm: &Wasm) -> bool {
     let Some(fault) = fault else { return false };
     println!("  caught: {fault}");
     matches!(fault.kind, FaultKind::PageFault { address, .. } if address == NOWHERE as u64)
+}
+
+/// A task that is killed in the innermost host function dies, and drops what is on its way.
+pub fn killed(wasm: &Wasm) -> bool {
+    static INSIDE: AtomicBool = AtomicBool::new(false);
+    let wait = || {
+        INSIDE.store(true, Ordering::SeqCst);
+        loop {
+            task::yield_now();
+        }
+    };
+    let before = DROPS.load(Ordering::SeqCst);
+    let wasm = wasm.clone();
+    let victim = wasm::spawn("victim", move || {
+        let _dropped = Dropped;
+        let Ok(mut nested) = nested(&wasm, wait) else { return };
+        let outer = nested.instance.get_typed_func::<(), ()>(&mut nested.store, "outer");
+        // It is not an error that comes back: the task dies here.
+        let _ = resume_from(outer.and_then(|outer| outer.call(&mut nested.store, ())));
+    });
+    while !INSIDE.load(Ordering::SeqCst) && !victim.is_finished() {
+        task::yield_now();
+    }
+    victim.task().kill();
+    let killed = victim.join().is_killed();
+    let dropped = DROPS.load(Ordering::SeqCst) - before;
+    println!("  killed: {killed}, {dropped} values dropped on the way");
+    killed && dropped == 3
 }
 
 /// A trace from the innermost host function names the functions of WebAssembly.

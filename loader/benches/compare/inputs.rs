@@ -1,6 +1,7 @@
-//! What is loaded: a megabyte of C, and the toolchain's own `libcore`, each as an object and as a
-//! shared library.
+//! What is loaded: a megabyte of C, the toolchain's own `libcore`, and the set of all objects of it, of
+//! `liballoc`, and of `libcompiler_builtins`; each as objects and as a shared library.
 
+use std::collections::{BTreeSet, HashSet};
 use std::ffi::{CString, OsStr};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -12,18 +13,18 @@ use crate::program::Failure;
 /// One piece of code in its forms.
 pub struct Input {
     pub name: &'static str,
-    pub file: PathBuf,
-    pub object: Vec<u8>,
+    pub files: Vec<PathBuf>,
+    pub objects: Vec<Vec<u8>>,
     /// The same without debug information, which our loader and `dlopen` do not touch.
-    pub stripped: Vec<u8>,
+    pub stripped: Vec<Vec<u8>>,
     /// The same without unwind tables as well.
-    pub without_unwind: Vec<u8>,
+    pub without_unwind: Vec<Vec<u8>>,
     /// Linked, as `cc -shared` does it: functions may be replaced by the program's.
     pub library: CString,
     /// Linked with `-Bsymbolic`: they may not.
     pub symbolic: CString,
-    /// A global symbol.
-    pub symbol: CString,
+    /// A global function of each object that has any.
+    pub functions: Vec<CString>,
     /// Bytes of its sections in memory.
     pub sections: usize,
     /// How many relocations these have.
@@ -39,14 +40,26 @@ fn run(command: &mut Command) -> Result<String, Failure> {
 }
 
 /// Makes the inputs in `folder`.
-pub fn all(folder: &Path) -> Result<[Input; 2], Failure> {
+pub fn all(folder: &Path) -> Result<[Input; 3], Failure> {
     let source = folder.join("large.c");
     std::fs::write(&source, large())?;
     let large = folder.join("large.o");
     run(Command::new("cc").args(["-c", "-O1", "-fPIC", "-o"]).args([&large, &source]))?;
-    let core = member(folder, "libcore-")?;
-    offer_undefined(folder, &core)?;
-    Ok([input("large", large)?, input("libcore", core)?])
+    let core = members(folder, "libcore-")?;
+    let mut set = core.clone();
+    set.extend(members(folder, "liballoc-")?);
+    set.extend(members(folder, "libcompiler_builtins-")?);
+    offer_undefined(folder, &set)?;
+    let input = |name, files| input(folder, name, files);
+    Ok([input("large", vec![large])?, input("libcore", core)?, input("core_set", set)?])
+}
+
+/// An object with a function `tiny`.
+pub fn tiny(folder: &Path) -> Result<Vec<u8>, Failure> {
+    let (source, object) = (folder.join("tiny.c"), folder.join("tiny.o"));
+    std::fs::write(&source, "int tiny(void) { return 1; }\n")?;
+    run(Command::new("cc").args(["-c", "-O1", "-fPIC", "-o"]).args([&object, &source]))?;
+    Ok(std::fs::read(object)?)
 }
 
 /// C source whose sections in memory come to a megabyte: functions that call others, read
@@ -73,8 +86,8 @@ fn large() -> String {
     text + "};\n"
 }
 
-/// The object in the toolchain's library whose name starts so.
-fn member(folder: &Path, library: &str) -> Result<PathBuf, Failure> {
+/// The objects in the toolchain's library whose name starts so.
+fn members(folder: &Path, library: &str) -> Result<Vec<PathBuf>, Failure> {
     let is_it = |path: &PathBuf| {
         let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
         name.starts_with(library) && name.ends_with(".rlib")
@@ -82,9 +95,9 @@ fn member(folder: &Path, library: &str) -> Result<PathBuf, Failure> {
     let files = std::fs::read_dir(target_folder()?)?.flatten().map(|entry| entry.path());
     let file = files.into_iter().find(is_it).ok_or("the toolchain has no such library")?;
     let members = run(Command::new("ar").arg("t").arg(&file))?;
-    let member = members.lines().find(|name| name.ends_with(".o")).ok_or("no object in it")?;
-    run(Command::new("ar").current_dir(folder).arg("x").arg(&file).arg(member))?;
-    Ok(folder.join(member))
+    let objects: Vec<_> = members.lines().filter(|name| name.ends_with(".o")).collect();
+    run(Command::new("ar").current_dir(folder).arg("x").arg(&file).args(&objects))?;
+    Ok(objects.into_iter().map(|name| folder.join(name)).collect())
 }
 
 /// Section (`UND`: none) and name of the global functions and of what is used and not defined.
@@ -104,12 +117,21 @@ fn symbols(object: &Path) -> Result<Vec<(String, String)>, Failure> {
     Ok(lines.collect())
 }
 
-/// Makes a library that defines what `object` needs and nobody here has, and opens it.
-fn offer_undefined(folder: &Path, object: &Path) -> Result<(), Failure> {
-    let known = ["memcpy", "memmove", "memset", "memcmp", "bcmp", "strlen"];
-    let symbols = symbols(object)?;
-    let missing = symbols.iter().filter(|(section, _)| section == "UND").map(|(_, name)| name);
-    let missing = missing.filter(|name| !known.contains(&name.as_str()));
+/// Makes a library that defines what `objects` need and nobody here has, and opens it.
+fn offer_undefined(folder: &Path, objects: &[PathBuf]) -> Result<(), Failure> {
+    let mut known: HashSet<String> =
+        ["memcpy", "memmove", "memset", "memcmp", "bcmp", "strlen"].map(String::from).into();
+    let mut missing = BTreeSet::new();
+    for object in objects {
+        for (section, name) in symbols(object)? {
+            if section == "UND" {
+                missing.insert(name)
+            } else {
+                known.insert(name)
+            };
+        }
+    }
+    let missing = missing.into_iter().filter(|name| !known.contains(name));
     let text: String = missing.map(|name| format!("int {name};\n")).collect();
     let (source, library) = (folder.join("rest.c"), folder.join("librest.so"));
     std::fs::write(&source, text)?;
@@ -119,12 +141,12 @@ fn offer_undefined(folder: &Path, object: &Path) -> Result<(), Failure> {
     Library::open(&c_path(&library)?, libc::RTLD_GLOBAL).map(|_| ())
 }
 
-/// Links an object with the toolchain's `rust-lld`, for one who has no library of it yet.
-pub fn link_with_lld(object: &Path, library: &Path) -> Result<(), Failure> {
+/// Links objects with the toolchain's `rust-lld`, for one who has no library of them yet.
+pub fn link_with_lld(objects: &[PathBuf], library: &Path) -> Result<(), Failure> {
     let linker = target_folder()?.with_file_name("bin").join("rust-lld");
     let mut lld = Command::new(linker);
     lld.args(["-flavor", "gnu", "-shared", "-z", "now", "-Bsymbolic", "-o"]);
-    run(lld.args([library, object])).map(|_| ())
+    run(lld.arg(library).args(objects)).map(|_| ())
 }
 
 /// Where the toolchain has its libraries.
@@ -134,32 +156,42 @@ fn target_folder() -> Result<PathBuf, Failure> {
     Ok(folder.trim().into())
 }
 
-fn link(object: &Path, extension: &str, option: &[&str]) -> Result<CString, Failure> {
-    let library = object.with_extension(extension);
+fn link(objects: &[PathBuf], library: &Path, option: &[&str]) -> Result<CString, Failure> {
     let mut cc = Command::new("cc");
-    cc.args(["-shared", "-nostdlib", "-Wl,-z,now"]).args(option).arg("-o").arg(&library);
-    run(cc.arg(object))?;
-    c_path(&library)
+    cc.args(["-shared", "-nostdlib", "-Wl,-z,now"]).args(option).arg("-o").arg(library);
+    run(cc.args(objects))?;
+    c_path(library)
 }
 
-fn input(name: &'static str, file: PathBuf) -> Result<Input, Failure> {
-    let strip = |extension: &str, options: &[&str]| -> Result<Vec<u8>, Failure> {
-        let to = file.with_extension(extension);
-        run(Command::new("objcopy").arg("-g").args(options).args([&file, &to]))?;
-        Ok(std::fs::read(to)?)
+fn input(folder: &Path, name: &'static str, files: Vec<PathBuf>) -> Result<Input, Failure> {
+    let strip = |extension: &str, options: &[&str]| -> Result<Vec<Vec<u8>>, Failure> {
+        let strip = |file: &PathBuf| {
+            let to = file.with_extension(extension);
+            run(Command::new("objcopy").arg("-g").args(options).args([file, &to]))?;
+            Ok(std::fs::read(to)?)
+        };
+        files.iter().map(strip).collect()
     };
-    let symbols = symbols(&file)?;
-    let symbol = symbols.into_iter().find(|(section, _)| section != "UND");
-    let (sections, relocations) = count(&run(Command::new("readelf").arg("-SW").arg(&file))?);
+    let (mut functions, mut sections, mut relocations) = (Vec::new(), 0, 0);
+    for file in &files {
+        let mut symbols = symbols(file)?.into_iter();
+        if let Some((_, symbol)) = symbols.find(|(section, _)| section != "UND") {
+            functions.push(CString::new(symbol)?);
+        }
+        let (bytes, count) = count(&run(Command::new("readelf").arg("-SW").arg(file))?);
+        sections += bytes;
+        relocations += count;
+    }
+    let library = |extension: &str| folder.join(name).with_extension(extension);
     Ok(Input {
         name,
-        object: std::fs::read(&file)?,
-        stripped: strip("stripped.o", &[])?,
-        without_unwind: strip("bare.o", &["-R", ".eh_frame", "-R", ".rela.eh_frame"])?,
-        library: link(&file, "so", &[])?,
-        symbolic: link(&file, "symbolic.so", &["-Wl,-Bsymbolic"])?,
-        symbol: CString::new(symbol.ok_or("no function in it")?.1)?,
-        file,
+        objects: files.iter().map(std::fs::read).collect::<Result<_, _>>()?,
+        stripped: strip("stripped", &[])?,
+        without_unwind: strip("bare", &["-R", ".eh_frame", "-R", ".rela.eh_frame"])?,
+        library: link(&files, &library("so"), &[])?,
+        symbolic: link(&files, &library("symbolic.so"), &["-Wl,-Bsymbolic"])?,
+        functions,
+        files,
         sections,
         relocations,
     })

@@ -1,7 +1,7 @@
 //! LLVM's JITLink, through the C interface of ORC's `LLJIT`, in this process.
 //!
 //! ```text
-//!   add object ──► look one of its symbols up ──► (JITLink links all of it) ──► remove
+//!   add objects ──► look a symbol of each up ──► (JITLink links all of it) ──► remove
 //! ```
 //!
 //! That is what `llvm-jitlink` does, without the start of a process. From LLVM 17 on, `LLJIT` links
@@ -130,21 +130,25 @@ impl Jit {
         Ok(())
     }
 
-    /// Links all of `object`, which has a global symbol `name`.
-    pub fn load(&self, object: &[u8], name: &CStr) -> Result<Linked, Failure> {
-        // SAFETY: LLVM copies nothing and reads the object while it links, which is until the
-        // lookup below returns.
-        let buffer =
-            unsafe { (self.call.buffer)(object.as_ptr(), object.len(), c"object".as_ptr(), 0) };
+    /// Links all of `objects`, each of which has one of the global functions `names`.
+    pub fn load(&self, objects: &[Vec<u8>], names: &[CString]) -> Result<Linked, Failure> {
         // SAFETY: the library was made by LLVM.
         let tracker = unsafe { (self.call.new_tracker)(self.library) };
-        // SAFETY: all were made by LLVM, which takes the buffer.
-        self.call.check(unsafe { (self.call.add)(self.jit, tracker, buffer) })?;
-        let mut address = 0;
-        // SAFETY: a place for the result, and a name.
-        let status = unsafe { (self.call.lookup)(self.jit, &raw mut address, name.as_ptr()) };
-        self.call.check(status)?;
-        assert_ne!(address, 0);
+        for object in objects {
+            // SAFETY: LLVM copies nothing and reads the objects while it links, which is until the
+            // lookups below return.
+            let buffer =
+                unsafe { (self.call.buffer)(object.as_ptr(), object.len(), c"object".as_ptr(), 0) };
+            // SAFETY: all were made by LLVM, which takes the buffer.
+            self.call.check(unsafe { (self.call.add)(self.jit, tracker, buffer) })?;
+        }
+        for name in names {
+            let mut address = 0;
+            // SAFETY: a place for the result, and a name.
+            let status = unsafe { (self.call.lookup)(self.jit, &raw mut address, name.as_ptr()) };
+            self.call.check(status)?;
+            assert_ne!(address, 0);
+        }
         Ok(Linked(tracker))
     }
 

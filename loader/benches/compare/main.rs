@@ -17,7 +17,12 @@
 //! | `jitlink` | the object in memory, without its debug information, which JITLink would copy |
 //! | `jitlink_without_unwind` | also without unwind tables, which JITLink is slow to link |
 //!
-//! The last table: bytes held beyond the sections themselves (mapped and heap).
+//! `dlopen_symbolic` is of a library whose references to itself the linker has resolved, so that there
+//! is next to nothing left to relocate: it shows what mapping and finding alone take.
+//!
+//! The last table: bytes held beyond the sections themselves (mapped and heap). `jitlink` is a session
+//! that has loaded nothing but a tiny function before, `jitlink_again` one that has loaded and removed
+//! the same often, and has kept its tables of names.
 
 mod glibc;
 mod inputs;
@@ -25,15 +30,15 @@ mod jitlink;
 mod measure;
 mod program;
 
-use std::ffi::CStr;
-use std::path::Path;
+use std::ffi::{CStr, CString};
+use std::path::{Path, PathBuf};
 
 use glibc::Library;
 use inputs::Input;
 use jitlink::Jit;
 use measure::{Side, Took};
 use program::{Failure, Keeping, NoStacks, Process};
-use unspool_loader::{Handle, Loader};
+use unspool_loader::{Handle, Input as Files, Loader, Set};
 use unspool_tls::{Registry, Template};
 
 const ROUNDS: usize = 300;
@@ -70,8 +75,9 @@ fn rows(folder: &Path, filter: &str) -> Result<(), Failure> {
         "\n{:36}{:>10}{:>10}{:>9}",
         "bytes beyond the sections", "sections", "beyond", "ratio"
     );
+    let tiny = inputs::tiny(folder)?;
     for input in chosen() {
-        memory(&loader, jit.as_ref(), input);
+        memory(&loader, jit.as_ref(), &tiny, input);
     }
     if jit.is_none() {
         println!("LLVM 17 or later is not installed (Debian: apt-get install libllvm19)");
@@ -79,8 +85,15 @@ fn rows(folder: &Path, filter: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-fn load<'l>(loader: &'l Loader<'_>, object: &[u8]) -> Handle<'l> {
-    loader.load("object", object).unwrap_or_else(|error| panic!("{error}"))
+fn load<'l>(loader: &'l Loader<'_>, objects: &[Vec<u8>]) -> Handle<'l> {
+    let inputs: Vec<_> = objects.iter().map(|object| Files::new("object", object)).collect();
+    loader.load_set(&Set::new("set", &inputs)).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Reads the files first.
+fn read_and_load<'l>(loader: &'l Loader<'_>, files: &[PathBuf]) -> Handle<'l> {
+    let read = |file| std::fs::read(file).expect("a file");
+    load(loader, &files.iter().map(read).collect::<Vec<_>>())
 }
 
 fn unload(loader: &Loader<'_>, object: Handle<'_>) {
@@ -126,15 +139,15 @@ fn theirs<'s>(name: &'s str, library: &'s CStr, then: &'s dyn Fn(&Library)) -> S
 }
 
 fn against_glibc(loader: &Loader<'_>, keeping: &Loader<'_>, input: &Input) {
-    let Input { name, object, file, library, symbolic, .. } = input;
-    let from_memory: LoadIt<'_> = &|loader| load(loader, object);
-    let from_file: LoadIt<'_> = &|loader| load(loader, &std::fs::read(file).expect("a file"));
+    let Input { name, objects, files, library, symbolic, .. } = input;
+    let from_memory: LoadIt<'_> = &|loader| load(loader, objects);
+    let from_file: LoadIt<'_> = &|loader| read_and_load(loader, files);
     let touched: LoadIt<'_> = &|loader| {
-        let object = load(loader, object);
+        let object = load(loader, objects);
         touch_object(&object);
         object
     };
-    let touch = |library: &Library| library.touch(&input.symbol);
+    let touch = |library: &Library| library.touch(&input.functions[0]);
     let seconds = measure::compare(
         name,
         ROUNDS,
@@ -161,13 +174,13 @@ fn against_glibc(loader: &Loader<'_>, keeping: &Loader<'_>, input: &Input) {
 
 /// Both from the file that a compiler writes.
 fn against_linker(loader: &Loader<'_>, input: &Input) {
-    let Input { name, file, .. } = input;
-    let from_file: LoadIt<'_> = &|loader| load(loader, &std::fs::read(file).expect("a file"));
-    let linked = file.with_extension("lld.so");
+    let Input { name, files, .. } = input;
+    let from_file: LoadIt<'_> = &|loader| read_and_load(loader, files);
+    let linked = files[0].with_extension("lld.so");
     let path = glibc::c_path(&linked).expect("a path");
     let link_and_open = || {
         let load = || {
-            inputs::link_with_lld(file, &linked).unwrap_or_else(|error| panic!("{error}"));
+            inputs::link_with_lld(files, &linked).unwrap_or_else(|error| panic!("{error}"));
             open(&path)
         };
         Took::both(load, Library::close)
@@ -177,26 +190,31 @@ fn against_linker(loader: &Loader<'_>, input: &Input) {
 }
 
 /// JITLink's side.
-fn linked<'s>(name: &'s str, jit: &'s Jit, object: &'s [u8], symbol: &'s CStr) -> Side<'s> {
-    let load = move || jit.load(object, symbol).unwrap_or_else(|error| panic!("{error}"));
+fn linked<'s>(
+    name: &'s str,
+    jit: &'s Jit,
+    objects: &'s [Vec<u8>],
+    functions: &'s [CString],
+) -> Side<'s> {
+    let load = move || jit.load(objects, functions).unwrap_or_else(|error| panic!("{error}"));
     let unload = move |it| jit.unload(it).unwrap_or_else(|error| panic!("{error}"));
     Side { name, round: Box::new(move || Took::both(load, unload)) }
 }
 
 fn against_jitlink(loader: &Loader<'_>, jit: &Jit, input: &Input) {
-    let from_memory: LoadIt<'_> = &|loader| load(loader, &input.object);
+    let from_memory: LoadIt<'_> = &|loader| load(loader, &input.objects);
     let mut sides = [
         ours("unspool", loader, from_memory),
-        linked("jitlink", jit, &input.stripped, &input.symbol),
-        linked("jitlink_without_unwind", jit, &input.without_unwind, &input.symbol),
+        linked("jitlink", jit, &input.stripped, &input.functions),
+        linked("jitlink_without_unwind", jit, &input.without_unwind, &input.functions),
     ];
     measure::compare(input.name, ROUNDS / 15, &mut sides);
 }
 
 /// What each side holds while the input is loaded, beyond the sections in memory.
-fn memory(loader: &Loader<'_>, jit: Option<&Jit>, input: &Input) {
+fn memory(loader: &Loader<'_>, jit: Option<&Jit>, tiny: &[u8], input: &Input) {
     let start = measure::held();
-    let object = load(loader, &input.object);
+    let object = load(loader, &input.objects);
     let mut rows = vec![("unspool", measure::held() - start)];
     unload(loader, object);
     for (name, library) in [("dlopen", &input.library), ("dlopen_symbolic", &input.symbolic)] {
@@ -205,11 +223,17 @@ fn memory(loader: &Loader<'_>, jit: Option<&Jit>, input: &Input) {
         rows.push((name, measure::held() - start));
         library.close();
     }
-    if let Some(jit) = jit {
+    // A session remembers the names of what it has unloaded; one of its own is like ours.
+    let new = jit.and_then(|_| Jit::start().expect("it has started before"));
+    let sessions = [("jitlink", new.as_ref()), ("jitlink_again", jit)];
+    for (name, session) in sessions.into_iter().filter_map(|(name, jit)| Some((name, jit?))) {
+        let tiny = session.load(&[tiny.to_vec()], &[c"tiny".into()]);
+        session.unload(tiny.expect("a function")).expect("it is unused");
         let start = measure::held();
-        let linked = jit.load(&input.stripped, &input.symbol).unwrap_or_else(|e| panic!("{e}"));
-        rows.push(("jitlink", measure::held() - start));
-        jit.unload(linked).unwrap_or_else(|e| panic!("{e}"));
+        let linked = session.load(&input.stripped, &input.functions);
+        let linked = linked.unwrap_or_else(|error| panic!("{error}"));
+        rows.push((name, measure::held() - start));
+        session.unload(linked).unwrap_or_else(|error| panic!("{error}"));
     }
     let beyond = |held: usize| held as f64 - input.sections as f64;
     let ours = beyond(rows[0].1);

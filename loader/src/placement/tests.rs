@@ -43,7 +43,7 @@ fn lay_out_with(sections: &[Sample], slots: &Slots) -> Result<Placed, Cause> {
     let places = unit.sections().filter(|(_, index, _)| (1..=sections.len()).contains(index));
     let places = places.map(|(_, index, place)| {
         let size = match place.group {
-            Group::EhFrame => eh_frame.len(&unit.files[0], index).unwrap(),
+            Group::EhFrame => eh_frame.len(index),
             _ => sections[index - 1].size,
         };
         let start = if place.group.is_loaded() { layout.start(place) } else { 0 };

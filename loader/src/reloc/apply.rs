@@ -9,6 +9,7 @@
 
 use unspool_tls::ModuleId;
 
+use super::simple::Addresses;
 use super::x86_64::{self, Operands, tls};
 use super::{GOT_WORD, Kind, PLT_STUB, Problem, Step, Steps};
 use crate::eh_frame::EhFrame;
@@ -26,6 +27,8 @@ pub(crate) struct Image<'i, 'a> {
     pub eh_frame: &'i EhFrame,
     pub layout: &'i Layout,
     pub slots: &'i Slots,
+    /// The entries that have any.
+    pub with_slots: &'i [u32],
     /// The address of the region.
     pub base: u64,
     /// The bytes of the region.
@@ -40,43 +43,52 @@ pub(crate) struct Image<'i, 'a> {
 
 /// The section that is being relocated.
 #[derive(Clone, Copy)]
-struct Here {
-    file: usize,
-    place: Place,
-    start: usize,
-    len: usize,
+pub(super) struct Here {
+    pub file: usize,
+    pub place: Place,
+    /// Where it starts in the region, or in the initial values of the TLS block.
+    pub start: usize,
+    pub len: usize,
 }
 
 impl Image<'_, '_> {
     /// Applies all relocations and fills the GOT and the PLT.
     pub fn relocate(&mut self) -> Result<(), LoadError> {
+        let mut addresses = Addresses::default();
         for (number, file) in self.unit.files.iter().enumerate() {
-            self.relocate_file(number).map_err(|cause| file.error(cause))?;
+            self.relocate_file(number, &mut addresses).map_err(|cause| file.error(cause))?;
         }
         self.fill_slots();
         Ok(())
     }
 
-    fn relocate_file(&mut self, number: usize) -> Result<(), Cause> {
+    fn relocate_file(&mut self, number: usize, addresses: &mut Addresses) -> Result<(), Cause> {
         let (unit, eh_frame) = (self.unit, self.eh_frame);
         let file = &unit.files[number];
+        addresses.start(file.elf.symbol_count())?;
         for table in file.elf.relocations() {
             let table = table?;
-            let Some(mut steps) = Steps::new(file, table, &unit.places, eh_frame) else { continue };
+            let steps = Steps::new(&file.elf, file.first_section, table, &unit.places, eh_frame);
+            let Some(mut steps) = steps else { continue };
             let place = steps.place;
             let len = match place.group {
-                Group::EhFrame => eh_frame.len(file, table.target)?,
+                Group::EhFrame => eh_frame.len(file.first_section + table.target),
                 // What has no initial values has no bytes to relocate.
                 Group::TlsZeroed => 0,
                 _ => file.elf.section(table.target).size,
             };
             let (start, len) = (self.layout.start(place), len as usize);
             let here = Here { file: number, place, start, len };
-            while let Some(step) = steps.next_step() {
-                let step = step?;
+            let simple = steps.may_be_simple(unit.discards);
+            loop {
+                if simple {
+                    steps.next = self.apply_simple(addresses, here, &steps.table, steps.next);
+                }
+                let Some(step) = steps.next_step() else { break };
                 self.apply(here, &step)
                     .map_err(|problem| steps.error(&step.relocation, problem))?;
             }
+            steps.finish()?;
         }
         Ok(())
     }
@@ -123,7 +135,7 @@ impl Image<'_, '_> {
         let (value, size, slots) = match unit.target(here.file, symbol) {
             Target::Entry(number) => {
                 let entry = &unit.entries[number];
-                let own = entry.is_defined() && entry.elsewhere.is_none();
+                let own = entry.is_defined() && !entry.elsewhere;
                 (entry.value, own.then_some(entry.size), entry.slots)
             }
             Target::Local => {
@@ -159,7 +171,8 @@ impl Image<'_, '_> {
         if let (Block::Dynamic(module), Some(at)) = (self.block, self.slots.own_block()) {
             self.put(at, [module.get() as u64, 0]);
         }
-        for entry in self.unit.entries.iter().filter(|entry| entry.slots.is_some()) {
+        for &number in self.with_slots {
+            let entry = &self.unit.entries[number as usize];
             // `apply` has refused what would read a slot that does not go with the symbol.
             let slot = |slot| self.slots.got(slot, entry.slots);
             let stub = self.slots.plt(entry.slots);

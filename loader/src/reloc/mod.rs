@@ -3,6 +3,7 @@
 //! ```text
 //!   scan  ──► which symbols are needed, which want a GOT slot or a PLT stub   (before placing)
 //!   apply ──► S, A, P, G ──► x86_64: value, overflow check, bytes            (after resolving)
+//!     └─ simple: a short way in both for the relocations that nearly all are
 //!             x at a fixed distance from TP? ──► x86_64::tls: cheaper instructions
 //! ```
 //!
@@ -13,13 +14,13 @@
 mod apply;
 mod problem;
 mod scan;
+mod simple;
 mod x86_64;
 
 use crate::eh_frame::{Cut, EhFrame};
 use crate::elf::{Elf, Relocation, RelocationTable};
 use crate::error::Cause;
-use crate::placement::Place;
-use crate::unit::File;
+use crate::placement::{Group, Place};
 
 pub(crate) use apply::Image;
 pub use problem::{Code, Problem, RelocationType};
@@ -36,63 +37,104 @@ struct Step {
     call: Option<(Call, Relocation)>,
 }
 
-/// The relocations of one section that has a place.
+/// The relocations of one section that has a place. (An iterator of results would move them about
+/// more than they are worked on.)
 struct Steps<'e, 'a> {
-    elf: Elf<'a>,
+    elf: &'e Elf<'a>,
     table: RelocationTable<'a>,
     place: Place,
+    /// The section's bytes in the file.
+    code: &'a [u8],
     /// What was cut out of the section.
     cut: Option<Cut<'e>>,
     next: usize,
+    /// What is wrong with the last relocation that was looked at.
+    error: Option<Cause>,
 }
 
 impl<'e, 'a> Steps<'e, 'a> {
-    /// The steps for a section of a file, if it has a place.
+    /// The steps for a section of a file, if it has a place. `elf` is the file, `first` the number of
+    /// its section 0 in the unit.
+    #[inline]
     fn new(
-        file: &File<'a>,
+        elf: &'e Elf<'a>,
+        first: usize,
         table: RelocationTable<'a>,
         places: &[Place],
         eh_frame: &'e EhFrame,
     ) -> Option<Self> {
-        let section = file.first_section + table.target;
+        let section = first + table.target;
         let place = places[section];
-        let cut = eh_frame.of(section);
-        place.group.is_loaded().then_some(Self { elf: file.elf, table, place, cut, next: 0 })
+        if !place.group.is_loaded() {
+            return None;
+        }
+        let code = elf.section(table.target).data;
+        let cut = if place.group == Group::EhFrame { eh_frame.of(section) } else { None };
+        Some(Self { elf, table, place, code, cut, next: 0, error: None })
     }
 
     /// The next relocation of what was not cut out.
-    fn take(&mut self) -> Option<Result<Relocation, Cause>> {
+    #[inline]
+    fn take(&mut self) -> Option<Relocation> {
         while self.next < self.table.len() {
             let mut relocation = self.table.get(self.next);
             if relocation.symbol >= self.elf.symbol_count() {
-                return Some(Err(self.table.no_symbol(self.next)));
+                self.error = Some(self.table.no_symbol(self.next));
+                return None;
             }
             self.next += 1;
-            let Some(cut) = self.cut else { return Some(Ok(relocation)) };
+            let Some(cut) = self.cut else { return Some(relocation) };
             if let Some(offset) = cut.moved(relocation.offset) {
                 relocation.offset = offset;
-                return Some(Ok(relocation));
+                return Some(relocation);
             }
         }
         None
     }
 
-    fn understand(&mut self, relocation: Relocation) -> Result<Step, Cause> {
-        let kind = Kind::decode(relocation.kind);
-        let kind = kind.ok_or_else(|| self.error(&relocation, Problem::UnknownType))?;
-        if !kind.precedes_call() {
-            return Ok(Step { relocation, kind, call: None });
-        }
-        let call = match self.take().transpose()? {
-            Some(call) if self.is_call(&call) => {
-                tls::call_after(kind, &relocation, &call).map(|form| (form, call))
+    /// The next step; after the last one, [`finish`](Self::finish) says whether it was that.
+    #[inline]
+    fn next_step(&mut self) -> Option<Step> {
+        let relocation = self.take()?;
+        match self.kind_of(&relocation) {
+            Some(kind) if !kind.precedes_call() => Some(Step { relocation, kind, call: None }),
+            Some(kind) => self.with_call(relocation, kind),
+            None => {
+                self.error = Some(self.error(&relocation, Problem::UnknownType));
+                None
             }
-            _ => None,
-        };
-        if call.is_none() {
-            return Err(self.error(&relocation, Problem::MissingTlsCall));
         }
-        Ok(Step { relocation, kind, call })
+    }
+
+    #[inline]
+    fn kind_of(&self, relocation: &Relocation) -> Option<Kind> {
+        let kind = Kind::decode(relocation.kind)?;
+        Some(match self.place.group {
+            Group::Text => kind.in_code(self.code, relocation.offset, relocation.addend),
+            _ => kind,
+        })
+    }
+
+    /// The step of a relocation that is followed by a call.
+    fn with_call(&mut self, relocation: Relocation, kind: Kind) -> Option<Step> {
+        let call = self.take().filter(|call| self.is_call(call));
+        let call = call.and_then(|call| Some((tls::call_after(kind, &relocation, &call)?, call)));
+        if call.is_none() && self.error.is_none() {
+            self.error = Some(self.error(&relocation, Problem::MissingTlsCall));
+        }
+        call.map(|call| Step { relocation, kind, call: Some(call) })
+    }
+
+    /// Whether the short way may be taken: all relocations count, and mean what they say.
+    fn may_be_simple(&self, discards: bool) -> bool {
+        let group = self.place.group;
+        // Tables may name what was discarded; initial values have no addresses.
+        self.cut.is_none() && !group.is_tls() && !(discards && group.is_table())
+    }
+
+    /// Whether all relocations were steps.
+    fn finish(self) -> Result<(), Cause> {
+        self.error.map_or(Ok(()), Err)
     }
 
     fn is_call(&self, relocation: &Relocation) -> bool {
@@ -107,16 +149,5 @@ impl<'e, 'a> Steps<'e, 'a> {
             symbol: self.elf.symbol_text(relocation.symbol),
             problem,
         }
-    }
-
-    fn next_step(&mut self) -> Option<Result<Step, Cause>> {
-        let relocation = match self.take()? {
-            Ok(relocation) => relocation,
-            Err(cause) => {
-                self.next = self.table.len();
-                return Some(Err(cause));
-            }
-        };
-        Some(self.understand(relocation))
     }
 }

@@ -12,9 +12,24 @@
 use core::fmt;
 use core::ops::Deref;
 
+use object::elf;
+
 /// The type of a relocation, as in `r_info` (psABI x86-64 §4.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RelocationType(pub u32);
+
+impl RelocationType {
+    /// What may help against this problem, to be said after it.
+    pub(crate) fn advice(self, problem: &Problem) -> &'static str {
+        let short = [elf::R_X86_64_PC32, elf::R_X86_64_32, elf::R_X86_64_32S].map(|kind| kind.0);
+        match problem {
+            Problem::Overflow { .. } if short.contains(&self.0) => {
+                "; position-independent code (-fPIC) or a larger code model reaches farther"
+            }
+            _ => "",
+        }
+    }
+}
 
 /// What is wrong with a relocation.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,12 +7,17 @@
 //! ```
 #![forbid(unsafe_code)]
 
+use alloc::collections::TryReserveError;
+use alloc::vec::Vec;
+
 use object::elf;
 
+use super::simple::Noted;
 use super::x86_64::tls;
 use super::{Call, Kind, Problem, Step, Steps, Wants};
 use crate::eh_frame::EhFrame;
 use crate::elf::{Definition, Relocation};
+use crate::entry::Entry;
 use crate::error::{Cause, LoadError};
 use crate::got::{Slot, Slots};
 use crate::placement::Group;
@@ -23,6 +28,8 @@ use crate::unit::{Target, Unit};
 pub(crate) struct Needs {
     /// The slots and stubs to make.
     pub slots: Slots,
+    /// The entries that have any.
+    pub with_slots: Vec<u32>,
     /// Whether the unit's own variables must lie at a fixed distance from TP.
     pub static_space: bool,
     /// Whether the unit must have a TLS module, with variables or without.
@@ -36,19 +43,35 @@ pub(crate) struct Needs {
 
 /// Finds out what the relocations of all sections that have places need.
 pub(crate) fn scan(unit: &mut Unit<'_>, eh_frame: &EhFrame) -> Result<Needs, LoadError> {
-    let mut needs = Needs::default();
+    let (mut needs, mut noted) = (Needs::default(), Noted::default());
     for file in 0..unit.files.len() {
-        scan_file(unit, eh_frame, file, &mut needs)
+        scan_file(unit, eh_frame, file, &mut needs, &mut noted)
             .map_err(|cause| unit.files[file].error(cause))?;
     }
-    for entry in &mut unit.entries {
-        // Others may ask for it, too.
-        if entry.is_defined() && entry.kind == elf::STT_GNU_IFUNC {
-            let added = needs.slots.add_indirect(&mut entry.slots);
-            added.map_err(|error| unit.files[entry.file as usize].error(error.into()))?;
+    if unit.has_indirect {
+        for number in 0..unit.entries.len() {
+            // Others may ask for it, too.
+            let entry = &mut unit.entries[number];
+            if entry.is_defined() && entry.kind == elf::STT_GNU_IFUNC {
+                let added = needs.slots.add_indirect(&mut entry.slots);
+                let noted = added.and_then(|()| needs.note_slots(number, entry));
+                noted.map_err(|error| unit.files[entry.file as usize].error(error.into()))?;
+            }
         }
     }
     Ok(needs)
+}
+
+impl Needs {
+    /// Remembers an entry that has slots.
+    fn note_slots(&mut self, number: usize, entry: &mut Entry<'_>) -> Result<(), TryReserveError> {
+        if !entry.has_slots {
+            self.with_slots.try_reserve(1)?;
+            self.with_slots.push(number as u32);
+            entry.has_slots = true;
+        }
+        Ok(())
+    }
 }
 
 fn scan_file(
@@ -56,19 +79,30 @@ fn scan_file(
     eh_frame: &EhFrame,
     file: usize,
     needs: &mut Needs,
+    noted: &mut Noted,
 ) -> Result<(), Cause> {
-    for table in unit.files[file].elf.relocations() {
-        let steps = Steps::new(&unit.files[file], table?, &unit.places, eh_frame);
+    let (elf, first) = (unit.files[file].elf, unit.files[file].first_section);
+    noted.start(elf.symbol_count())?;
+    for table in elf.relocations() {
+        let steps = Steps::new(&elf, first, table?, &unit.places, eh_frame);
         let Some(mut steps) = steps else { continue };
-        let code = steps.elf.section(steps.table.target).data;
-        while let Some(step) = steps.next_step() {
-            let step = step?;
-            let group = steps.place.group;
-            let scan = &mut Scan { unit, needs, file, code, group };
+        let code = steps.code;
+        let group = steps.place.group;
+        let relaxable = (group == Group::Text).then_some(code);
+        let simple = steps.may_be_simple(unit.discards);
+        let scan = &mut Scan { unit, needs, file, code, group };
+        loop {
+            if simple {
+                let known = (&mut *scan.unit, &scan.needs.slots);
+                steps.next = noted.pass(known, file, &steps.table, steps.next, relaxable);
+            }
+            let Some(step) = steps.next_step() else { break };
             if !scan.add(&step)? {
                 return Err(steps.error(&step.relocation, Problem::Discarded));
             }
+            noted.forget(step.relocation.symbol);
         }
+        steps.finish()?;
     }
     Ok(())
 }
@@ -137,7 +171,7 @@ impl Scan<'_, '_> {
             Target::Local => {
                 let elf = &unit.files[file].elf;
                 let symbol = elf.symbol(relocation.symbol);
-                let absent = relocation.symbol == 0 || elf.symbol_name(&symbol).is_empty();
+                let absent = relocation.symbol == 0 || !elf.is_named(&symbol);
                 match symbol.definition {
                     Definition::Section { index, .. } if symbol.kind != elf::STT_GNU_IFUNC => {
                         return self.look_into(relocation.symbol, index, kind);
@@ -172,13 +206,17 @@ impl Scan<'_, '_> {
     }
 
     fn add_got(&mut self, slot: Slot, symbol: usize) -> Result<(), Cause> {
-        let entry = self.unit.entry(self.file, symbol)?;
-        Ok(self.needs.slots.add_got(slot, &mut self.unit.entries[entry].slots)?)
+        let number = self.unit.entry(self.file, symbol)?;
+        let entry = &mut self.unit.entries[number];
+        self.needs.slots.add_got(slot, &mut entry.slots)?;
+        Ok(self.needs.note_slots(number, entry)?)
     }
 
     fn add_plt(&mut self, symbol: usize) -> Result<(), Cause> {
-        let entry = self.unit.entry(self.file, symbol)?;
-        Ok(self.needs.slots.add_plt(&mut self.unit.entries[entry].slots)?)
+        let number = self.unit.entry(self.file, symbol)?;
+        let entry = &mut self.unit.entries[number];
+        self.needs.slots.add_plt(&mut entry.slots)?;
+        Ok(self.needs.note_slots(number, entry)?)
     }
 
     /// Notes a call of `__tls_get_addr` for a variable, or for the unit's own block.

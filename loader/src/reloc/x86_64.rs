@@ -235,7 +235,12 @@ fn field<const N: usize>(section: &mut [u8], offset: u64) -> Result<&mut [u8; N]
         .ok_or(outside)
 }
 
-fn put<const N: usize>(section: &mut [u8], offset: u64, value: [u8; N]) -> Result<(), Problem> {
+/// Writes bytes at `offset`, if they lie in the section.
+pub(super) fn put<const N: usize>(
+    section: &mut [u8],
+    offset: u64,
+    value: [u8; N],
+) -> Result<(), Problem> {
     *field(section, offset)? = value;
     Ok(())
 }

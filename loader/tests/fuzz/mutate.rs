@@ -2,10 +2,11 @@
 //!
 //! ```text
 //!   bytes │ ELF header │ section headers │ symbols │ relocations │ string tables │ any contents
-//!   archive headers │ pieces of the file elsewhere │ pieces of another file │ shorter, longer
+//!   archives: headers, index, long names │ pieces of the file elsewhere, or of another file │ length
 //! ```
 
 use crate::random::Random;
+use crate::seeds::Seed;
 use crate::view::{self, AR, Header, RELA, SHDR, SYM, View, kind};
 
 /// Offset and width of the fields of the file header (gABI, `Elf64_Ehdr`).
@@ -38,14 +39,14 @@ const MEMBER_FIELDS: [(usize, usize); 7] =
     [(0, 16), (16, 12), (28, 6), (34, 6), (40, 8), (48, 10), (58, 2)];
 
 /// Changes `file` in one way or in several.
-pub fn mutate(file: &mut Vec<u8>, others: &[Vec<u8>], random: &mut Random) {
+pub fn mutate(file: &mut Vec<u8>, others: &[Seed], random: &mut Random) {
     for _ in 0..=random.below(5) {
         if file.is_empty() {
             return;
         }
         match random.below(16) {
             0 | 1 => bytes(file, random),
-            2 => splice(file, &others[random.below(others.len())], random),
+            2 => splice(file, &random.choose(others).file, random),
             3 => resize(file, random),
             4 => move_piece(file, random),
             5 | 6 if file.starts_with(view::AR_MAGIC) => archive(file, random),
@@ -104,15 +105,27 @@ fn archive(file: &mut [u8], random: &mut Random) {
         return;
     }
     let (member, (field, width)) = (*random.choose(&members), *random.choose(&MEMBER_FIELDS));
-    match random.below(4) {
-        // Decimal text, as sizes and offsets of names are.
+    match random.below(6) {
+        // The index of symbols, or the long names, where they are.
         0 | 1 => {
+            let table = random.below(members.len().min(2));
+            let end = members.get(table + 1).copied().unwrap_or(file.len());
+            let (start, width) = (members[table] + AR, 1 << random.below(4));
+            let at = start + random.below(end.saturating_sub(start).min(1024)) / width * width;
+            change(file, at, width, random);
+            // Numbers are big-endian in some.
+            if let Some(word) = file.get_mut(at..at + width).filter(|_| random.once_in(2)) {
+                word.reverse();
+            }
+        }
+        // Decimal text, as sizes and offsets of names are.
+        2 | 3 => {
             let text = format!("{:<width$}", random.number(file.len() as u64));
             let text = &text.as_bytes()[..width];
             let to = file.iter_mut().skip(member + field);
             to.zip(text).for_each(|(to, &byte)| *to = byte);
         }
-        2 => change(file, member + random.below(AR), 1, random),
+        4 => change(file, member + random.below(AR), 1, random),
         _ => {
             let other = *random.choose(&members);
             if member.max(other) + AR <= file.len() {

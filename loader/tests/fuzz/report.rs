@@ -16,11 +16,11 @@ static CASE: AtomicU64 = AtomicU64::new(0);
 pub struct Running<'f> {
     run: u64,
     case: u64,
-    files: &'f [Vec<u8>],
+    files: &'f [Vec<Vec<u8>>],
 }
 
 impl<'f> Running<'f> {
-    pub fn new(run: u64, case: u64, files: &'f [Vec<u8>]) -> Self {
+    pub fn new(run: u64, case: u64, files: &'f [Vec<Vec<u8>>]) -> Self {
         RUN.store(run, Ordering::Relaxed);
         CASE.store(case, Ordering::Relaxed);
         Self { run, case, files }
@@ -34,8 +34,8 @@ impl Drop for Running<'_> {
         }
         let Self { run, case, files } = self;
         eprintln!("case {case} of run {run}");
-        for (number, file) in files.iter().enumerate() {
-            let name = format!("fuzz-{run}-{case}-{number}.o");
+        for (number, file) in files.iter().flatten().enumerate() {
+            let name = format!("fuzz-{run}-{case}-{number}");
             let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
             if std::fs::write(&path, file).is_ok() {
                 eprintln!("  {}", path.display());
@@ -44,16 +44,8 @@ impl Drop for Running<'_> {
     }
 }
 
-/// Has faults say which case it was before they end the process.
-pub fn on_faults() {
-    for signal in [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGTRAP] {
-        let handler = say as extern "C" fn(c_int);
-        // SAFETY: the handler does what handlers may.
-        unsafe { libc::signal(signal, handler as *const () as libc::sighandler_t) };
-    }
-}
-
-extern "C" fn say(signal: c_int) {
+/// Says which case it was, and ends the process, in a signal handler.
+pub fn say(signal: c_int) -> ! {
     let numbers = [signal as u64, CASE.load(Ordering::Relaxed), RUN.load(Ordering::Relaxed)];
     for (text, number) in ["signal ", ", case ", " of run "].into_iter().zip(numbers) {
         write(text.as_bytes());

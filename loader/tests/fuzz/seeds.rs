@@ -3,7 +3,17 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::archives::{Form, archive};
 use crate::view::{self, AR};
+
+/// Something to load, of which sets have at most one of a family: they define the same names.
+pub struct Seed {
+    pub family: usize,
+    pub file: Vec<u8>,
+}
+
+/// How many families there are that sets are made of, besides those of libraries' members.
+pub const FAMILIES: usize = 10;
 
 const RUST: &str = r#"
 use core::cell::Cell;
@@ -35,6 +45,21 @@ const CPP: &str = "struct S { int x = 3; S(); ~S(); }; static thread_local S s; 
     V *make() { return new V; }
     int caught(void (*f)()) { try { f(); } catch (int i) { return i; } catch (...) { throw; } return 0; }";
 
+/// Shares tentative definitions with [`C`], and refers to it.
+const COMMON: &str = "int z[20]; __thread int mine; extern int get(int); int more; long long far_away[3];
+    void first(void) __attribute__((constructor(101))); void first(void) { z[3] = 1; }
+    void last(void) __attribute__((destructor)); void last(void) { more = mine; }
+    __attribute__((weak)) int weak(int i) { return i; }
+    int (*const gets[])(int) = {get, weak}; int far(int i) { return get(i) + z[i] + ++mine + more; }";
+
+/// Has copies of groups of [`CPP`], constructors and destructors of its own, indirect functions.
+const CPP_TOO: &str = "struct T { int x; T(); ~T(); }; T one, two; static thread_local T of_thread;
+    inline thread_local int shared = 4; struct V { virtual int f() { return 1; } virtual ~V() {} };
+    template <class T> inline T twice(T t) { static T last; last = t; return last + t; }
+    extern V *make(); T::T() : x(twice(4) + make()->f()) {} T::~T() { shared += x + of_thread.x; }
+    static int pick() { return 1; } extern \"C\" void *resolve() { return (void *)pick; }
+    int indirect() __attribute__((ifunc(\"resolve\"))); int ask() { return indirect() + twice(2.5); }";
+
 const C_MODELS: [&[&str]; 10] = [
     &["-fPIC"],
     &["-fno-pic"],
@@ -59,41 +84,65 @@ const CPP_MODELS: [&[&str]; 3] =
     [&["-fPIC"], &["-fno-pic", "-O0"], &["-fPIC", "-ffunction-sections"]];
 
 /// Compiles and collects them all; the same compilers give the same files every time.
-pub fn all() -> Vec<Vec<u8>> {
+pub fn all() -> Vec<Seed> {
     let name = format!("fuzz-{}", std::process::id());
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
     std::fs::create_dir_all(&folder).unwrap();
-    let mut all = compiled(&folder);
+    let mut families = compiled(&folder);
     std::fs::remove_dir_all(folder).unwrap();
     let members = [library("libcompiler_builtins-", 24), library("libhashbrown-", 4)].concat();
-    for number in [2, 5, 9] {
-        let some = all.iter().skip(number).chain(members.iter().skip(number));
+    let compiled: Vec<_> = families.iter().flatten().cloned().collect();
+    let forms =
+        [(2, Form::Plain), (5, Form::Gnu), (9, Form::Gnu), (7, Form::Bsd), (4, Form::Gnu64)];
+    for (number, form) in forms {
+        let some = compiled.iter().skip(number).chain(members.iter().skip(number));
         let some: Vec<_> = some.step_by(number).collect();
-        all.push(archive(&some));
+        families.push(vec![archive(&some, form)]);
     }
-    all.extend(members);
-    all
+    // These have a name of their own each.
+    families.extend(members.into_iter().map(|member| vec![member]));
+    let seeds =
+        |(family, files): (_, Vec<_>)| files.into_iter().map(move |file| Seed { family, file });
+    families.into_iter().enumerate().flat_map(seeds).collect()
 }
 
-fn compiled(folder: &Path) -> Vec<Vec<u8>> {
+/// An object from C source, where there is a compiler.
+pub fn one(source: &str) -> Option<Vec<u8>> {
+    let name = format!("fuzz-{}-one", std::process::id());
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("a.c"), source).unwrap();
+    let object = object(&folder, "gcc", &["-c", "-O2", "-fPIC", "-fno-builtin"], "a.c");
+    std::fs::remove_dir_all(folder).unwrap();
+    object
+}
+
+/// Family by family.
+fn compiled(folder: &Path) -> Vec<Vec<Vec<u8>>> {
     let rust = format!("#![no_std]\n#![feature(thread_local)]\n{RUST}");
-    for (name, source) in [("a.rs", &*rust), ("a.c", C), ("a.cc", CPP)] {
+    let sources = [("a.rs", &*rust), ("a.c", C), ("b.c", COMMON), ("a.cc", CPP), ("b.cc", CPP_TOO)];
+    for (name, source) in sources {
         std::fs::write(folder.join(name), source).unwrap();
     }
     let rustc = std::env::var("RUSTC").unwrap_or("rustc".into());
-    let mut all = Vec::new();
-    for flags in RUST_MODELS {
-        let form = ["--edition=2024", "--crate-type=lib", "--crate-name=guest", "--emit=obj"];
-        let form = [&form[..], &["-Cpanic=unwind", "-Ccodegen-units=1"], flags].concat();
-        all.push(object(folder, &rustc, &form, "a.rs").expect("rustc is there"));
-    }
+    let form = ["--edition=2024", "--crate-type=lib", "--crate-name=guest", "--emit=obj"];
+    let form = [&form[..], &["-Cpanic=unwind", "-Ccodegen-units=1"]].concat();
+    let rust = RUST_MODELS.iter().map(|flags| {
+        object(folder, &rustc, &[&form[..], flags].concat(), "a.rs").expect("rustc is there")
+    });
     let nowhere = format!("-ffile-prefix-map={}=.", folder.display());
     let plain = ["-c", "-O2", "-ffreestanding", "-fno-stack-protector", &nowhere];
-    let with = |flags: &[&'static str]| [&plain[..], flags].concat();
-    all.extend(C_MODELS.iter().filter_map(|flags| object(folder, "gcc", &with(flags), "a.c")));
-    all.extend(object(folder, "clang", &with(&["-fPIC", "-fcommon"]), "a.c"));
-    all.extend(CPP_MODELS.iter().filter_map(|flags| object(folder, "g++", &with(flags), "a.cc")));
-    all
+    let with = |compiler: &str, source: &str, flags: &[&str]| {
+        object(folder, compiler, &[&plain[..], flags].concat(), source)
+    };
+    let c = C_MODELS.iter().filter_map(|flags| with("gcc", "a.c", flags));
+    let c = c.chain(with("clang", "a.c", &["-fPIC", "-fcommon"])).collect();
+    let common: [&[&str]; 2] =
+        [&["-fPIC", "-fcommon"], &["-fno-pic", "-fcommon", "-mcmodel=large"]];
+    let common = common.iter().filter_map(|flags| with("gcc", "b.c", flags)).collect();
+    let cpp = CPP_MODELS.iter().filter_map(|flags| with("g++", "a.cc", flags)).collect();
+    let too = CPP_MODELS.iter().filter_map(|flags| with("g++", "b.cc", flags)).collect();
+    vec![rust.collect(), c, common, cpp, too]
 }
 
 /// An object, where there is such a compiler. Nothing in it says where the folder is.
@@ -127,17 +176,4 @@ fn library(name: &str, count: usize) -> Vec<Vec<u8>> {
         members.filter(|file| file.starts_with(b"\x7fELF") && file.len() < SMALL).collect();
     let step = (objects.len() / count).max(1);
     objects.iter().step_by(step).take(count).map(|member| member.to_vec()).collect()
-}
-
-/// An archive of these objects, without an index.
-fn archive(objects: &[&Vec<u8>]) -> Vec<u8> {
-    let mut file = view::AR_MAGIC.to_vec();
-    for (number, object) in objects.iter().enumerate() {
-        let (name, size) = (format!("o{number}.o/"), object.len());
-        let header = format!("{name:16}{:12}{:6}{:6}{:8}{size:<10}`\n", 0, 0, 0, 644);
-        file.extend_from_slice(header.as_bytes());
-        file.extend_from_slice(object);
-        file.resize(file.len().next_multiple_of(2), b'\n');
-    }
-    file
 }

@@ -126,3 +126,21 @@ pub fn members(file: &[u8]) -> Vec<usize> {
     }
     all
 }
+
+/// The names of the symbols that an object has for others.
+pub fn defined(file: &[u8]) -> Vec<&[u8]> {
+    let Some(view) = View::of(file, 0) else { return Vec::new() };
+    let Some(table) = view.sections(file).find(|header| header.kind == kind::SYMTAB) else {
+        return Vec::new();
+    };
+    let names = number(file, table.at + 40, 4).and_then(|at| view.header(file, at as usize));
+    let Some(names) = names else { return Vec::new() };
+    let names = &file[names.contents(file)];
+    let symbols = file[table.contents(file)].chunks_exact(SYM);
+    let global = symbols.filter(|symbol| symbol[4] >> 4 != 0 && symbol[6..8] != [0; 2]);
+    let name = |symbol: &[u8]| {
+        let name = &names[number(symbol, 0, 4).unwrap_or(0) as usize..];
+        &name[..name.iter().position(|&byte| byte == 0).unwrap_or(0)]
+    };
+    global.map(name).collect()
+}

@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A file name in the tests' own directory that no other test uses.
-fn scratch(extension: &str) -> PathBuf {
+pub fn scratch(extension: &str) -> PathBuf {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let name = format!("loader-{}-{number}.{extension}", std::process::id());
@@ -60,7 +60,7 @@ pub fn cpp(source: &str, flags: &[&str]) -> Option<Vec<u8>> {
 }
 
 /// Whether there is such a compiler; asked once of each.
-fn exists(compiler: &str) -> bool {
+pub fn exists(compiler: &str) -> bool {
     static ASKED: Mutex<BTreeMap<String, bool>> = Mutex::new(BTreeMap::new());
     let mut asked = ASKED.lock().unwrap();
     let answer = || Command::new(compiler).arg("--version").output().is_ok();

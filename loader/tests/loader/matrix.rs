@@ -9,6 +9,7 @@
 //! The guests' sources are the same for all; the alignment of their variables goes from 1 to 4096.
 
 mod guest;
+mod sets;
 
 use crate::compile;
 use crate::memory::HostMemory;
@@ -16,8 +17,8 @@ use crate::program::{Program, registry};
 use crate::relocations::far;
 use crate::stacks::Frames;
 use crate::task;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{LazyLock, Mutex};
 use unspool_loader::{Handle, Loader, Symbols};
 use unspool_tls::{Area, Registry, Template};
 
@@ -31,6 +32,7 @@ const TLS_MODELS: [&str; 4] = ["global-dynamic", "local-dynamic", "initial-exec"
 #[derive(Clone, Debug)]
 struct Combination {
     compiler: &'static str,
+    code: &'static str,
     flags: Vec<String>,
     align: usize,
     /// Whether all of its accesses to its own variables ask for addresses.
@@ -47,11 +49,14 @@ fn combinations() -> Vec<Combination> {
                 for pic in [false, true] {
                     for dialect in dialects(compiler, code, tls, pic) {
                         for optimization in [0, 2] {
-                            let flags = flags(compiler, code, tls, pic, dialect, optimization);
+                            let mut flags = flags(compiler, code, tls, pic, dialect, optimization);
+                            // Crates of different names, as it were.
+                            let crate_of_its_own = format!("-Cmetadata={}", all.len());
+                            flags.extend((compiler == "rustc").then_some(crate_of_its_own));
                             let align = 1 << (all.len() % 13);
                             let dynamic = pic && tls == "global-dynamic";
                             let far = pic || code == "large";
-                            all.push(Combination { compiler, flags, align, dynamic, far });
+                            all.push(Combination { compiler, code, flags, align, dynamic, far });
                         }
                     }
                 }
@@ -125,8 +130,14 @@ impl Combination {
     }
 }
 
-/// The objects of all combinations whose compilers are here.
-fn compile_all(all: &[Combination]) -> Vec<(&Combination, Vec<u8>)> {
+/// The objects of all combinations whose compilers are here; compiled once.
+fn objects() -> &'static [(Combination, Vec<u8>)] {
+    static OBJECTS: LazyLock<Vec<(Combination, Vec<u8>)>> = LazyLock::new(compile_all);
+    &OBJECTS
+}
+
+fn compile_all() -> Vec<(Combination, Vec<u8>)> {
+    let all = combinations();
     let (next, objects) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     let threads = std::thread::available_parallelism().map_or(2, usize::from);
     std::thread::scope(|scope| {
@@ -134,7 +145,7 @@ fn compile_all(all: &[Combination]) -> Vec<(&Combination, Vec<u8>)> {
             scope.spawn(|| {
                 while let Some(one) = all.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let Some(object) = one.compile() else { continue };
-                    objects.lock().unwrap().push((one, object));
+                    objects.lock().unwrap().push((one.clone(), object));
                 }
             });
         }
@@ -181,7 +192,7 @@ fn ask(guest: &Handle<'_>, hub: &Handle<'_>, areas: [&Area<'_>; 2], what: &Combi
 /// Loads a hub and all these guests, asks them, and unloads them. `full` leaves them no space in
 /// areas.
 fn meet(
-    guests: &[&(&Combination, Vec<u8>)],
+    guests: &[&(Combination, Vec<u8>)],
     hub: &[u8],
     tls: &Registry,
     memory: HostMemory,
@@ -218,10 +229,8 @@ const TOGETHER: usize = 110;
 #[test]
 fn guests_of_all_compilers_and_models_get_on_together() {
     let Some(hub) = compile::c(HUB, &["-fPIC"]) else { return };
-    let all = combinations();
-    let objects = compile_all(&all);
     // One after the other, of different compilers and models.
-    let mut mixed: Vec<_> = objects.iter().collect();
+    let mut mixed: Vec<_> = objects().iter().collect();
     mixed.sort_by_key(|(what, _)| (what.align, what.compiler, &what.flags));
     let tls = Registry::new(Template::EMPTY, 4 << 20).unwrap();
     for guests in mixed.chunks(TOGETHER) {

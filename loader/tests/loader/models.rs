@@ -77,7 +77,13 @@ fn every_model_in_static_space_needs_no_function_to_ask() {
             assert_eq!(run("place", &first), expected, "{flags:?}");
             assert_eq!(run("other_place", &second), expected, "{flags:?}");
         }
-        assert!(first.tls_module().is_some() && second.tls_module().is_none());
+        let block = first.tls_block().unwrap();
+        assert!(block.is_static && block.size > 64 && first.tls_module() == Some(block.module));
+        assert_eq!(second.tls_block(), None);
+        let again = loader.object("first").unwrap();
+        assert_eq!((first.handles(), second.handles()), (2, 1));
+        drop(again);
+        assert_eq!(first.handles(), 1);
     }
 }
 
@@ -110,7 +116,7 @@ fn dynamic_models_work_without_static_space_in_old_and_new_tasks() {
         }
         assert_ne!(places[0], places[1]);
         assert_eq!((first.tls_offset("b"), first.symbol("b")), (None, None));
-        assert!(first.tls_module().is_some());
+        assert!(first.tls_block().is_some_and(|block| !block.is_static && block.size > 64));
         drop((others, rest));
         assert_eq!(tls.surplus_free(), SURPLUS);
     }

@@ -6,7 +6,7 @@ use crate::memory::HostMemory;
 use crate::program::{Program, registry};
 use crate::task;
 use std::ptr::with_exposed_provenance;
-use unspool_loader::{Cause, Loader, Object};
+use unspool_loader::{Cause, Loader, Object, Problem};
 use unspool_tls::Registry;
 
 extern "C" fn triple(x: u64) -> u64 {
@@ -383,6 +383,60 @@ fn instructions_without_the_got_do_what_they_did_with_it() {
     }
 }
 
+/// Branches as assemblers write them that do not know of stubs.
+const BRANCHES: &str = r#"
+    .macro branch name, opcode:vararg
+    .globl \name
+    \name:
+        \opcode
+        .reloc ., R_X86_64_PC32, triple-4
+        .long 0
+    .endm
+    .text
+    branch jumps, .byte 0xe9
+        ud2
+    branch calls, .byte 0x50, 0xe8
+        pop %rcx
+        ret
+    branch jumps_if, .byte 0x85, 0xff, 0x0f, 0x85
+        xor %eax, %eax
+        ret
+"#;
+
+#[test]
+fn branches_go_through_stubs_whatever_their_relocations_are_called() {
+    let Some(file) = assemble(BRANCHES) else { return };
+    for memory in [HostMemory::default(), far()] {
+        let (program, tls) = (program(), registry());
+        let loader = Loader::new(&memory, &program, &tls);
+        let object = loader.load("s", &file).unwrap();
+        for name in ["jumps", "calls", "jumps_if"] {
+            assert_eq!(function!(object, name, fn(u64) -> u64)(7), 21, "{name}");
+        }
+        assert_eq!(function!(object, "jumps_if", fn(u64) -> u64)(0), 0);
+    }
+}
+
+#[test]
+fn what_is_not_a_branch_is_not_sent_to_a_stub() {
+    for instruction in [".byte 0x48, 0x8d, 0x05", ".byte 0x90, 0x8f", ".byte 0x0f, 0x90"] {
+        let field = ".reloc ., R_X86_64_PC32, triple-4\n .long 0";
+        let source = format!(".text\n {instruction}\n {field}\n ret");
+        let Some(file) = assemble(&source) else { return };
+        let (memory, program, tls) = (far(), program(), registry());
+        let loader = Loader::new(&memory, &program, &tls);
+        let error = loader.load("s", &file).map(|_| ()).unwrap_err().into_cause();
+        let Cause::Relocation { problem, .. } = error else { panic!("{error}") };
+        assert!(matches!(problem, Problem::Overflow { .. }), "{problem}");
+    }
+    // Nor a branch to a place beside the symbol.
+    let source = ".text\n .byte 0xe8\n .reloc ., R_X86_64_PC32, triple\n .long 0";
+    let (memory, program, tls) = (far(), program(), registry());
+    let loader = Loader::new(&memory, &program, &tls);
+    let error = loader.load("s", &assemble(source).unwrap()).map(|_| ()).unwrap_err();
+    assert!(error.to_string().contains("R_X86_64_PC32 against `triple`"), "{error}");
+}
+
 #[test]
 fn the_objects_own_symbols_take_no_slots() {
     let load = |callee: &str| {
@@ -455,7 +509,10 @@ fn what_does_not_fit_says_where_and_what() {
             matches!(error.cause(), Cause::Relocation { offset: 0x18, .. }),
             "{field}: {error}"
         );
-        assert_eq!(error.to_string(), format!("s: .data.here+0x18: {message}"));
+        let told = format!("s: .data.here+0x18: {message}");
+        let advice = "; position-independent code (-fPIC) or a larger code model reaches farther";
+        let advised = ["_PC32 ", "_32 ", "_32S "].iter().any(|kind| message.contains(kind));
+        assert_eq!(error.to_string(), if advised { told + advice } else { told });
         assert_eq!(memory.live(), 0);
     }
 }

@@ -94,7 +94,7 @@ fn an_object_is_sealed_named_and_unwindable() {
             let start = object.symbol(name).unwrap();
             for address in [start, start + 3] {
                 let symbol = loader.symbolize(address).unwrap();
-                assert_eq!((symbol.name, symbol.address), (name, start));
+                assert_eq!((symbol.name, symbol.address), (name.into(), start));
             }
             let module = unspool_unwind::global().find(start).expect("registered");
             assert_eq!(module.text, (object.text().start, object.text().end));

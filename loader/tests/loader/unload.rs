@@ -178,7 +178,9 @@ fn a_name_that_was_handed_out_outlives_its_object() {
     }
     assert_eq!(names, ["base"; 3]);
     // Loaded again, it uses the names that are there.
-    assert!(names.iter().all(|name| core::ptr::eq(*name, names[0])));
+    assert!(
+        names.iter().all(|name| core::ptr::eq(name.whole().unwrap(), names[0].whole().unwrap()))
+    );
 }
 
 #[test]

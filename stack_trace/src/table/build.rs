@@ -1,9 +1,16 @@
 //! Writes the table; run by the build, on the host.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec;
 use alloc::vec::Vec;
 
-use super::{HEADER, MAGIC};
+use super::grammar::RULE;
+use super::{ALIGN, HEADER, MAGIC, TOGETHER, hash, place_size};
+
+mod pairs;
+
+/// Bytes that are kept of a name.
+const LONGEST: usize = u16::MAX as usize;
 
 /// A symbol to put into a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,55 +33,87 @@ pub struct Entry<'a> {
 ///
 /// # Panics
 ///
-/// If the table would exceed 4 GiB.
+/// If the symbols span more than 4 GiB.
 pub fn build(symbols: &[Entry<'_>]) -> Vec<u8> {
     let mut symbols = symbols.to_vec();
     symbols.sort_by(|a, b| (a.address, b.size, a.name).cmp(&(b.address, a.size, b.name)));
     symbols.dedup();
-    let (names, offsets) = names(&symbols);
-    let code = code_index(&symbols);
-    let by_name = name_index(&symbols);
+    let names: Vec<_> = symbols.iter().map(|symbol| kept(symbol.name)).collect();
+    let packed = pairs::pack(&names);
+    let code: BTreeSet<_> = code_index(&symbols).into_iter().collect();
+    let by_name = places(&symbols, &name_index(&symbols));
+    let base = symbols.first().map_or(0, |symbol| symbol.address);
+
+    let (mut blocks, mut stream, mut end) = (Vec::new(), Vec::new(), 0);
+    for (at, symbol) in symbols.iter().enumerate() {
+        if at.is_multiple_of(TOGETHER) {
+            blocks.extend(narrow((symbol.address - base) as usize).to_le_bytes());
+            blocks.extend(narrow(stream.len()).to_le_bytes());
+            end = symbol.address;
+        }
+        let aligned = end.checked_next_multiple_of(ALIGN) == Some(symbol.address);
+        // No address space is so large that a size needs its two uppermost bits.
+        let size = symbol.size & u64::MAX >> 2;
+        put(&mut stream, size << 2 | u64::from(aligned) << 1 | u64::from(code.contains(&at)));
+        if !aligned {
+            let distance = symbol.address.wrapping_sub(end) as i64;
+            put(&mut stream, (distance << 1 ^ distance >> 63) as u64);
+        }
+        put(&mut stream, packed.names[at].len() as u64);
+        stream.extend(&packed.names[at]);
+        end = symbol.address.wrapping_add(size);
+    }
+
     let mut table = Vec::from(MAGIC);
     table.extend([0; 4]);
-    for count in [symbols.len(), code.len(), by_name.len()] {
+    let slots = by_name.len() / place_size(symbols.len());
+    for count in [symbols.len(), packed.rules.len(), slots] {
         table.extend(narrow(count).to_le_bytes());
     }
     debug_assert_eq!(table.len(), HEADER);
-    for (symbol, offset) in symbols.iter().zip(offsets) {
-        table.extend(symbol.address.to_le_bytes());
-        table.extend(symbol.size.to_le_bytes());
-        table.extend(offset.to_le_bytes());
-        table.extend([0; 4]);
+    table.extend(base.to_le_bytes());
+    for (first, second) in packed.rules {
+        table.extend(&(u32::from(second) << 12 | u32::from(first)).to_le_bytes()[..RULE]);
     }
-    for index in code.into_iter().chain(by_name) {
-        table.extend(narrow(index).to_le_bytes());
-    }
-    table.extend(names);
+    table.extend(blocks);
+    table.extend(by_name);
+    table.extend(stream);
     let length = narrow(table.len()).to_le_bytes();
     table[8..12].copy_from_slice(&length);
     table
 }
 
-/// The names, each once, and the offset of each symbol's.
-fn names(symbols: &[Entry<'_>]) -> (Vec<u8>, Vec<u32>) {
-    let mut names = Vec::new();
-    let mut known = BTreeMap::new();
-    let offsets = symbols
-        .iter()
-        .map(|symbol| {
-            *known.entry(symbol.name).or_insert_with(|| {
-                let offset = narrow(names.len());
-                let mut length = symbol.name.len().min(usize::from(u16::MAX));
-                while !symbol.name.is_char_boundary(length) {
-                    length -= 1;
-                }
-                names.extend((length as u16).to_le_bytes());
-                names.extend(&symbol.name.as_bytes()[..length]);
-                offset
-            })
-        })
-        .collect();
-    (names, offsets)
+/// What is kept of a name.
+fn kept(name: &str) -> &str {
+    let mut length = name.len().min(LONGEST);
+    while !name.is_char_boundary(length) {
+        length -= 1;
+    }
+    &name[..length]
+}
+
+/// Writes seven bits a byte (LEB128).
+fn put(to: &mut Vec<u8>, mut number: u64) {
+    while number > 0x7f {
+        to.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    to.push(number as u8);
+}
+
+/// The hash table of the symbols in `index`.
+fn places(symbols: &[Entry<'_>], index: &[usize]) -> Vec<u8> {
+    // A tenth of the places stays free, and so at least one.
+    let mut places = vec![0_u32; index.len() + index.len() / 9 + 1];
+    for &at in index {
+        let mut place = hash(symbols[at].name) as usize % places.len();
+        while places[place] != 0 {
+            place = (place + 1) % places.len();
+        }
+        places[place] = narrow(at + 1);
+    }
+    let size = place_size(symbols.len());
+    places.iter().flat_map(|place| place.to_le_bytes().into_iter().take(size)).collect()
 }
 
 /// The code symbols by address, one an address, none inside another: a label within a function

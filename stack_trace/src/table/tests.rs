@@ -21,7 +21,7 @@ fn sample() -> Vec<u8> {
 }
 
 fn name(table: &SymbolTable<'_>, address: u64) -> Option<String> {
-    table.symbolize(address).map(|symbol| symbol.name.into())
+    table.symbolize(address).map(|symbol| symbol.name.to_string())
 }
 
 #[test]
@@ -66,4 +66,31 @@ fn a_damaged_table_is_an_error_or_yields_no_names_but_never_panics() {
             let _ = table.by_name("alpha");
         }
     }
+}
+
+#[test]
+fn packed_names_are_what_they_were() {
+    let part = |number: u64| ["_RNvNtCs8NwYtU1Mohg_4core", "größe", "", "x"][number as usize % 4];
+    let names: Vec<_> = (0..700_u64)
+        .map(|number| format!("{}{}_{}", part(number), part(number / 4), number * number))
+        .chain([String::from("y").repeat(3000)])
+        .collect();
+    let address = |number: usize| 0x10_0000 + number as u64 * 0x24;
+    let entries: Vec<_> =
+        names.iter().enumerate().map(|(at, name)| entry(name, address(at), 0x24)).collect();
+    let bytes = build(&entries);
+    let table = SymbolTable::parse(&bytes).unwrap();
+    assert_eq!(table.len(), names.len());
+    for (at, name) in names.iter().enumerate() {
+        let symbol = table.symbolize(address(at) + 0x23).unwrap();
+        assert_eq!((symbol.address, symbol.size), (address(at), 0x24));
+        assert!(symbol.name == **name, "{} for {name}", symbol.name);
+        assert_eq!(table.by_name(name), Some(symbol));
+    }
+    let plain: usize = names.iter().map(|name| name.len() + 24).sum();
+    assert!(bytes.len() < plain / 2, "{} of {plain} bytes", bytes.len());
+    // What a buffer has no room for is cut off there.
+    let longest = table.symbolize(address(700)).unwrap().name;
+    let shown = longest.read(&mut crate::NameBuffer::new()).len();
+    assert_eq!(shown, crate::NameBuffer::SIZE);
 }

@@ -1,8 +1,11 @@
 // Threads that end by force: pthread_cancel and pthread_exit run the cleanups.
+#include <atomic>
 #include <cxxabi.h>
 #include <cstdio>
 #include <initializer_list>
 #include <pthread.h>
+#include <sched.h>
+#include <string>
 #include <unistd.h>
 
 struct Noisy {
@@ -46,12 +49,28 @@ static void *exits(void *) {
     return nullptr;
 }
 
+static std::atomic<pid_t> sleeper;
+
+// In a call, which tables cover: in a loop without one g++'s end the program, and clang's do not.
 static void *asynchronous(void *) {
     Noisy noisy{"asynchronous"};
     int old;
     pthread_setcanceltype(PTHREAD_CANCEL_ASYNCHRONOUS, &old);
-    tell();
-    for (volatile unsigned long n = 0;; n++) {}
+    sleeper = gettid();
+    for (;;) pause();
+}
+
+// Until it sleeps in `pause`.
+static void wait_for_sleeper() {
+    char state = 0;
+    while (state != 'S') {
+        sched_yield();
+        auto path = "/proc/self/task/" + std::to_string(sleeper) + "/stat";
+        if (FILE *file = std::fopen(path.c_str(), "r")) {
+            if (std::fscanf(file, "%*d %*s %c", &state) != 1) state = 0;
+            std::fclose(file);
+        }
+    }
 }
 
 int main() {
@@ -60,11 +79,10 @@ int main() {
         pthread_t thread;
         void *result;
         pthread_create(&thread, nullptr, body, nullptr);
-        if (body != exits) {
-            char c;
-            if (read(ready[0], &c, 1) != 1) return 1;
-            pthread_cancel(thread);
-        }
+        char c;
+        if (body == cancelled && read(ready[0], &c, 1) != 1) return 1;
+        if (body == asynchronous) wait_for_sleeper();
+        if (body != exits) pthread_cancel(thread);
         pthread_join(thread, &result);
         std::printf("joined: %s\n", result == PTHREAD_CANCELED ? "cancelled"
                                     : result == (void *)5   ? "exited" : "returned");

@@ -24,7 +24,16 @@ impl Image {
     /// If it cannot be read or has no `.eh_frame`.
     pub fn open(path: &Path) -> Result<Self> {
         let data = fs::read(path).with_context(|| format!("reading {}", path.display()))?;
-        let file = object::File::parse(&*data)?;
+        Self::parse(path, &data)
+    }
+
+    /// Reads the contents of an executable or shared library, which came from `path`.
+    ///
+    /// # Errors
+    ///
+    /// If they cannot be read or have no `.eh_frame`.
+    pub fn parse(path: &Path, data: &[u8]) -> Result<Self> {
+        let file = object::File::parse(data)?;
         let section = |name: &str| -> Result<Option<(Vec<u8>, u64)>> {
             let Some(section) = file.section_by_name(name) else { return Ok(None) };
             Ok(Some((section.data()?.to_vec(), section.address())))
@@ -45,14 +54,24 @@ impl Image {
 
     /// As our unwinder sees it.
     pub fn module(&self) -> Module<'_> {
-        let eh_frame = Section { data: &self.eh_frame.0, address: self.eh_frame.1 };
-        let module = Module::new(self.text.0..self.text.1, eh_frame);
+        self.module_at(0)
+    }
+
+    /// As our unwinder sees it where it is loaded so many bytes above its link-time addresses.
+    pub fn module_at(&self, bias: u64) -> Module<'_> {
+        let eh_frame = Section { data: &self.eh_frame.0, address: self.eh_frame.1 + bias };
+        let module = Module::new(self.text.0 + bias..self.text.1 + bias, eh_frame);
         match &self.header {
             Some((data, address)) => {
-                module.with_index(FdeIndex::Header(Section { data, address: *address }))
+                module.with_index(FdeIndex::Header(Section { data, address: *address + bias }))
             }
             None => module,
         }
+    }
+
+    /// The lowest link-time address.
+    pub const fn start(&self) -> u64 {
+        self.text.0
     }
 
     /// As gimli sees it.

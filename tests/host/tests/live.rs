@@ -2,6 +2,7 @@
 
 use std::ffi::{c_int, c_void};
 use std::hint::black_box;
+use std::sync::Mutex;
 
 use libc::{dl_iterate_phdr, dl_phdr_info, size_t};
 use unspool_unwind::{
@@ -54,7 +55,10 @@ fn modules() -> &'static Modules {
         }
         0
     }
+    // Kept, so that nobody takes them for lost.
+    static TABLES: Mutex<Vec<&'static Modules>> = Mutex::new(Vec::new());
     let table: &'static Modules = Box::leak(Box::new(Modules::new()));
+    TABLES.lock().unwrap().push(table);
     // SAFETY: `each` gets the table it expects.
     unsafe { dl_iterate_phdr(Some(each), std::ptr::from_ref(table).cast_mut().cast()) };
     table

@@ -64,3 +64,16 @@ extern "C" int test_main(void)
 }
 
 extern "C" int uncaught(void) { throw 5; }
+
+namespace {
+struct Named : Derived {
+    using Derived::Derived;
+};
+
+int on_a_task(int number)
+{
+    throw Named(number);
+}
+}
+
+extern "C" int uncaught_on_a_task(void) { return unspool_run_tasks(1, on_a_task); }

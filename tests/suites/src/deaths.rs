@@ -19,6 +19,7 @@ pub fn run(name: &str) -> ExitCode {
         "drop_panics_during_cleanup" => drop_panics_during_cleanup,
         "panic_leaves_extern_c" => panic_leaves_extern_c,
         "thread_local_panics_on_drop" => thread_local_panics_on_drop,
+        "kill_leaves_extern_c" => kill_leaves_extern_c,
         "always_abort" => abort_always,
         "display_panics" => display_panics,
         "drop_faults_during_cleanup" => drop_faults_during_cleanup,
@@ -31,7 +32,7 @@ pub fn run(name: &str) -> ExitCode {
         }
     };
     let outcome = task::spawn("dies", die).join();
-    println!("survived: {}", outcome.is_ok());
+    println!("survived: {}", outcome.is_completed());
     ExitCode::FAILURE
 }
 
@@ -73,6 +74,22 @@ fn panic_leaves_extern_c() {
         panic!("against the wall");
     }
     let _ = catch_unwind(|| black_box(wall as extern "C" fn())());
+}
+
+/// As a panic: that the function may not unwind is found at the end of its cleanup.
+fn kill_leaves_extern_c() {
+    struct Says;
+    impl Drop for Says {
+        fn drop(&mut self) {
+            println!("dropped by a kill");
+        }
+    }
+    extern "C" fn wall() {
+        let _says = Says;
+        task::current().kill();
+        task::yield_now();
+    }
+    black_box(wall as extern "C" fn())();
 }
 
 fn thread_local_panics_on_drop() {

@@ -22,8 +22,7 @@ crate::tests![
 
 /// Runs `body`, which must fault.
 fn fault_of(body: fn()) -> FaultInfo {
-    let payload = task::spawn("faults", body).join().unwrap_err();
-    *payload.downcast::<FaultInfo>().expect("a fault and not a panic")
+    task::spawn("faults", body).join().faulted().expect("a fault and not a panic")
 }
 
 /// Reads a byte of memory that the compiler knows nothing of.

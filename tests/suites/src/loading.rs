@@ -144,7 +144,7 @@ fn a_trace_names_functions_of_an_object() {
     let object = panics(PANICS[0]);
     let address = object.call as *const () as u64;
     let symbol = platform().symbols().symbolize(address + 1).unwrap();
-    assert_eq!((symbol.name, symbol.address), ("object_call", address));
+    assert_eq!((symbol.name, symbol.address), ("object_call".into(), address));
 }
 
 fn every_truncation_is_an_error_that_leaves_nothing() {

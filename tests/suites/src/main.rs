@@ -7,18 +7,22 @@
 //!
 //! The same program runs in QEMU and as a bare Linux process; tests do not ask which. Words on
 //! the command line select the tests whose names contain one of them; `die:NAME` runs one of the
-//! programs that must not survive (see `deaths`).
+//! programs that must not survive (see `deaths`); `show:places` prints a trace to be decoded.
 #![no_std]
 #![no_main]
 #![feature(thread_local)]
 
 extern crate alloc;
 
+mod allocator;
+mod backtraces;
 mod churn;
 mod concurrency;
 mod deaths;
+mod endings;
 mod faults;
 mod hooks;
+mod kills;
 mod loading;
 mod panics;
 mod permissions;
@@ -63,13 +67,17 @@ const SUITES: &[(&str, &[Test])] = &[
     ("hooks", hooks::TESTS),
     ("random", random::TESTS),
     ("traces", traces::TESTS),
+    ("backtraces", backtraces::TESTS),
     ("faults", faults::TESTS),
+    ("kills", kills::TESTS),
+    ("endings", endings::TESTS),
     ("loading", loading::TESTS),
     ("unloading", unloading::TESTS),
     ("concurrency", concurrency::TESTS),
     ("switching", switching::TESTS),
     ("permissions", permissions::TESTS),
     ("reserve", reserve::TESTS),
+    ("allocator", allocator::TESTS),
     ("shortage", shortage::TESTS),
     ("churn", churn::TESTS),
 ];
@@ -81,6 +89,9 @@ fn main(boot: &Boot) -> ExitCode {
     if let Some(name) = words.iter().find_map(|word| word.strip_prefix("die:")) {
         return deaths::run(name);
     }
+    if words.contains(&"show:places") {
+        return backtraces::show();
+    }
     let (mut passed, mut failed) = (0, 0);
     for (suite, tests) in SUITES {
         for test in *tests {
@@ -89,9 +100,10 @@ fn main(boot: &Boot) -> ExitCode {
                 continue;
             }
             let outcome = task::spawn(test.name, test.run).join();
-            let word = if outcome.is_ok() { "ok" } else { "FAILED" };
+            let passes = outcome.is_completed();
+            let word = if passes { "ok" } else { "FAILED" };
             println!("test {suite}::{} ... {word}", test.name);
-            if outcome.is_ok() { passed += 1 } else { failed += 1 }
+            if passes { passed += 1 } else { failed += 1 }
         }
     }
     println!("{passed} passed, {failed} failed");

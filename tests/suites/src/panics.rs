@@ -105,7 +105,7 @@ fn panicking_is_true_in_drops_and_false_after() {
 fn a_panic_that_ends_a_task_is_its_outcome() {
     let what = core::hint::black_box("a task");
     let task = task::spawn("ends", move || -> u32 { panic!("the end of {what}") });
-    let payload = task.join().unwrap_err();
+    let payload = task.join().panicked().unwrap();
     assert_eq!(payload.downcast_ref::<String>().map(String::as_str), Some("the end of a task"));
 }
 

@@ -13,7 +13,7 @@ use core::ptr::with_exposed_provenance;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use unspool::loader::{Handle, Object, UnloadError};
-use unspool_kernel::fault::{FaultInfo, FaultKind, PageAccess};
+use unspool_kernel::fault::{FaultKind, PageAccess};
 use unspool_kernel::machine::{Mapping, machine};
 use unspool_kernel::walk::AllStacks;
 use unspool_kernel::{loader, task};
@@ -140,8 +140,7 @@ fn parts_of_an_object_have_their_own_permissions() {
 
 /// The page fault that ends a task which does `body`.
 fn fault_of(body: impl FnOnce() + Send + 'static) -> FaultKind {
-    let payload = task::spawn("trespasser", body).join().unwrap_err();
-    payload.downcast_ref::<FaultInfo>().expect("a fault, not a panic").kind
+    task::spawn("trespasser", body).join().faulted().expect("a fault, not a panic").kind
 }
 
 fn text_of_an_unloaded_object_cannot_be_executed() {

@@ -37,7 +37,7 @@ fn note(digit: u32) {
 fn events_of(body: fn()) -> u32 {
     EVENTS.store(0, Ordering::Relaxed);
     let outcome = task::spawn("events", body).join();
-    assert!(outcome.is_ok());
+    assert!(outcome.is_completed());
     EVENTS.load(Ordering::Relaxed)
 }
 
@@ -127,7 +127,7 @@ fn destructors_run_also_when_a_task_panics() {
         VALUE.with(|_| ());
         resume_unwind(Box::new(5u8));
     });
-    let payload = task.join().unwrap_err();
+    let payload = task.join().panicked().unwrap();
     assert_eq!(payload.downcast_ref::<u8>(), Some(&5));
     assert_eq!(EVENTS.load(Ordering::Relaxed), 12);
 }

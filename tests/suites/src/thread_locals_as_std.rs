@@ -3,6 +3,37 @@
 //! ```text
 //!   body ─► destructors: one may wake another key, which is destroyed later in the same loop ─► join
 //! ```
+//!
+//! | behaviour of std | our test |
+//! |---|---|
+//! | values of any kind: plain, in cells, collections, `UnsafeCell` | `values_of_any_kind_are_changed_in_place` |
+//! | each thread has its own | `a_task_does_not_see_what_another_has_set` |
+//! | a key is usable, then destroyed: `try_with` says so, nothing comes to life again | `a_destructor_that_looks_at_its_own_key_is_told`, `thread_locals::a_destroyed_value_cannot_be_accessed` |
+//! | the state is "destroyed" before `drop` runs | the same; `eager`: `a_value_is_destroyed_before_its_drop_runs` |
+//! | a destructor runs at the end of its thread | `thread_locals::destructors_run_before_join_returns_last_registered_first` |
+//! | two keys that refer to each other in their destructors | `two_keys_may_look_at_each_other_from_their_destructors` |
+//! | destructors in destructors in destructors, lazy and `const` | `destructors_in_destructors_in_destructors_all_run`, `…_of_const_values_all_run` |
+//! | a key used for the first time in a destructor is destroyed in the same loop | `thread_locals::a_destructor_may_use_other_keys_also_for_the_first_time` |
+//! | last registered, first destroyed | `many_destructors_run_in_reverse_order` |
+//! | `join` comes after the destructors | `join_comes_after_the_destructors_and_sees_what_they_wrote` |
+//! | the current thread is known in destructors | `a_destructor_knows_its_task_and_may_spawn_and_wait` |
+//! | a panic may be caught in a destructor, and one that leaves it aborts | `a_destructor_may_catch_a_panic`; the death `thread_local_panics_on_drop` |
+//! | destructors run also after a panic | `thread_locals::destructors_run_also_when_a_task_panics`; after a fault and a kill: `endings` |
+//! | a value without drop glue registers nothing and lives to the end | `a_value_without_drop_glue_can_be_used_until_the_very_end`; `lazy`: `a_value_without_drop_glue_registers_nothing…` |
+//! | an initializer may use other keys | `an_initializer_may_use_other_keys` |
+//! | an initializer that comes back to its own key: the outer value wins | `an_initializer_that_initializes_its_own_key_wins` |
+//! | an initializer that panics may be tried again | `thread_locals::an_initializer_that_panics_can_be_retried` |
+//! | what is not used is neither made nor destroyed | `a_value_that_is_never_used_is_neither_made_nor_destroyed` |
+//! | a value does not move | `a_value_does_not_move_between_its_first_use_and_its_end` |
+//! | `set get take replace with_borrow with_borrow_mut`; `set` skips the initializer | `set_in_a_destructor_makes_a_new_value_of_another_key`; `syntax`: `cell_keys_…`, `ref_cell_keys_…`, `set_on_first_access_…` |
+//! | `AccessError` and the panic: words, place, traits | `key`: `the_error_prints_as_in_std`, `the_panic_points_at_the_access`, `a_destroyed_value_is_an_error_or_a_panic_with_the_words_of_std` |
+//! | syntax: none, many, attributes, visibility, blocks, lists beyond the recursion limit, names of the user | `syntax`: all |
+//! | what accesses cost | `costs`: all |
+//! | a global allocator that uses `thread_local!` | `allocator`: all |
+//! | handles of a value's thread that outlive it, epochs, scopes, slots | `tests/std_users`: crates that others wrote |
+//!
+//! `eager`, `lazy` and `key` are the unit tests of `thread_local_macro/src`, `syntax` and `costs` the
+//! files in its `tests`; names without a file are here, the others in the file beside this one.
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
@@ -50,7 +81,7 @@ fn events_of(body: impl FnOnce(Log) + Send + 'static) -> Vec<u32> {
         let moved = moved;
         body(moved.0);
     });
-    assert!(task.join().is_ok());
+    assert!(task.join().is_completed());
     log.events()
 }
 
@@ -244,10 +275,10 @@ fn a_value_that_is_never_used_is_neither_made_nor_destroyed() {
         };
         static CONST: Counted = const { Counted };
     }
-    assert!(task::spawn("idle", || ()).join().is_ok());
+    assert!(task::spawn("idle", || ()).join().is_completed());
     assert_eq!((MADE.load(Ordering::Relaxed), DROPPED.load(Ordering::Relaxed)), (0, 0));
     let both = || (LAZY.with(|_| ()), CONST.with(|_| ()));
-    assert!(task::spawn("busy", both).join().is_ok());
+    assert!(task::spawn("busy", both).join().is_completed());
     assert_eq!((MADE.load(Ordering::Relaxed), DROPPED.load(Ordering::Relaxed)), (1, 2));
 }
 
@@ -272,7 +303,7 @@ fn join_comes_after_the_destructors_and_sees_what_they_wrote() {
         })
         .collect();
     for (index, task) in tasks.into_iter().enumerate() {
-        assert!(task.join().is_ok());
+        assert!(task.join().is_completed());
         assert!(ended.load(Ordering::Relaxed) > index);
     }
     assert_eq!(ended.load(Ordering::Relaxed), TASKS);
@@ -288,14 +319,14 @@ fn a_destructor_knows_its_task_and_may_spawn_and_wait() {
             let right = here.id() == self.0
                 && here.name() == "asked"
                 && !here.is_finished()
-                && child.is_ok_and(|child| child > self.0);
+                && child.ok().is_some_and(|child| child > self.0);
             SEEN.store(right, Ordering::Relaxed);
         }
     }
     thread_local! {
         static KEY: Asks = Asks(task::current().id());
     }
-    assert!(task::spawn("asked", || KEY.with(|_| ())).join().is_ok());
+    assert!(task::spawn("asked", || KEY.with(|_| ())).join().is_completed());
     assert!(SEEN.load(Ordering::Relaxed));
 }
 

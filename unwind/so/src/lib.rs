@@ -14,6 +14,7 @@
 //! $ cargo build --release -p unspool-unwind-so
 //! $ LD_PRELOAD=target/release/libunspool_unwind.so program
 //! $ ln -s …/libunspool_unwind.so folder/libgcc_s.so.1 && LD_LIBRARY_PATH=folder program
+//! $ cargo xtask so-demo    # both ways, under programs of g++ and rustc, with times
 //! ```
 //!
 //! The library has no std, which would itself unwind through libgcc_s, the very library that is to be
@@ -31,7 +32,9 @@ mod objects;
 mod personality;
 mod stacks;
 
+use core::alloc::{GlobalAlloc, Layout};
 use core::panic::PanicInfo;
+use core::ptr::null_mut;
 
 use unspool_unwind::{Environment, RaiseError, set_environment};
 
@@ -63,6 +66,22 @@ static INIT: extern "C" fn() = init;
 fn cannot_go_on(_error: RaiseError) -> ! {
     abort()
 }
+
+/// Nothing here allocates. In one build with programs that do, a crate that is shared with them
+/// may ask for an allocator all the same.
+struct NoHeap;
+
+// SAFETY: there never is a block.
+unsafe impl GlobalAlloc for NoHeap {
+    unsafe fn alloc(&self, _layout: Layout) -> *mut u8 {
+        null_mut()
+    }
+
+    unsafe fn dealloc(&self, _block: *mut u8, _layout: Layout) {}
+}
+
+#[global_allocator]
+static NO_HEAP: NoHeap = NoHeap;
 
 #[panic_handler]
 fn panic(_info: &PanicInfo<'_>) -> ! {

@@ -5,7 +5,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
-use unspool_unwind::lsda::{Action, Lsda};
+use unspool_unwind::lsda::Action;
 use unspool_unwind::{Actions, Context, Exception, Reason, Register};
 
 /// `__gcc_personality_v0`: runs cleanups, catches nothing (Itanium EH §1.6).
@@ -22,11 +22,7 @@ pub(crate) extern "C" fn gcc_personality_v0(
     if !actions.contains(Actions::CLEANUP_PHASE) {
         return Reason::CONTINUE_UNWIND;
     }
-    let (Some(data), Some(address)) = (context.lsda(), context.lsda_address()) else {
-        return Reason::CONTINUE_UNWIND;
-    };
-    let lsda = Lsda { data, address, function: context.region_start() };
-    match lsda.action(context.pc().lookup()) {
+    match context.action() {
         Ok(Action::Cleanup(pad) | Action::Catch(pad) | Action::Filter(pad)) => {
             context.set_register(Register::RAX, exception.expose_provenance() as u64);
             context.set_register(Register::RDX, 0);

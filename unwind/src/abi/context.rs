@@ -9,6 +9,7 @@ use core::ffi::c_int;
 use crate::address::Pc;
 use crate::context::Context;
 use crate::registers::Register;
+use crate::trace::bases_of;
 
 /// The column with this number, if it is one that is tracked.
 fn column(index: c_int) -> Option<Register> {
@@ -16,13 +17,11 @@ fn column(index: c_int) -> Option<Register> {
 }
 
 /// The value of a register, by its DWARF number; 0 for one that is not tracked.
-#[cfg_attr(feature = "abi", unsafe(no_mangle))]
 pub extern "C" fn _Unwind_GetGR(context: &Context, index: c_int) -> u64 {
     column(index).map_or(0, |register| context.register(register))
 }
 
 /// Sets a register for the landing pad, by its DWARF number; one that is not tracked stays.
-#[cfg_attr(feature = "abi", unsafe(no_mangle))]
 pub extern "C" fn _Unwind_SetGR(context: &mut Context, index: c_int, value: u64) {
     if let Some(register) = column(index) {
         context.set_register(register, value);
@@ -30,53 +29,45 @@ pub extern "C" fn _Unwind_SetGR(context: &mut Context, index: c_int, value: u64)
 }
 
 /// Where the frame is executing: a return address, or that of an interrupted instruction.
-#[cfg_attr(feature = "abi", unsafe(no_mangle))]
 pub extern "C" fn _Unwind_GetIP(context: &Context) -> u64 {
     context.register(Register::RA)
 }
 
 /// As [`_Unwind_GetIP`]; `before` becomes 1 if that is an instruction that has not completed.
-#[cfg_attr(feature = "abi", unsafe(no_mangle))]
 pub extern "C" fn _Unwind_GetIPInfo(context: &Context, before: &mut c_int) -> u64 {
     *before = c_int::from(matches!(context.pc(), Pc::Exact(_)));
     context.register(Register::RA)
 }
 
 /// Sets where to land.
-#[cfg_attr(feature = "abi", unsafe(no_mangle))]
 pub extern "C" fn _Unwind_SetIP(context: &mut Context, address: u64) {
     context.set_ip(address);
 }
 
 /// The stack pointer of the frame, which is the CFA of the one it called: what libgcc and
 /// libunwind answer, and glibc compares with the stack pointers in its jump buffers.
-#[cfg_attr(feature = "abi", unsafe(no_mangle))]
 pub extern "C" fn _Unwind_GetCFA(context: &Context) -> u64 {
     context.register(Register::RSP)
 }
 
 /// The LSDA of the frame's function, or 0.
-#[cfg_attr(feature = "abi", unsafe(no_mangle))]
 pub extern "C" fn _Unwind_GetLanguageSpecificData(context: &Context) -> u64 {
     context.lsda_address().unwrap_or(0)
 }
 
 /// The first address of the frame's function.
-#[cfg_attr(feature = "abi", unsafe(no_mangle))]
 pub extern "C" fn _Unwind_GetRegionStart(context: &Context) -> u64 {
     context.region_start()
 }
 
-/// What `DW_EH_PE_textrel` is relative to in an LSDA: 0, no tool for x86-64 uses it.
-#[cfg_attr(feature = "abi", unsafe(no_mangle))]
-pub extern "C" fn _Unwind_GetTextRelBase(_context: &Context) -> u64 {
-    0
+/// What `DW_EH_PE_textrel` is relative to in an LSDA: 0, unless the tables were registered with it.
+pub extern "C" fn _Unwind_GetTextRelBase(context: &Context) -> u64 {
+    bases_of(context.pc().lookup()).0
 }
 
-/// What `DW_EH_PE_datarel` is relative to in an LSDA: 0, no tool for x86-64 uses it.
-#[cfg_attr(feature = "abi", unsafe(no_mangle))]
-pub extern "C" fn _Unwind_GetDataRelBase(_context: &Context) -> u64 {
-    0
+/// What `DW_EH_PE_datarel` is relative to in an LSDA: 0, unless the tables were registered with it.
+pub extern "C" fn _Unwind_GetDataRelBase(context: &Context) -> u64 {
+    bases_of(context.pc().lookup()).1
 }
 
 type Get = extern "C" fn(&Context) -> u64;

@@ -15,9 +15,9 @@ use core::ptr::{null, null_mut, with_exposed_provenance_mut};
 
 use crate::arch::with_registers;
 use crate::exception::{Reason, Trace};
-use crate::frames::{deregister_frames, register_with_key};
+use crate::frames::{Manner, deregister_frames, register_with};
 use crate::registers::Registers;
-use crate::trace::{backtrace, frame_of};
+use crate::trace::{backtrace, bases_of, frame_of};
 
 /// Shows the frames of the caller and of its callers to `trace`.
 ///
@@ -26,7 +26,6 @@ use crate::trace::{backtrace, frame_of};
 /// # Safety
 ///
 /// As [`backtrace`].
-#[cfg_attr(feature = "abi", unsafe(no_mangle))]
 #[unsafe(naked)]
 pub unsafe extern "C-unwind" fn _Unwind_Backtrace(trace: Trace, argument: *mut c_void) -> Reason {
     with_registers!("rdx", show)
@@ -41,7 +40,6 @@ unsafe extern "C" fn show(trace: Trace, argument: *mut c_void, registers: &Regis
 }
 
 /// The first address of the function with the call that returns to `pc`, or null.
-#[cfg_attr(feature = "abi", unsafe(no_mangle))]
 pub extern "C" fn _Unwind_FindEnclosingFunction(pc: *const c_void) -> *mut c_void {
     let address = (pc.addr() as u64).wrapping_sub(1);
     let start = frame_of(address).map_or(0, |frame| frame.start);
@@ -59,15 +57,13 @@ pub struct Bases {
 
 /// The FDE of `pc`, or null; `bases` gets what its pointers are relative to and the first address
 /// of its function.
-#[cfg_attr(feature = "abi", unsafe(no_mangle))]
 pub extern "C" fn _Unwind_Find_FDE(pc: *const c_void, bases: &mut Bases) -> *const c_void {
-    let Ok(frame) = frame_of(pc.addr() as u64) else { return null() };
-    *bases = Bases {
-        text: null(),
-        data: null(),
-        function: with_exposed_provenance_mut(frame.start as usize),
-    };
-    with_exposed_provenance_mut::<c_void>(frame.offset as usize)
+    let pc = pc.addr() as u64;
+    let Ok(frame) = frame_of(pc) else { return null() };
+    let (text, data) = bases_of(pc);
+    let pointer = |address: u64| with_exposed_provenance_mut::<c_void>(address as usize);
+    *bases = Bases { text: pointer(text), data: pointer(data), function: pointer(frame.start) };
+    pointer(frame.offset)
 }
 
 /// Registers an `.eh_frame` section.
@@ -75,7 +71,6 @@ pub extern "C" fn _Unwind_Find_FDE(pc: *const c_void, bases: &mut Bases) -> *con
 /// # Safety
 ///
 /// As [`register_frames`](crate::register_frames).
-#[cfg_attr(feature = "abi", unsafe(no_mangle))]
 pub unsafe extern "C" fn __register_frame(begin: *const u8) {
     // SAFETY: the contract is the same.
     unsafe { __register_frame_info(begin, null_mut()) };
@@ -86,26 +81,25 @@ pub unsafe extern "C" fn __register_frame(begin: *const u8) {
 /// # Safety
 ///
 /// As [`register_frames`](crate::register_frames).
-#[cfg_attr(feature = "abi", unsafe(no_mangle))]
 pub unsafe extern "C" fn __register_frame_info(begin: *const u8, object: *mut c_void) {
-    // SAFETY: the contract is the same. C callers cannot be told of an error.
-    let _ = unsafe { register_with_key(begin, begin.addr() as u64, address(object)) };
+    // SAFETY: the contract is the same.
+    unsafe { __register_frame_info_bases(begin, object, null_mut(), null_mut()) };
 }
 
-/// As [`__register_frame_info`]; the bases are those of encodings that no tool for x86-64 uses.
+/// As [`__register_frame_info`], with what `DW_EH_PE_textrel` and `DW_EH_PE_datarel` are relative to.
 ///
 /// # Safety
 ///
 /// As [`register_frames`](crate::register_frames).
-#[cfg_attr(feature = "abi", unsafe(no_mangle))]
 pub unsafe extern "C" fn __register_frame_info_bases(
     begin: *const u8,
     object: *mut c_void,
-    _text: *mut c_void,
-    _data: *mut c_void,
+    text: *mut c_void,
+    data: *mut c_void,
 ) {
-    // SAFETY: the contract is the same.
-    unsafe { __register_frame_info(begin, object) };
+    let manner = manner(begin.cast(), object, text, data);
+    // SAFETY: the contract is the same. C callers cannot be told of an error.
+    let _ = unsafe { register_with(begin, &manner) };
 }
 
 /// Registers the sections of a list that ends with null.
@@ -113,7 +107,6 @@ pub unsafe extern "C" fn __register_frame_info_bases(
 /// # Safety
 ///
 /// As [`register_frames`](crate::register_frames), for each; and `begins` is such a list, valid until it is deregistered.
-#[cfg_attr(feature = "abi", unsafe(no_mangle))]
 pub unsafe extern "C" fn __register_frame_table(begins: *const *const u8) {
     // SAFETY: the contract is the same.
     unsafe { __register_frame_info_table(begins, null_mut()) };
@@ -124,11 +117,27 @@ pub unsafe extern "C" fn __register_frame_table(begins: *const *const u8) {
 /// # Safety
 ///
 /// As [`__register_frame_table`].
-#[cfg_attr(feature = "abi", unsafe(no_mangle))]
 pub unsafe extern "C" fn __register_frame_info_table(
     begins: *const *const u8,
     object: *mut c_void,
 ) {
+    // SAFETY: the contract is the same.
+    unsafe { __register_frame_info_table_bases(begins, object, null_mut(), null_mut()) };
+}
+
+/// As [`__register_frame_info_table`], with what `DW_EH_PE_textrel` and `DW_EH_PE_datarel` are
+/// relative to.
+///
+/// # Safety
+///
+/// As [`__register_frame_table`].
+pub unsafe extern "C" fn __register_frame_info_table_bases(
+    begins: *const *const u8,
+    object: *mut c_void,
+    text: *mut c_void,
+    data: *mut c_void,
+) {
+    let manner = manner(begins.cast(), object, text, data);
     let mut at = begins;
     loop {
         // SAFETY: the list goes on until its null (contract).
@@ -137,50 +146,36 @@ pub unsafe extern "C" fn __register_frame_info_table(
             break;
         }
         // SAFETY: the contract is the same. C callers cannot be told of an error.
-        let _ = unsafe { register_with_key(begin, begins.addr() as u64, address(object)) };
+        let _ = unsafe { register_with(begin, &manner) };
         // SAFETY: not the end of the list yet.
         at = unsafe { at.add(1) };
     }
 }
 
-/// As [`__register_frame_info_table`]; the bases are those of encodings that no tool for x86-64
-/// uses.
-///
-/// # Safety
-///
-/// As [`__register_frame_table`].
-#[cfg_attr(feature = "abi", unsafe(no_mangle))]
-pub unsafe extern "C" fn __register_frame_info_table_bases(
-    begins: *const *const u8,
-    object: *mut c_void,
-    _text: *mut c_void,
-    _data: *mut c_void,
-) {
-    // SAFETY: the contract is the same.
-    unsafe { __register_frame_info_table(begins, object) };
-}
-
 /// Removes what was registered with `begin`, a section or a list; nothing, if nothing was.
-#[cfg_attr(feature = "abi", unsafe(no_mangle))]
 pub extern "C" fn __deregister_frame(begin: *const u8) {
     __deregister_frame_info(begin);
 }
 
 /// As [`__deregister_frame`]: the object that was registered with it, or null.
-#[cfg_attr(feature = "abi", unsafe(no_mangle))]
 pub extern "C" fn __deregister_frame_info(begin: *const u8) -> *mut c_void {
     let object = deregister_frames(begin).unwrap_or(0);
     with_exposed_provenance_mut(object as usize)
 }
 
 /// As [`__deregister_frame_info`].
-#[cfg_attr(feature = "abi", unsafe(no_mangle))]
 pub extern "C" fn __deregister_frame_info_bases(begin: *const u8) -> *mut c_void {
     __deregister_frame_info(begin)
 }
 
-fn address(object: *mut c_void) -> u64 {
-    object.expose_provenance() as u64
+fn manner(key: *const c_void, object: *mut c_void, text: *mut c_void, data: *mut c_void) -> Manner {
+    let address = |pointer: *mut c_void| pointer.expose_provenance() as u64;
+    Manner {
+        key: key.addr() as u64,
+        object: address(object),
+        text_base: address(text),
+        data_base: address(data),
+    }
 }
 
 const _: unsafe extern "C-unwind" fn(Trace, *mut c_void) -> Reason = _Unwind_Backtrace;

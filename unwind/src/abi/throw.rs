@@ -28,13 +28,12 @@ const fn code(error: RaiseError) -> Reason {
 /// # Safety
 ///
 /// As [`raise`](crate::raise).
-#[cfg_attr(feature = "abi", unsafe(no_mangle))]
 #[unsafe(naked)]
 pub unsafe extern "C-unwind" fn _Unwind_RaiseException(exception: *mut Exception) -> Reason {
     with_registers!("rsi", raise)
 }
 
-unsafe extern "C" fn raise(exception: *mut Exception, registers: &Registers) -> Reason {
+unsafe extern "C" fn raise(exception: *mut Exception, registers: &mut Registers) -> Reason {
     // SAFETY: the contract of `_Unwind_RaiseException`, whose caller's registers these are.
     code(unsafe { crate::raise_here(exception, registers) })
 }
@@ -44,7 +43,6 @@ unsafe extern "C" fn raise(exception: *mut Exception, registers: &Registers) -> 
 /// # Safety
 ///
 /// Called by landing pads, with the exception that they were entered with.
-#[cfg_attr(feature = "abi", unsafe(no_mangle))]
 #[unsafe(naked)]
 pub unsafe extern "C-unwind" fn _Unwind_Resume(exception: *mut Exception) -> ! {
     with_registers!("rsi", resume)
@@ -61,13 +59,12 @@ unsafe extern "C" fn resume(exception: *mut Exception, registers: &Registers) ->
 /// # Safety
 ///
 /// As [`resume_or_rethrow`](crate::resume_or_rethrow).
-#[cfg_attr(feature = "abi", unsafe(no_mangle))]
 #[unsafe(naked)]
 pub unsafe extern "C-unwind" fn _Unwind_Resume_or_Rethrow(exception: *mut Exception) -> Reason {
     with_registers!("rsi", rethrow)
 }
 
-unsafe extern "C" fn rethrow(exception: *mut Exception, registers: &Registers) -> Reason {
+unsafe extern "C" fn rethrow(exception: *mut Exception, registers: &mut Registers) -> Reason {
     // SAFETY: the contract of `_Unwind_Resume_or_Rethrow`.
     code(unsafe { crate::resume_or_rethrow(exception, registers) })
 }
@@ -77,7 +74,6 @@ unsafe extern "C" fn rethrow(exception: *mut Exception, registers: &Registers) -
 /// # Safety
 ///
 /// As [`forced_unwind`](crate::forced_unwind).
-#[cfg_attr(feature = "abi", unsafe(no_mangle))]
 #[unsafe(naked)]
 pub unsafe extern "C-unwind" fn _Unwind_ForcedUnwind(
     exception: *mut Exception,
@@ -106,7 +102,6 @@ unsafe extern "C" fn force(
 /// # Safety
 ///
 /// As [`delete_exception`](crate::delete_exception).
-#[cfg_attr(feature = "abi", unsafe(no_mangle))]
 pub unsafe extern "C-unwind" fn _Unwind_DeleteException(exception: *mut Exception) {
     // SAFETY: the contract is the same.
     unsafe { crate::delete_exception(exception) };

@@ -4,9 +4,11 @@
 mod x86_64;
 
 #[cfg(target_arch = "x86_64")]
-pub use x86_64::catch;
+pub(crate) use x86_64::{
+    ControlWords, catch_forced_personality, land, linker_symbols, prefetch, stop, with_registers,
+};
 #[cfg(target_arch = "x86_64")]
-pub(crate) use x86_64::{ControlWords, land, linker_symbols, stop, with_registers};
+pub use x86_64::{catch, catch_forced};
 
 #[cfg(not(target_arch = "x86_64"))]
 compile_error!("unspool-unwind supports x86_64 only");

@@ -7,6 +7,7 @@
 //!   catch     a frame whose landing pad is the return address of its only call
 //! ```
 
+use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 use core::arch::{asm, global_asm, naked_asm};
 use core::mem::offset_of;
 
@@ -27,6 +28,21 @@ impl Registers {
         let mut registers = Self::new();
         registers.capture();
         registers
+    }
+
+    /// A copy of what was stored word by word a moment ago: read word by word, it need not wait
+    /// until the stores have reached the cache, which a vector's load would.
+    #[inline(always)]
+    pub(crate) fn copied(&self) -> Self {
+        let words = (&raw const *self).cast::<u64>();
+        let mut copy = Self::new();
+        for register in Register::all() {
+            // SAFETY: registers are as many words, by their numbers.
+            let word = unsafe { words.add(register.number()) };
+            // SAFETY: it is behind a reference.
+            copy.set(register, unsafe { word.read_volatile() });
+        }
+        copy
     }
 
     /// As [`here`](Self::here), into a place that is there already.
@@ -67,6 +83,20 @@ unsafe extern "C" fn capture(to: *mut Registers) {
         rsp = const offset(Register::RSP),
         ra = const offset(Register::RA),
     )
+}
+
+/// The body of a naked function that is `$callee`: registers and stack stay as the caller left them.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! hand_on {
+    ($callee:path) => {
+        ::core::arch::naked_asm!(
+            ".cfi_startproc",
+            "jmp {callee}",
+            ".cfi_endproc",
+            callee = sym $callee,
+        )
+    };
 }
 
 /// The body of a naked function that calls `$callee` with its own arguments and, in `$last`, a
@@ -156,17 +186,31 @@ static_assertions::const_assert_eq!(offset_of!(ControlWords, x87), 4);
 ///
 /// The registers must be those of a live frame of this stack, at a place in its function that
 /// expects them; all frames below it are given up.
+///
+/// An interrupt may walk the stack meanwhile. As soon as a register of the caller is lost, the
+/// frame that control goes to is the caller: first its registers are in the struct, then in place.
 #[unsafe(naked)]
 pub(crate) unsafe extern "C" fn land(registers: &Registers, control: ControlWords) -> ! {
     naked_asm!(
         ".cfi_startproc",
         "cld",
         "push rsi",
+        ".cfi_adjust_cfa_offset 8",
         "ldmxcsr [rsp]",
         "fldcw [rsp + 4]",
         "mov rax, [rdi + {rax}]",
         "mov rdx, [rdi + {rdx}]",
         "mov rcx, [rdi + {rcx}]",
+        // DW_CFA_def_cfa_expression, 4 bytes: DW_OP_breg5 (rdi) rsp's offset, DW_OP_deref.
+        ".cfi_escape 0x0f, 4, 0x75, {rsp} & 127 | 128, {rsp} >> 7, 0x06",
+        // DW_CFA_expression for a column, 3 bytes: DW_OP_breg5 its offset.
+        ".cfi_escape 0x10, 3, 3, 0x75, {rbx} & 127 | 128, {rbx} >> 7",
+        ".cfi_escape 0x10, 6, 3, 0x75, {rbp} & 127 | 128, {rbp} >> 7",
+        ".cfi_escape 0x10, 12, 3, 0x75, {r12} & 127 | 128, {r12} >> 7",
+        ".cfi_escape 0x10, 13, 3, 0x75, {r13} & 127 | 128, {r13} >> 7",
+        ".cfi_escape 0x10, 14, 3, 0x75, {r14} & 127 | 128, {r14} >> 7",
+        ".cfi_escape 0x10, 15, 3, 0x75, {r15} & 127 | 128, {r15} >> 7",
+        ".cfi_escape 0x10, 16, 3, 0x75, {ra} & 127 | 128, {ra} >> 7",
         "mov rbx, [rdi + {rbx}]",
         "mov rsi, [rdi + {rsi}]",
         "mov rbp, [rdi + {rbp}]",
@@ -182,7 +226,17 @@ pub(crate) unsafe extern "C" fn land(registers: &Registers, control: ControlWord
         // the stack pointer has moved: by then everything is read.
         "push qword ptr [rdi + {rsp}]",
         "mov rdi, [rdi + {rdi}]",
+        // 3 bytes: DW_OP_breg7 (rsp) 0, DW_OP_deref.
+        ".cfi_escape 0x0f, 3, 0x77, 0, 0x06",
+        ".cfi_same_value rbx",
+        ".cfi_same_value rbp",
+        ".cfi_same_value r12",
+        ".cfi_same_value r13",
+        ".cfi_same_value r14",
+        ".cfi_same_value r15",
+        ".cfi_register rip, r11",
         "pop rsp",
+        ".cfi_def_cfa rsp, 0",
         "jmp r11",
         ".cfi_endproc",
         rax = const offset(Register::RAX),
@@ -204,7 +258,29 @@ pub(crate) unsafe extern "C" fn land(registers: &Registers, control: ControlWord
     )
 }
 
+/// The code of a frame that catches, with this personality.
+macro_rules! catch_frame {
+    ($personality:path) => {
+        naked_asm!(
+            ".cfi_startproc",
+            // DW_EH_PE_pcrel | DW_EH_PE_sdata4: correct wherever the program is loaded.
+            ".cfi_personality 0x1b, {personality}",
+            "sub rsp, 8",
+            ".cfi_adjust_cfa_offset 8",
+            "mov rax, rdi",
+            "mov rdi, rsi",
+            "call rax",
+            "add rsp, 8",
+            ".cfi_adjust_cfa_offset -8",
+            "ret",
+            ".cfi_endproc",
+            personality = sym $personality,
+        )
+    };
+}
+
 /// Calls `body(data)`. Null if it returned (it must return null), or the exception that left it.
+/// A forced unwinding goes past it.
 ///
 /// The frame is our own rather than the compiler's `catch_unwind` intrinsic, whose signature
 /// changes between nightlies. Its landing pad is the return address of the call itself: landing
@@ -219,21 +295,20 @@ pub unsafe extern "C" fn catch(
     body: unsafe extern "C-unwind" fn(*mut u8) -> *mut Exception,
     data: *mut u8,
 ) -> *mut Exception {
-    naked_asm!(
-        ".cfi_startproc",
-        // DW_EH_PE_pcrel | DW_EH_PE_sdata4: correct wherever the program is loaded.
-        ".cfi_personality 0x1b, {personality}",
-        "sub rsp, 8",
-        ".cfi_adjust_cfa_offset 8",
-        "mov rax, rdi",
-        "mov rdi, rsi",
-        "call rax",
-        "add rsp, 8",
-        ".cfi_adjust_cfa_offset -8",
-        "ret",
-        ".cfi_endproc",
-        personality = sym catch_personality,
-    )
+    catch_frame!(catch_personality)
+}
+
+/// As [`catch`], and [`raise_forced`](crate::raise_forced) ends here, too.
+///
+/// # Safety
+///
+/// As [`catch`].
+#[unsafe(naked)]
+pub unsafe extern "C" fn catch_forced(
+    body: unsafe extern "C-unwind" fn(*mut u8) -> *mut Exception,
+    data: *mut u8,
+) -> *mut Exception {
+    catch_frame!(catch_forced_personality)
 }
 
 /// The personality of [`catch`]: catches whatever comes, unless nobody may.
@@ -244,14 +319,54 @@ unsafe extern "C" fn catch_personality(
     exception: *mut Exception,
     context: &mut Context,
 ) -> Reason {
-    if actions.contains(Actions::SEARCH_PHASE) {
+    if actions.contains(Actions::FORCE_UNWIND) {
+        Reason::CONTINUE_UNWIND
+    } else if actions.contains(Actions::SEARCH_PHASE) {
         Reason::HANDLER_FOUND
     } else if actions.contains(Actions::HANDLER_FRAME) {
-        context.set_register(Register::RAX, exception.expose_provenance() as u64);
-        Reason::INSTALL_CONTEXT
+        enter_handler(exception, context)
     } else {
         Reason::CONTINUE_UNWIND
     }
+}
+
+/// The personality of [`catch_forced`]: as that of [`catch`], and where a forced unwinding ends that
+/// was raised to end here.
+pub(crate) unsafe extern "C" fn catch_forced_personality(
+    version: i32,
+    actions: Actions,
+    class: u64,
+    exception: *mut Exception,
+    context: &mut Context,
+) -> Reason {
+    if !actions.contains(Actions::FORCE_UNWIND) {
+        // SAFETY: the arguments are those of a personality (contract).
+        return unsafe { catch_personality(version, actions, class, exception, context) };
+    }
+    // SAFETY: the unwinder passes the exception that it raises.
+    if unsafe { (*exception).handler_cfa() } == context.cfa() {
+        enter_handler(exception, context)
+    } else {
+        Reason::CONTINUE_UNWIND
+    }
+}
+
+/// Goes on after the call in a frame that catches, which returns the exception then.
+fn enter_handler(exception: *mut Exception, context: &mut Context) -> Reason {
+    context.set_register(Register::RAX, exception.expose_provenance() as u64);
+    Reason::INSTALL_CONTEXT
+}
+
+/// Has the cache line that `place` begins in fetched, if it is not there; nobody waits for it.
+#[inline(always)]
+pub(crate) fn prefetch<T>(place: &T) {
+    if cfg!(miri) {
+        // It knows no caches.
+        return;
+    }
+    let place = (&raw const *place).cast::<i8>();
+    // SAFETY: every x86-64 CPU has the instruction, and it changes nothing.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(place) };
 }
 
 /// Stops for good, by an instruction that is invalid on purpose.

@@ -1,5 +1,11 @@
 use super::*;
+use crate::address::Pc;
+use crate::cursor::{Cursor, Step};
+use crate::module::Module;
+use crate::modules::FindModule;
+use crate::registers::Registers;
 use crate::sample::{CALL_FRAME, START, module, section};
+use crate::stack::ReadStack;
 
 fn row(program: &[u8], offset: u64) -> Result<Row, UnwindError> {
     let section = section(1, CALL_FRAME, program);
@@ -101,4 +107,96 @@ fn numbers_beyond_what_a_row_holds_are_unsupported() {
 fn columns_beyond_the_return_address_are_tolerated() {
     // xmm6 (column 23) at cfa−32.
     assert_eq!(row(&[0x05, 23, 4], 0), row(&[], 0));
+}
+
+fn bad(program: &[u8], offset: u64) -> gimli::Error {
+    match row(program, offset) {
+        Err(UnwindError::BadTable { source, .. }) => source,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_location_that_goes_back_or_beyond_the_address_space_is_an_error() {
+    let mut back = vec![NEXT, 0x01];
+    back.extend(START.to_le_bytes());
+    assert_eq!(bad(&back, 1), Error::InvalidCfiSetLoc(START));
+    let mut beyond = vec![0x01];
+    beyond.extend((u64::MAX - 1).to_le_bytes());
+    assert_eq!(row(&beyond, 0x80), row(&[], 0x80));
+    // A factor that no advance survives.
+    let mut wide = section(1, CALL_FRAME, &[NEXT]);
+    let factor = wide.windows(4).position(|bytes| bytes == [1, 0x78, 16, 1]).unwrap();
+    let maximum = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1];
+    wide.splice(factor..=factor, maximum);
+    wide[0] += 9;
+    // The FDE says how far back its CIE is.
+    let fde = usize::from(wide[0]) + 4;
+    wide[fde + 4] += 9;
+    let row = module(&wide).function(START).unwrap().row(START);
+    assert_eq!(row, Err(UnwindError::BadTable { pc: START, source: Error::AddressOverflow }));
+}
+
+#[test]
+fn the_program_of_a_cie_has_no_location_no_states_and_nothing_to_restore() {
+    for instruction in [NEXT, REMEMBER, RESTORE, 0xc0 | 3] {
+        let initial = [CALL_FRAME, &[instruction]].concat();
+        let section = section(1, &initial, &[]);
+        let row = module(&section).function(START).unwrap().row(START);
+        let source = Error::CfiInstructionInInvalidContext;
+        assert_eq!(row, Err(UnwindError::BadTable { pc: START, source }), "{instruction:#x}");
+    }
+}
+
+#[test]
+fn states_that_are_remembered_without_end_are_given_up() {
+    assert_eq!(bad(&[REMEMBER; 4096], 0), Error::TooManyIterations);
+    assert_eq!(row(&[REMEMBER; 64], 0), row(&[], 0));
+}
+
+/// The caller's registers by this program, of a frame with rsp 0x1000 on a stack of its addresses.
+fn caller(program: &[u8]) -> Result<(Step, Registers), UnwindError> {
+    struct Stack;
+    impl ReadStack for Stack {
+        fn read(&self, address: u64) -> Option<u64> {
+            (0x1000..0x2000).contains(&address).then_some(address)
+        }
+    }
+    struct Only<'m>(Module<'m>);
+    impl FindModule for Only<'_> {
+        fn find(&self, _address: u64) -> Option<Module<'_>> {
+            Some(self.0)
+        }
+    }
+    let section = section(1, CALL_FRAME, program);
+    let modules = Only(module(&section));
+    let registers = Registers::new().with(Register::RSP, 0x1000).with(Register::RBX, 0x1008);
+    let mut cursor = Cursor::new(registers, Pc::Exact(START), Stack, &modules);
+    Ok((cursor.step()?, *cursor.registers()))
+}
+
+#[test]
+fn expressions_of_registers_begin_with_the_cfa_and_that_of_the_cfa_with_nothing() {
+    // val_expression r12: cfa + 8; expression r13: [cfa + 16].
+    let program = [0x16, 12, 2, 0x23, 8, 0x10, 13, 2, 0x23, 16];
+    let (step, registers) = caller(&program).unwrap();
+    assert_eq!(step, Step::Caller { cfa: 0x1008 });
+    assert_eq!(registers.get(Register::R12), 0x1010);
+    assert_eq!(registers.get(Register::R13), 0x1018);
+    // def_cfa_expression rbx + 8, then one that takes what is not there.
+    assert_eq!(caller(&[0x0f, 2, 0x73, 8]).unwrap().0, Step::Caller { cfa: 0x1010 });
+    let source = Error::NotEnoughStackItems;
+    assert_eq!(caller(&[0x0f, 1, 0x12]), Err(UnwindError::BadTable { pc: START, source }));
+}
+
+#[test]
+fn an_undefined_return_address_is_the_end_and_values_may_be_offsets_or_registers() {
+    assert_eq!(caller(&[0x07, 16]).unwrap().0, Step::End);
+    // The same beside a rule that needs DWARF: val_offset r12, −16.
+    assert_eq!(caller(&[0x07, 16, 0x14, 12, 2]).unwrap().0, Step::End);
+    // val_offset r12: cfa − 16; register r13: rbx; val_offset_sf r14: cfa + 8.
+    let (_, registers) = caller(&[0x14, 12, 2, 0x09, 13, 3, 0x15, 14, 0x7f]).unwrap();
+    assert_eq!(registers.get(Register::R12), 0x1008 - 16);
+    assert_eq!(registers.get(Register::R13), 0x1008);
+    assert_eq!(registers.get(Register::R14), 0x1008 + 8);
 }

@@ -183,3 +183,18 @@ fn the_stack_holds_eight_values() {
     assert_eq!(ours(&code, None), Err(Failure::Bad(Error::StackFull)));
     assert_eq!(ours(&[], None), Err(Failure::Bad(Error::NotEnoughStackItems)));
 }
+
+#[test]
+fn a_register_number_may_be_padded_and_an_unknown_operation_is_named_first() {
+    let expected = ours(&[0x73, 5], None);
+    // bregx 3 (in eleven bytes at most), 5.
+    for padding in 0..=8 {
+        let mut code = vec![0x92, 0x83];
+        code.extend(vec![0x80; padding]);
+        code.extend([0, 5]);
+        assert_eq!(ours(&code, None), expected, "{code:02x?}");
+    }
+    // GNU_deref_type, with too little on the stack for an operation on two values.
+    let failure = ours(&[0x31, 0xf6, 6, 0], None);
+    assert_eq!(failure, Err(Failure::Bad(Error::InvalidExpression(DwOp(0xf6)))));
+}

@@ -191,3 +191,73 @@ fn the_extent_of_a_section_leaves_out_code_that_was_dropped() {
     assert_eq!(module(&dropped).extent(), Ok(None));
     assert_eq!(module(&[0; 4]).extent(), Ok(None));
 }
+
+/// What a header with these encodings, count and table says of `START`.
+fn by_header(encodings: [u8; 3], count: u64, table: &[u64]) -> Result<u64> {
+    let section = section(1, CALL_FRAME, &[]);
+    let mut header = vec![1];
+    header.extend(encodings);
+    header.extend(SECTION.to_le_bytes());
+    header.extend(count.to_le_bytes());
+    header.extend(table.iter().flat_map(|word| word.to_le_bytes()));
+    let header = Section { data: &header, address: START };
+    let module = module(&section).with_index(FdeIndex::Header(header));
+    match module.function(START) {
+        Ok(function) => Ok(function.start()),
+        Err(UnwindError::BadTable { source, .. }) => Err(source),
+        Err(other) => panic!("{other}"),
+    }
+}
+
+#[test]
+fn a_header_that_counts_more_than_it_has_is_an_error() {
+    let section = section(1, CALL_FRAME, &[]);
+    let fde = SECTION + 4 + u64::from(section[0]);
+    let table = [START, fde];
+    assert_eq!(by_header([4, 4, 4], 1, &table), Ok(START));
+    for count in [2, 1 << 60, u64::MAX / 2 + 1, u64::MAX] {
+        assert_eq!(by_header([4, 4, 4], count, &table), Err(Error::OffsetOutOfBounds(count)));
+    }
+    // Zero is an entry as any other, relative to the header, which lies at START here.
+    assert_eq!(by_header([4, 4, 0x34], 1, &[0, fde - START]), Ok(START));
+    // Where addresses are stored cannot be searched.
+    let source = Error::UnsupportedPointerEncoding(DwEhPe(0x84));
+    assert_eq!(by_header([4, 4, 0x84], 1, &table), Err(source));
+}
+
+#[test]
+fn a_cie_of_another_machine_is_refused_by_name() {
+    let refused = |section: &[u8]| match module(section).function(START) {
+        Err(UnwindError::BadTable { source, .. }) => source,
+        other => panic!("{other:?}"),
+    };
+    // Length, id, version, "zR\0": address and segment sizes, factors, return address.
+    let mut other = section(4, CALL_FRAME, &[]);
+    other[12] = 4;
+    assert_eq!(refused(&other), Error::UnsupportedAddressSize(4));
+    (other[12], other[13]) = (8, 2);
+    assert_eq!(refused(&other), Error::UnsupportedSegmentSize(2));
+    let mut other = section(1, CALL_FRAME, &[]);
+    other[14] = 30;
+    assert_eq!(refused(&other), Error::UnsupportedRegister(30));
+}
+
+#[test]
+fn letters_of_an_augmentation_have_a_bound() {
+    let data = [1, 0x00];
+    let letters = |count: usize| [&b"zR"[..], &vec![b'S'; count]].concat();
+    let section = augmented(&letters(7), &data, &[0]);
+    assert!(module(&section).function(START).is_ok());
+    let section = augmented(&letters(8), &data, &[0]);
+    let error = UnwindError::BadTable { pc: START, source: Error::UnknownAugmentation };
+    assert_eq!(module(&section).function(START).err(), Some(error));
+}
+
+#[test]
+fn pointers_relative_to_what_nobody_defined_are_errors() {
+    // R datarel: there is no data of an .eh_frame.
+    let section = augmented(b"zR", &[1, 0x30], &[0]);
+    let source = Error::DataRelativePointerButDataBaseIsUndefined;
+    let error = UnwindError::BadTable { pc: START, source };
+    assert_eq!(module(&section).function(START).err(), Some(error));
+}

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! 7  xtask
-//! 6  examples/*  tests/*       programs
+//! 6  examples/*  tests/*       programs, as unwind/benches/bare
 //! 5  examples/kernel           the kernel library that they are made with
 //! 4  unspool                   the façade
 //! 3  panic_runtime  loader
@@ -24,6 +24,7 @@ pub fn floor(folder: &str) -> Option<u32> {
         "unspool" => 4,
         "examples/kernel" => 5,
         "xtask" => 7,
+        "unwind/benches/bare" => 6,
         _ if folder.starts_with("examples/") || folder.starts_with("tests/") => 6,
         _ => return None,
     })

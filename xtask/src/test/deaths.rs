@@ -50,6 +50,10 @@ pub const DEATHS: &[Death] = &[
         ],
     },
     Death {
+        name: "kill_leaves_extern_c",
+        words: &["dropped by a kill", "panic in a function that cannot unwind"],
+    },
+    Death {
         name: "thread_local_panics_on_drop",
         words: &["while dropping", "fatal runtime error: thread local panicked on drop, aborting"],
     },

@@ -15,6 +15,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use super::plan::Spot;
+use super::vendored;
 use crate::command::{self, End, Stream, first_line};
 use crate::workspace::Workspace;
 
@@ -31,14 +32,21 @@ pub struct Case {
     /// What follows `load`, in words; `@NAME` is what is made of `NAME`.
     arguments: &'static str,
     /// All of stdout.
-    output: &'static [u8],
+    output: Output,
     /// What stderr must have in it.
     errors: &'static [&'static str],
     code: i32,
 }
 
+/// What is to be printed.
+enum Output {
+    Bytes(&'static [u8]),
+    /// What is in this file.
+    File(&'static str),
+}
+
 const fn case(arguments: &'static str, output: &'static [u8], code: i32) -> Case {
-    Case { arguments, output, errors: &[], code }
+    failure(arguments, output, code, &[])
 }
 
 const fn failure(
@@ -47,7 +55,13 @@ const fn failure(
     code: i32,
     errors: &'static [&'static str],
 ) -> Case {
-    Case { arguments, output, errors, code }
+    Case { arguments, output: Output::Bytes(output), errors, code }
+}
+
+/// zlib and lz4, compiled by both compilers.
+const fn compresses(arguments: &'static str) -> Case {
+    let output = Output::File(vendored::EXPECTED);
+    Case { arguments, output, errors: &[], code: vendored::WELL }
 }
 
 /// All bytes, and a line without an end.
@@ -64,6 +78,13 @@ const BYTES: [u8; 277] = {
 /// What `runtime.c` prints.
 const RUNTIME: &[u8] = b"9 trunc|  -42|42   |-0042|007|4294967295\n\
 ff ff 10 10000000000 6 -1099511627776 c % abc|    ab|\n";
+
+/// What GNU's C++ runtime says.
+const UNCAUGHT_INT: &[&str] =
+    &["terminate called after throwing an instance of 'int'", "abort was called"];
+const UNCAUGHT_CLASS: &[&str] = &["throwing an instance of '(anonymous namespace)::Named'"];
+const PENDING: &[&str] = &["lingering.o: not unloaded: thread-local destructors", "pending (1)"];
+const LISTED: &[&str] = &[" rodata ", " none       1  ", "user.o\n", "members.a(needed.o)\n"];
 
 /// All of them.
 pub const CASES: &[Case] = &[
@@ -84,7 +105,15 @@ pub const CASES: &[Case] = &[
     failure("--whole-archive @members.a", b"", 3, &["`nobody_at_all`"]),
     case("@constructors.o", b"begin entry ended ", 0),
     case("@exceptions.o @libsupc++.a", b"", 129),
-    failure("--entry uncaught @exceptions.o @libsupc++.a", b"", 101, &["foreign exception"]),
+    failure("--entry uncaught @exceptions.o @libsupc++.a", b"", 101, UNCAUGHT_INT),
+    failure("--entry uncaught_on_a_task @exceptions.o @libsupc++.a", b"", 101, UNCAUGHT_CLASS),
+    failure("@throws.o", b"", 101, &["nobody catches a C++ exception"]),
+    failure("--entry of_nobody @throws.o", b"", 101, &["cannot catch foreign exceptions"]),
+    failure("@lingering.o", b"", 4, PENDING),
+    failure("--entry five @lingering.o", b"", 5, PENDING),
+    failure("--list --entry test_main @user.o @members.a", b"", 42, LISTED),
+    failure("--list @static_tls.o", b"", 1, &[" 4096 static "]),
+    failure("--list --surplus 64 @dynamic_tls.o", b"", 1, &[" 4096 dynamic "]),
     failure("--surplus 64 @static_tls.o", b"", 3, &["4096", "64"]),
     failure("--entry nobody @basics.o", b"", 3, &["basics.o: defines no nobody"]),
     failure("@../undefined.o", b"", 3, &["nobody_has_this_function", "nobody_has_this_either"]),
@@ -98,6 +127,10 @@ pub const CASES: &[Case] = &[
         101,
         &["unspool_run_tasks: no task 0 of 2147483647"],
     ),
+    compresses("@compress.gcc.o @vendored.gcc.a"),
+    compresses("@compress.clang.o @vendored.clang.a"),
+    // Of both, in one set.
+    compresses("@vendored.clang.a @compress.gcc.o"),
     failure("@nobody.o", b"", 125, &["nobody.o"]),
 ];
 
@@ -116,12 +149,14 @@ pub fn compile(workspace: &Workspace) -> Result<PathBuf> {
         check.args([&format!("-std={standard}"), "-x", language]).arg(&header);
         succeed(check)?;
     }
-    let objects: [(&str, &[&str]); 9] = [
+    let objects: [(&str, &[&str]); 11] = [
         ("basics", &[]),
         ("arguments", &[]),
         // As it stands there: neither folded nor warned about.
         ("runtime", &["-fno-builtin"]),
         ("static_tls", &["-fPIC", "-ftls-model=initial-exec"]),
+        ("dynamic_tls", &["-fPIC"]),
+        ("throws", &[]),
         ("../undefined", &[]),
         ("constructors", &[]),
         ("needed", &[]),
@@ -129,8 +164,8 @@ pub fn compile(workspace: &Workspace) -> Result<PathBuf> {
         ("user", &[]),
     ];
     let c = objects.map(|(name, flags)| ("cc", format!("{name}.c"), flags));
-    let cpp: (&str, String, &[&str]) = ("c++", "exceptions.cpp".to_owned(), &[]);
-    for (compiler, file, flags) in c.into_iter().chain([cpp]) {
+    let cpp = ["exceptions", "lingering"].map(|name| ("c++", format!("{name}.cpp"), &[][..]));
+    for (compiler, file, flags) in c.into_iter().chain(cpp) {
         let mut compile = Command::new(compiler);
         compile.args(["-c", "-O2", "-fexceptions", "-Wall", "-Werror"]).args(flags).arg("-I");
         compile.arg(header.with_file_name("")).arg(source.join(&file));
@@ -146,10 +181,15 @@ pub fn compile(workspace: &Workspace) -> Result<PathBuf> {
     let runtime = first_line("c++", &["-print-file-name=libsupc++.a"]).context("no libsupc++.a")?;
     fs::copy(runtime, folder.join("libsupc++.a"))?;
     fs::copy(source.join("basics.c"), folder.join("basics.c"))?;
+    vendored::compile(workspace, [source, header.with_file_name("")], &folder)?;
     Ok(folder)
 }
 
-fn succeed(command: Command) -> Result<()> {
+/// Runs a compiler.
+///
+/// # Errors
+/// It cannot be started, or fails; with what it says.
+pub fn succeed(command: Command) -> Result<()> {
     let name = format!("{command:?}");
     let finished = command::run(command, COMPILE_LIMIT, &mut |_| {})?;
     if !finished.end.success() {
@@ -179,10 +219,15 @@ pub fn run(case: &Case, folder: &Path, spot: Spot) -> Result<Option<String>> {
         Stream::Errors => errors.extend_from_slice(bytes),
     })?;
     let errors = String::from_utf8_lossy(&errors);
+    let expected = match case.output {
+        Output::Bytes(bytes) => bytes.to_vec(),
+        Output::File(name) => fs::read(folder.join(name))?,
+    };
     let what = if end != End::Code(case.code) {
         format!("{end}, expected {}", case.code)
-    } else if output != case.output {
-        format!("printed {:?}", String::from_utf8_lossy(&output))
+    } else if output != expected {
+        let start = String::from_utf8_lossy(&output[..output.len().min(4096)]);
+        format!("printed {} bytes: {start:?}", output.len())
     } else if let Some(missing) = case.errors.iter().find(|words| !errors.contains(**words)) {
         format!("did not say `{missing}`")
     } else {

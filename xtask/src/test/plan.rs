@@ -32,6 +32,8 @@ pub enum Kind<'a> {
     Host(&'a HostTests),
     /// `cargo test` of a package under valgrind, without the tests of these names.
     Memcheck(&'a HostTests, &'a [&'a str]),
+    /// `cargo xtask so-demo`.
+    SoDemo,
     /// The kernel of the suites.
     Suites(Spot),
     /// The kernel that drives others' crates.
@@ -42,6 +44,8 @@ pub enum Kind<'a> {
     Stable(Spot),
     /// The programs that must not survive.
     Deaths(Spot),
+    /// Traces of addresses, decoded.
+    Decodes(Spot),
     /// `cargo xtask load`.
     Loads(Spot),
     /// wasmtime in a kernel: what it shows.
@@ -86,6 +90,8 @@ pub fn all() -> Vec<Suite<'static>> {
     });
     let deaths = [Spot::Process, Spot::Qemu(1)]
         .map(|spot| Suite { name: format!("deaths: {spot}"), kind: Kind::Deaths(spot) });
+    let decodes = [Spot::Process, Spot::Qemu(1)]
+        .map(|spot| Suite { name: format!("decode: {spot}"), kind: Kind::Decodes(spot) });
     let loads = [Spot::Process, Spot::Qemu(1), Spot::Qemu(4)]
         .map(|spot| Suite { name: format!("load: {spot}"), kind: Kind::Loads(spot) });
     let wasmtime = [Spot::Process, Spot::Qemu(4)]
@@ -94,11 +100,14 @@ pub fn all() -> Vec<Suite<'static>> {
         name: format!("wasm-spec: {spot}, {tasks} tasks"),
         kind: Kind::WasmSpec(spot, tasks),
     });
+    let so_demo = Suite { name: "so-demo".to_owned(), kind: Kind::SoDemo };
     host.chain(memcheck)
+        .chain([so_demo])
         .chain(suites)
         .chain(users)
         .chain(loads)
         .chain(deaths)
+        .chain(decodes)
         .chain(demo)
         .chain(stable)
         .chain(boot)

@@ -10,6 +10,7 @@
 use core::cell::Cell;
 use core::ptr::{NonNull, null_mut};
 
+use unspool::panic::no_unwind;
 use unspool::thread_local;
 
 use crate::host::{Access, HostError, host};
@@ -33,8 +34,10 @@ fn access(protection: u32) -> Result<Access, HostError> {
     }
 }
 
-fn number(result: Result<(), HostError>) -> i32 {
-    result.map_or_else(|error| error as i32, |()| 0)
+/// The number of what comes of `body`, which may wait, but not die: no unwinding passes through C.
+fn number(body: impl FnOnce() -> Result<(), HostError>) -> i32 {
+    let _whole = no_unwind();
+    body().map_or_else(|error| error as i32, |()| 0)
 }
 
 fn start(address: *mut u8) -> Result<NonNull<u8>, HostError> {
@@ -59,35 +62,39 @@ fn map(size: usize, protection: u32) -> Result<NonNull<u8>, HostError> {
 /// Reserves `size` bytes, and backs them unless `protection` is 0.
 #[unsafe(no_mangle)]
 extern "C" fn wasmtime_mmap_new(size: usize, protection: u32, result: &mut *mut u8) -> i32 {
-    number(map(size, protection).map(|start| *result = start.as_ptr()))
+    number(|| map(size, protection).map(|start| *result = start.as_ptr()))
 }
 
 /// Replaces memory by zeroes, or by nothing.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn wasmtime_mmap_remap(address: *mut u8, size: usize, protection: u32) -> i32 {
-    number(access(protection).and_then(|access| {
-        let start = start(address)?;
-        // SAFETY: wasmtime owns the memory, and says that it is not needed.
-        unsafe { host().decommit(start, size) }?;
-        // SAFETY: as above.
-        unsafe { host().protect(start, size, access) }
-    }))
+    number(|| {
+        access(protection).and_then(|access| {
+            let start = start(address)?;
+            // SAFETY: wasmtime owns the memory, and says that it is not needed.
+            unsafe { host().decommit(start, size) }?;
+            // SAFETY: as above.
+            unsafe { host().protect(start, size, access) }
+        })
+    })
 }
 
 /// Gives back what `wasmtime_mmap_new` returned.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn wasmtime_munmap(address: *mut u8, size: usize) -> i32 {
     // SAFETY: wasmtime made the mapping, and gives it up.
-    number(start(address).and_then(|start| unsafe { host().release(start, size) }))
+    number(|| start(address).and_then(|start| unsafe { host().release(start, size) }))
 }
 
 /// Changes what may be done with memory; backs it if need be.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn wasmtime_mprotect(address: *mut u8, size: usize, protection: u32) -> i32 {
-    number(access(protection).and_then(|access| {
-        // SAFETY: wasmtime owns the memory, and vouches for its use.
-        unsafe { host().protect(start(address)?, size, access) }
-    }))
+    number(|| {
+        access(protection).and_then(|access| {
+            // SAFETY: wasmtime owns the memory, and vouches for its use.
+            unsafe { host().protect(start(address)?, size, access) }
+        })
+    })
 }
 
 /// Bytes of a page.
@@ -148,6 +155,7 @@ macro_rules! locks {
         $(#[$doc])*
         #[unsafe(no_mangle)]
         unsafe extern "C" fn $name(lock: *mut usize) {
+            let _whole = no_unwind();
             // SAFETY: wasmtime passes a word of a lock that it keeps.
             unsafe { Word::at(lock) }.$method();
         }

@@ -96,7 +96,7 @@ impl Symbolize for Names {
         let after = functions.partition_point(|function| function.start <= address);
         let found = functions[..after].last()?;
         (address - found.start < found.size).then_some(Symbol {
-            name: found.name,
+            name: found.name.into(),
             address: found.start,
             size: found.size,
         })

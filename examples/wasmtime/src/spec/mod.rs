@@ -68,7 +68,7 @@ pub fn run(boot: &Boot) -> ExitCode {
     let tasks: Vec<_> = (0..tasks).map(spawn).collect();
     let lost = Sum { failed: 1, directives: 1, files: 0 };
     // A task that panicked lost its count, and is one failure.
-    let sums = tasks.into_iter().map(|task| task.join().unwrap_or(lost));
+    let sums = tasks.into_iter().map(|task| task.join().ok().unwrap_or(lost));
     let sum = sums.fold(Sum::default(), Sum::add);
     let passed = sum.directives - sum.failed;
     println!(

@@ -14,7 +14,7 @@
 //! x86-64, appendix B.2 (`R_X86_64_GOTPCRELX`, `R_X86_64_REX_GOTPCRELX`).
 #![forbid(unsafe_code)]
 
-use super::{Operands, signed};
+use super::Operands;
 use crate::reloc::Problem;
 
 /// What an instruction does with the slot, by opcode and ModRM.
@@ -29,6 +29,7 @@ enum Use {
 }
 
 impl Use {
+    #[inline]
     fn of(opcode: u8, modrm: u8) -> Option<Self> {
         // Any register, and an address relative to rip.
         let with_register = modrm & 0xc7 == 0x05;
@@ -56,6 +57,7 @@ struct Instruction {
 impl Instruction {
     /// The instruction whose displacement of four bytes is at `offset`. The addend must account for
     /// them and nothing else.
+    #[inline]
     fn before(rex: bool, code: &[u8], offset: u64, addend: i64) -> Option<Self> {
         let at = usize::try_from(offset).ok()?;
         let &[opcode, modrm, _, _, _, _] = code.get(at.checked_sub(2)?..)?.first_chunk()?;
@@ -64,26 +66,38 @@ impl Instruction {
         (prefixed && addend == -4).then_some(Self { uses, at, rex })
     }
 
-    /// Has the instruction name the symbol by its distance; whether it can.
-    fn name_distance(self, code: &mut [u8], distance: [u8; 4]) -> bool {
-        let (start, after) = (self.at - 2, self.at + 4);
-        let new = match self.uses {
-            Use::Call => [0x67, 0xe8],
-            Use::Load => [0x8d, code[self.at - 1]],
-            _ => return false,
-        };
-        code[start..self.at].copy_from_slice(&new);
-        code[self.at..after].copy_from_slice(&distance);
-        true
+    /// Has the instruction do without its slot, for a symbol at `address`; whether it can. `place` is
+    /// the address of its displacement.
+    #[inline]
+    fn rewrite(self, code: &mut [u8], address: u64, place: Option<u64>) -> bool {
+        // A displacement counts from the next instruction. (Distances go round, as addresses do.)
+        let to = |next: u64| i32::try_from(address.wrapping_sub(next).cast_signed()).ok();
+        let distance = place.and_then(|place| match self.uses {
+            // A byte shorter, so that its displacement is a byte before the place.
+            Use::Jump => to(place.wrapping_add(3)),
+            _ => to(place.wrapping_add(4)),
+        });
+        match distance {
+            Some(distance) if self.name_distance(code, distance.to_le_bytes()) => true,
+            // As the CPU extends it with the sign.
+            _ => i32::try_from(address.cast_signed())
+                .is_ok_and(|number| self.name_address(code, number.to_le_bytes())),
+        }
     }
 
-    /// Has the jump, which is a byte shorter, name the symbol by its distance; whether it can.
-    fn jump(self, code: &mut [u8], distance: [u8; 4]) -> bool {
-        if self.uses != Use::Jump {
+    /// Has the instruction name the symbol by its distance; whether it can.
+    #[inline]
+    fn name_distance(self, code: &mut [u8], [a, b, c, d]: [u8; 4]) -> bool {
+        let Some(bytes) = code.get_mut(self.at - 2..).and_then(|code| code.first_chunk_mut())
+        else {
             return false;
-        }
-        let [a, b, c, d] = distance;
-        code[self.at - 2..self.at + 4].copy_from_slice(&[0xe9, a, b, c, d, 0x90]);
+        };
+        *bytes = match self.uses {
+            Use::Call => [0x67, 0xe8, a, b, c, d],
+            Use::Load => [0x8d, bytes[1], a, b, c, d],
+            Use::Jump => [0xe9, a, b, c, d, 0x90],
+            _ => return false,
+        };
         true
     }
 
@@ -118,27 +132,54 @@ pub(super) fn relax(
 ) -> Result<bool, Problem> {
     let address = operands.address()?;
     let instruction = Instruction::before(rex, code, offset, operands.addend);
-    let (Some(instruction), true) = (instruction, operands.in_code) else { return Ok(false) };
-    let distance = operands.place.map(|place| operands.plus_addend(address) - i128::from(place));
-    if let Some(distance) = distance {
-        // The jump's displacement is a byte before the place.
-        if let Ok(distance) = signed(distance + 1)
-            && instruction.jump(code, distance)
-        {
-            return Ok(true);
-        }
-        if let Ok(distance) = signed(distance)
-            && instruction.name_distance(code, distance)
-        {
-            return Ok(true);
-        }
+    Ok(operands.in_code && instruction.is_some_and(|it| it.rewrite(code, address, operands.place)))
+}
+
+/// What the first two bytes become of an instruction that takes a near address: those that nearly
+/// all are. The displacement is the last four of its seven bytes.
+#[inline]
+fn direct(rex: bool, instruction: &[u8; 7], addend: i64) -> Option<[u8; 2]> {
+    let &[prefix, opcode, modrm, ..] = instruction;
+    if addend != -4 || rex && prefix & 0xf0 != 0x40 {
+        return None;
     }
-    // As the CPU extends it with the sign.
-    let number = i32::try_from(address.cast_signed());
-    Ok(number.is_ok_and(|number| instruction.name_address(code, number.to_le_bytes())))
+    match (opcode, modrm) {
+        (0x8b, _) if modrm & 0xc7 == 0x05 => Some([0x8d, modrm]),
+        (0xff, 0x15) => Some([0x67, 0xe8]),
+        _ => None,
+    }
+}
+
+/// Whether an instruction is one that [`write_direct`] rewrites.
+#[inline]
+pub(crate) fn needs_no_slot(rex: bool, code: &[u8], offset: u64, addend: i64) -> bool {
+    let start = (offset as usize).checked_sub(3);
+    let instruction = start.and_then(|start| code.get(start..)?.first_chunk());
+    instruction.is_some_and(|instruction| direct(rex, instruction, addend).is_some())
+}
+
+/// As [`relax`] for a symbol at this distance, but of most instructions only, and without first
+/// bytes of sections; whether it did.
+#[inline]
+pub(crate) fn write_direct(
+    rex: bool,
+    code: &mut [u8],
+    offset: u64,
+    addend: i64,
+    distance: [u8; 4],
+) -> bool {
+    let start = (offset as usize).checked_sub(3);
+    let bytes = start.and_then(|start| code.get_mut(start..)?.first_chunk_mut());
+    let Some(bytes) = bytes else { return false };
+    let Some([opcode, modrm]) = direct(rex, bytes, addend) else { return false };
+    let [_, rest @ ..] = bytes;
+    let [a, b, c, d] = distance;
+    *rest = [opcode, modrm, a, b, c, d];
+    true
 }
 
 /// Whether the instruction does without its slot wherever the symbol is within 2 GiB.
+#[inline]
 pub(crate) fn relaxes_if_near(rex: bool, code: &[u8], offset: u64, addend: i64) -> bool {
     let instruction = Instruction::before(rex, code, offset, addend);
     instruction.is_some_and(|it| matches!(it.uses, Use::Call | Use::Jump | Use::Load))

@@ -100,10 +100,26 @@ pub(crate) enum Wants {
     Tls,
 }
 
+/// The kinds of the types by their numbers.
+static KINDS: [Option<Kind>; 64] = {
+    let mut kinds = [None; 64];
+    let mut kind = 0;
+    while kind < kinds.len() {
+        kinds[kind] = Kind::of_type(elf::RelocationType(kind as u32));
+        kind += 1;
+    }
+    kinds
+};
+
 impl Kind {
     /// The relocations of objects. (`COPY`, `RELATIVE` and the like are for linked files.)
+    #[inline]
     pub fn decode(kind: RelocationType) -> Option<Self> {
-        Some(match elf::RelocationType(kind.0) {
+        *KINDS.get(kind.0 as usize)?
+    }
+
+    const fn of_type(kind: elf::RelocationType) -> Option<Self> {
+        Some(match kind {
             elf::R_X86_64_NONE => Self::None,
             elf::R_X86_64_64 => Self::Absolute64,
             elf::R_X86_64_32 => Self::Absolute32,
@@ -147,6 +163,16 @@ impl Kind {
             elf::R_X86_64_TLSDESC => Self::DescriptorItself,
             _ => return None,
         })
+    }
+
+    /// What it computes at `offset` in `code`. The displacement of a direct branch may go to a stub,
+    /// though it is not called `R_X86_64_PLT32`: assemblers other than GNU's since 2.31 and LLVM's
+    /// write `R_X86_64_PC32` there.
+    #[inline]
+    pub fn in_code(self, code: &[u8], offset: u64, addend: i64) -> Self {
+        // From the end of the field, which is the end of the instruction.
+        let relative = self == Self::Relative32 && addend == -4;
+        if relative && is_branch(code, offset) { Self::Call32 } else { self }
     }
 
     /// What must be known of the symbol.
@@ -222,5 +248,16 @@ impl Kind {
     /// Whether the next relocation is for the call that belongs to the same sequence.
     pub fn precedes_call(self) -> bool {
         matches!(self, Self::GeneralDynamic | Self::LocalDynamic)
+    }
+}
+
+/// Whether a field is the displacement of `call`, `jmp`, or a conditional jump (Intel SDM volume 2:
+/// E8, E9, 0F 80 to 0F 8F). Where an instruction addresses memory relative to itself, the byte before
+/// the field says so (ModRM 00 xxx 101), and is none of these.
+fn is_branch(code: &[u8], offset: u64) -> bool {
+    let before = usize::try_from(offset).ok().and_then(|at| code.get(..at));
+    match before {
+        Some([.., 0xe8 | 0xe9] | [.., 0x0f, 0x80..=0x8f]) => true,
+        Some(_) | None => false,
     }
 }

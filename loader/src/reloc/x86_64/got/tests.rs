@@ -126,3 +126,28 @@ fn other_instructions_read_their_slot() {
     assert!(relaxes_if_near(true, &[0x48, 0x8b, 0x05, 0, 0, 0, 0], 3, -4));
     assert!(relaxes_if_near(false, &[0xff, 0x25, 0, 0, 0, 0], 2, -4));
 }
+
+#[test]
+fn the_short_way_writes_what_the_general_way_writes() {
+    let mut rewritten = 0;
+    for (opcode, modrm) in (0..=u8::MAX).flat_map(|opcode| (0..=u8::MAX).map(move |m| (opcode, m)))
+    {
+        for (kind, prefix) in [(PLAIN, 0x90), (PLAIN, 0x48), (REX, 0x90), (REX, 0x48), (REX, 0x4f)]
+        {
+            let (rex, code) = (kind == REX, [prefix, opcode, modrm, 0, 0, 0, 0]);
+            let mut short = code;
+            let done = write_direct(rex, &mut short, 3, -4, 0xfcu32.to_le_bytes());
+            assert_eq!(needs_no_slot(rex, &code, 3, -4), done);
+            if done {
+                rewritten += 1;
+                assert!(relaxes_if_near(rex, &code, 3, -4));
+                assert_eq!(relax_in(&code, kind, PLACE + 0x100), short);
+            }
+            assert!(!write_direct(rex, &mut short, 2, -4, [0; 4]));
+            assert!(!write_direct(rex, &mut short, 4, -4, [0; 4]));
+            assert!(!write_direct(rex, &mut short, 3, -3, [0; 4]));
+        }
+    }
+    // Eight registers to load and a call; only REX prefixes will do if there must be one.
+    assert_eq!(rewritten, 9 * 4);
+}

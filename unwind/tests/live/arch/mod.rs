@@ -1,0 +1,4 @@
+//! What needs functions written in assembly.
+
+mod guess;
+mod landing;

@@ -1,0 +1,4 @@
+//! Walking and landing in this very process.
+
+mod arch;
+mod process;
