@@ -16,6 +16,7 @@ use clap::Args;
 
 use crate::command;
 use crate::progress::Step;
+use crate::wasm;
 use crate::workspace::Workspace;
 
 /// Building and running one bench target.
@@ -25,10 +26,13 @@ const LIMIT: Duration = Duration::from_secs(20 * 60);
 const BENCHES: &[(&str, &str, &str)] =
     &[("unspool-tls", "compare", "glibc"), ("unspool-loader", "compare", "glibc and LLVM")];
 
+/// What is measured when it is asked for: it takes minutes to build.
+const WASMTIME: &str = "wasmtime";
+
 /// What to measure.
 #[derive(Args)]
 pub struct Options {
-    /// Only the packages with this in their name
+    /// Only the packages with this in their name; `wasmtime` only when asked for
     filter: Option<String>,
 }
 
@@ -48,6 +52,9 @@ pub fn bench(options: &Options) -> Result<ExitCode> {
         step.end(if finished.end.success() { "done" } else { "failed" });
         println!("{}", finished.output);
         failed |= !finished.end.success();
+    }
+    if !filter.is_empty() && WASMTIME.contains(filter) {
+        println!("{}", wasm::bench(&workspace)?);
     }
     if unwind::PACKAGE.contains(filter) {
         failed |= !unwind::bench(&workspace)?;

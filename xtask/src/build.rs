@@ -31,7 +31,7 @@ use crate::stable;
 use crate::workspace::Workspace;
 
 /// A build that takes longer hangs.
-const BUILD_LIMIT: Duration = Duration::from_secs(20 * 60);
+pub const BUILD_LIMIT: Duration = Duration::from_secs(20 * 60);
 /// The linker script of this environment variable replaces the kernel's own.
 const SCRIPT_VARIABLE: &str = "UNSPOOL_LINKER_SCRIPT";
 
@@ -87,26 +87,54 @@ pub fn build_with(
 ) -> Result<Image> {
     let step = Step::start(format!("building {}", program.name));
     let (built, step) = compile(workspace, program, step)?;
-    let plain = fs::read(&built.executable)?;
-    let embedded = embed::embed(&plain)
-        .with_context(|| format!("no symbol table for {}", built.executable.display()))?;
+    let (file, modules) = choose(built.plugin.as_deref().map(plugin).transpose()?)?;
+    let (image, made) = put_together(workspace, program.name, &built.executable, file, &modules)?;
+    step.end(&made);
+    Ok(image)
+}
 
+/// Makes `NAME.elf` and `NAME.cpio` of a kernel that is built, and of what it is started with.
+///
+/// # Errors
+/// The kernel has no place for a symbol table, or a file cannot be written.
+pub fn finish(
+    workspace: &Workspace,
+    name: &str,
+    executable: &Path,
+    modules: &[Member],
+) -> Result<Image> {
+    let step = Step::start(format!("putting {name} together"));
+    let file = workspace.output().join(format!("{name}.cpio"));
+    let (image, made) = put_together(workspace, name, executable, file, modules)?;
+    step.end(&made);
+    Ok(image)
+}
+
+/// The image, and a line about it.
+fn put_together(
+    workspace: &Workspace,
+    name: &str,
+    executable: &Path,
+    file: PathBuf,
+    modules: &[Member],
+) -> Result<(Image, String)> {
+    let plain = fs::read(executable)?;
+    let embedded = embed::embed(&plain)
+        .with_context(|| format!("no symbol table for {}", executable.display()))?;
     let output = workspace.output();
     fs::create_dir_all(&output)?;
-    let (file, modules) = choose(built.plugin.as_deref().map(plugin).transpose()?)?;
-    let archive = cpio::archive(&modules)?;
-
-    let elf = output.join(format!("{}.elf", program.name));
-    let image = Image { elf, plain: built.executable, modules: file };
+    let archive = cpio::archive(modules)?;
+    let elf = output.join(format!("{name}.elf"));
+    let image = Image { elf, plain: executable.to_owned(), modules: file };
     write(&image.elf, &embedded.elf, 0o755)?;
     write(&image.modules, &archive, 0o644)?;
-    step.end(&format!(
+    let made = format!(
         "{} KiB; {embedded}; modules: {}, {} KiB",
         embedded.elf.len() / 1024,
         modules.len(),
         archive.len() / 1024
-    ));
-    Ok(image)
+    );
+    Ok((image, made))
 }
 
 /// Replaces a file at once: a process may be executing it, or about to.
@@ -176,7 +204,7 @@ fn compile(workspace: &Workspace, program: &Program<'_>, mut step: Step) -> Resu
 }
 
 /// Among cargo's messages, the file of target `target` whose name ends in `suffix`.
-fn artifact(messages: &str, target: &str, suffix: &str) -> Option<PathBuf> {
+pub fn artifact(messages: &str, target: &str, suffix: &str) -> Option<PathBuf> {
     messages.lines().filter(|line| line.starts_with('{')).find_map(|line| {
         let message: Value = serde_json::from_str(line).ok()?;
         if message["reason"] != "compiler-artifact" || message["target"]["name"] != target {

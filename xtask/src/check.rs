@@ -21,6 +21,7 @@ use crate::packages::{
 use crate::progress::Step;
 use crate::rules;
 use crate::stable;
+use crate::wasm;
 use crate::workspace::Workspace;
 
 /// A check that takes longer hangs.
@@ -121,9 +122,13 @@ impl Side {
 }
 
 fn fmt(workspace: &Workspace, step: &mut Step) -> Result<()> {
-    let mut cargo = workspace.cargo();
-    cargo.args(["fmt", "--all", "--check", "--", "--color=never"]);
-    succeed(cargo, step)?;
+    // Some examples are workspaces of their own.
+    for folder in ["."].iter().chain(wasm::WORKSPACES) {
+        let mut cargo = workspace.cargo();
+        cargo.current_dir(workspace.root.join(folder));
+        cargo.args(["fmt", "--all", "--check", "--", "--color=never"]);
+        succeed(cargo, step)?;
+    }
     // Objects for the suites belong to no package.
     let mut objects = Vec::new();
     if let Ok(folder) = workspace.root.join("tests/objects").read_dir() {

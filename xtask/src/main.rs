@@ -36,6 +36,7 @@ mod stable;
 mod suite;
 mod test;
 mod unwind_table;
+mod wasm;
 mod workspace;
 
 use std::process::ExitCode;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Result;
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use crate::build::{self, Image, Program};
 use crate::command::End;
@@ -13,12 +13,20 @@ use crate::packages::DEMO;
 use crate::place::Place;
 use crate::qemu::Outcome;
 use crate::setup::{self, QEMU};
+use crate::wasm::{self, Load};
 use crate::workspace::Workspace;
 
 /// The exit code after a timeout, as coreutils' timeout has it.
 pub const TIMED_OUT: u8 = 124;
 /// The exit code when the machine (not the program) failed.
 pub const MACHINE_FAILED: u8 = 125;
+
+/// Examples in workspaces of their own.
+#[derive(Clone, Copy, ValueEnum)]
+enum Example {
+    /// wasmtime in a kernel
+    Wasmtime,
+}
 
 /// How to run.
 #[derive(Args)]
@@ -44,6 +52,9 @@ pub struct Options {
     /// The package of the kernel to run
     #[arg(long, short, value_name = "NAME", default_value = DEMO)]
     package: String,
+    /// An example in a workspace of its own, instead of a package
+    #[arg(conflicts_with_all = ["package", "dev"])]
+    example: Option<Example>,
     /// Words for the kernel's command line
     #[arg(last = true, value_name = "WORDS")]
     words: Vec<String>,
@@ -55,6 +66,10 @@ pub struct Options {
 /// The kernel does not build or cannot be started.
 pub fn run(options: &Options) -> Result<ExitCode> {
     let workspace = Workspace::load()?;
+    if let Some(Example::Wasmtime) = options.example {
+        let image = wasm::build(&workspace, Load::Programs, !options.no_install)?;
+        return start(&image, wasm::KERNEL, options);
+    }
     let program = Program {
         package: &options.package,
         name: &options.package,
@@ -63,9 +78,13 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         may_install: !options.no_install,
     };
     let image = build::build(&workspace, &program)?;
+    start(&image, &options.package, options)
+}
+
+fn start(image: &Image, name: &str, options: &Options) -> Result<ExitCode> {
     let place = choose(options);
-    eprintln!("{} runs: {place}\n", options.package);
-    show(&place, &image, options)
+    eprintln!("{name} runs: {place}\n");
+    show(&place, image, name, options)
 }
 
 /// QEMU if it is there, can be installed, and is wanted.
@@ -82,7 +101,7 @@ fn choose(options: &Options) -> Place {
     }
 }
 
-fn show(place: &Place, image: &Image, options: &Options) -> Result<ExitCode> {
+fn show(place: &Place, image: &Image, name: &str, options: &Options) -> Result<ExitCode> {
     let mut console = io::stdout();
     let limit = Duration::from_secs(options.timeout);
     let ran = place.run(image, &options.words, limit, &mut |bytes| {
@@ -91,11 +110,11 @@ fn show(place: &Place, image: &Image, options: &Options) -> Result<ExitCode> {
     })?;
     if let Outcome::Exit(code) = ran.outcome {
         if code != 0 {
-            eprintln!("\n{} ended with exit code {code}", options.package);
+            eprintln!("\n{name} ended with exit code {code}");
         }
         return Ok(ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX)));
     }
-    eprintln!("\n{} did not end by itself: {}", options.package, ran.outcome);
+    eprintln!("\n{name} did not end by itself: {}", ran.outcome);
     Ok(ExitCode::from(match ran.outcome {
         Outcome::Broken(End::TimedOut(_)) => TIMED_OUT,
         Outcome::Broken(End::Signal(signal)) => 128 + u8::try_from(signal).unwrap_or(0),

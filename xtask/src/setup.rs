@@ -42,6 +42,13 @@ pub const CLANG: Tool = Tool {
     elsewhere: "Fedora: dnf install clang; Arch: pacman -S clang; Nix: nix-shell -p clang",
 };
 
+/// The linker of WebAssembly.
+pub const WASM_LD: Tool = Tool {
+    program: "wasm-ld",
+    package: "lld",
+    elsewhere: "Fedora: dnf install lld; Arch: pacman -S lld; Nix: nix-shell -p lld",
+};
+
 /// What looks at every access to memory that host tests make.
 pub const VALGRIND: Tool = Tool {
     program: "valgrind",

@@ -48,6 +48,30 @@ pub fn suites(ran: &Ran, filtered: bool) -> Tally {
     tally
 }
 
+/// What a run of the specification's tests came to: `N files, N directives, N passed, N failed`.
+pub fn specification(ran: &Ran) -> Tally {
+    let numbers = last_line(&ran.output).and_then(|line| {
+        let mut words = line.split(", ");
+        let mut number = |what| words.next()?.strip_suffix(what)?.parse::<u64>().ok();
+        Some((number(" files")?, number(" directives")?, number(" passed")?, number(" failed")?))
+    });
+    let console = || format!("console:\n{}", tail(&ran.output, TAIL));
+    match numbers {
+        Some((1.., directives @ 1.., passed, failed))
+            if directives == passed + failed
+                && (ran.outcome == Outcome::Exit(0)) == (failed == 0) =>
+        {
+            let complaints = if failed > 0 { vec![console()] } else { vec![] };
+            Tally { passed, failed, complaints }
+        }
+        _ => Tally::failure(format!(
+            "{}; no sound last line `N files, N directives, N passed, N failed`. {}",
+            ran.outcome,
+            console()
+        )),
+    }
+}
+
 /// What a run of the demo came to: one test.
 pub fn demo(ran: &Ran) -> Tally {
     let complete = last_line(&ran.output).is_some_and(|line| line.starts_with(COMPLETE));
@@ -135,6 +159,20 @@ mod tests {
         let none = ran(Outcome::Exit(0), "0 passed, 0 failed\n");
         assert_eq!(suites(&none, false).failed, 1);
         assert_eq!(suites(&none, true).failed, 0);
+    }
+
+    #[test]
+    fn the_specification_counts_its_directives() {
+        let good = "2 files, 30 directives, 30 passed, 0 failed\r\n";
+        let tally = specification(&ran(Outcome::Exit(0), good));
+        assert_eq!((tally.passed, tally.failed, tally.complaints.len()), (30, 0, 0));
+        let bad = "a:1: trap\n2 files, 30 directives, 29 passed, 1 failed\n";
+        assert_eq!(specification(&ran(Outcome::Exit(1), bad)).failed, 1);
+        let none = "0 files, 0 directives, 0 passed, 0 failed";
+        for (exit, text) in [(1, good), (0, bad), (0, none), (0, "2 files, 30 directives")] {
+            let tally = specification(&ran(Outcome::Exit(exit), text));
+            assert_eq!((tally.passed, tally.failed), (0, 1));
+        }
     }
 
     #[test]

@@ -11,6 +11,8 @@
 //! decode    unspool-suites, its traces               addresses must become names and lines
 //! profile   cargo xtask profile                    files, and in them what is busy
 //! boot      unspool-suites, linked without a symbol must say so and exit
+//! wasmtime  examples/wasmtime                     to its last line
+//! wasm-spec the same                              the specification's tests
 //! ```
 //!
 //! What cannot run has failed. The last line is the sum, whatever happens before.
@@ -46,6 +48,7 @@ use crate::setup::{self, QEMU, VALGRIND};
 use crate::so_demo;
 use crate::stable;
 use crate::suite;
+use crate::wasm::{self, Load};
 use crate::workspace::Workspace;
 
 /// Building and running one package's host tests.
@@ -130,6 +133,8 @@ impl<'a> Bench<'a> {
             Kind::Demo(spot) => self.demo(&suite.name, spot),
             Kind::Stable(spot) => self.stable(&suite.name, spot),
             Kind::StableUnwind(spot) => self.stable_unwind(&suite.name, spot),
+            Kind::Wasmtime(spot) => self.wasmtime(&suite.name, spot),
+            Kind::WasmSpec(spot, tasks) => self.specification(&suite.name, spot, tasks),
             Kind::Boot(variant, spot) => self.boot(&suite.name, variant, spot),
         };
         let tally = tally.unwrap_or_else(|error| Tally::failure(format!("{error:#}")));
@@ -303,6 +308,18 @@ impl<'a> Bench<'a> {
     fn boot(&self, name: &str, variant: &'a boot::Variant, spot: Spot) -> Result<Tally> {
         let image = self.image(variant.name, || boot::build(&self.workspace, variant))?;
         self.run(name, &image, spot, &[], BOOT_LIMIT, |ran| suite::refusal(ran, variant.expected))
+    }
+
+    fn wasmtime(&self, name: &str, spot: Spot) -> Result<Tally> {
+        let build = || wasm::build(&self.workspace, Load::Programs, !self.no_install);
+        self.run(name, &self.image("wasmtime", build)?, spot, &[], DEMO_LIMIT, suite::demo)
+    }
+
+    fn specification(&self, name: &str, spot: Spot, tasks: u32) -> Result<Tally> {
+        let build = || wasm::build(&self.workspace, Load::Spec, !self.no_install);
+        let words = [format!("tasks={tasks}")];
+        let image = self.image("wasm-spec", build)?;
+        self.run(name, &image, spot, &words, SUITES_LIMIT, suite::specification)
     }
 
     fn run(

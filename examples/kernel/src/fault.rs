@@ -23,6 +23,7 @@ use core::ops::Range;
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
+use spin::Once;
 use unspool::backtrace::{Backtrace, print};
 use unspool::unwind::{Cursor, FindModule, NoStack, Pc, ReadStack, Register, Registers, global};
 
@@ -33,6 +34,7 @@ use crate::heap;
 use crate::machine::{ExitCode, PAGE, machine};
 use crate::memory;
 use crate::platform::{Names, backtrace_style, stack_around};
+use crate::reserve;
 use crate::scheduler;
 use crate::task::Task;
 use crate::walk::trace_from;
@@ -66,6 +68,19 @@ impl fmt::Display for FaultInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} at {:#x}", self.kind, self.registers.ip())
     }
+}
+
+/// Asked about every fault of a task before the task is unwound.
+static CLAIM: Once<fn(FaultKind, &Registers)> = Once::new();
+
+/// Has `claim` look at every fault before the task is unwound, on the task's stack, below what it
+/// used: for the runtime of code whose faults mean something else. If the fault is one of those,
+/// `claim` continues the task elsewhere and does not return; else it returns. It may wait, allocate
+/// and panic as a function that was called by the instruction.
+///
+/// Says whether it does: the first call counts.
+pub fn set_claim(claim: fn(FaultKind, &Registers)) -> bool {
+    *CLAIM.call_once(|| claim) as usize == claim as usize
 }
 
 /// Why a fault cannot be turned into unwinding.
@@ -204,21 +219,25 @@ pub(crate) unsafe fn unwind(kind: FaultKind, state: &CpuState) -> ! {
     let locks = [
         ("the heap", heap::is_held_here()),
         ("the scheduler", scheduler::is_held_here()),
-        ("the map of a window", memory::is_held_here()),
+        ("the map of a window", memory::is_held_here() || reserve::is_held_here()),
     ];
     if let Some((what, _)) = locks.into_iter().find(|&(_, locked)| locked) {
         fatal(&Undeliverable::InUse(what), kind, state);
     }
     let registers = before_bad_call(kind, state).unwrap_or_else(|| state.registers());
+    if let Some(task) = running() {
+        // From here on the panic runtime counts: a fault while it reports this one is the end.
+        task.end_fault();
+    }
+    // May leave for good, so nothing is owned here yet.
+    if let Some(claim) = CLAIM.get() {
+        claim(kind, &registers);
+    }
     let backtrace = fallible::shared(Backtrace::from_trace(trace_from(registers))).ok();
     let skips_cleanups = has_cleanups(registers);
     // The payload owns all of it: what this frame owns is never dropped.
     let payload = Box::new(FaultInfo { kind, registers, backtrace, skips_cleanups });
     let note = if skips_cleanups { SKIPPED } else { "" };
-    if let Some(task) = running() {
-        // From here on the panic runtime counts: a fault while it reports this one is the end.
-        task.end_fault();
-    }
     // SAFETY: the trampoline called this, on the stack of the task that was interrupted with
     // these registers.
     unsafe { arch::unwind(&registers, format_args!("{kind}{note}"), payload) }

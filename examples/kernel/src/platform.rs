@@ -134,13 +134,23 @@ impl Symbolize for Names {
             return TABLE.get()?.symbolize(address);
         }
         let loaded = LOADER.get().and_then(|loader| loader.symbolize(address));
-        loaded.or_else(|| Named.symbolize(address))
+        let named = loaded.or_else(|| Named.symbolize(address));
+        named.or_else(|| MORE_NAMES.get()?.symbolize(address))
     }
 
     /// The program is linked to the addresses that it has: they say it all.
     fn place(&self, address: u64) -> Option<Place<'_>> {
         LOADER.get()?.place(address)
     }
+}
+
+/// The names of code that neither the compiler nor the loader made.
+static MORE_NAMES: Once<&'static dyn Symbolize> = Once::new();
+
+/// Has traces ask `names` about addresses that neither the program nor the loader knows. The first
+/// call counts.
+pub fn set_more_names(names: &'static dyn Symbolize) {
+    MORE_NAMES.call_once(|| names);
 }
 
 /// What loaded objects may refer to.

@@ -18,6 +18,21 @@ const FREE: u32 = 0;
 const HELD: u32 = 1;
 const AWAITED: u32 = 2;
 
+/// Waits until somebody [wakes](wake_all) those who wait for `word`, unless it is not `expected`. May
+/// return early. For locks of others' making.
+///
+/// # Panics
+///
+/// If preemption is off.
+pub fn wait(word: &AtomicU32, expected: u32) {
+    scheduler::wait(word, expected, Cause::Mutex);
+}
+
+/// Lets all go on that wait for `word`.
+pub fn wake_all(word: &AtomicU32) {
+    scheduler::wake(word, Wake::All);
+}
+
 /// A value that one task at a time may use.
 pub struct Mutex<T: ?Sized> {
     state: AtomicU32,

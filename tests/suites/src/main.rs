@@ -32,6 +32,7 @@ mod permissions;
 mod profiles;
 mod random;
 mod reports;
+mod reserve;
 mod shortage;
 mod storm;
 mod support;
@@ -90,6 +91,7 @@ const SUITES: &[(&str, &[Test])] = &[
     ("concurrency", concurrency::TESTS),
     ("switching", switching::TESTS),
     ("permissions", permissions::TESTS),
+    ("reserve", reserve::TESTS),
     ("allocator", allocator::TESTS),
     ("shortage", shortage::TESTS),
     ("churn", churn::TESTS),

@@ -52,6 +52,10 @@ pub enum Kind<'a> {
     Profile(Spot, u32),
     /// `cargo xtask load`.
     Loads(Spot),
+    /// wasmtime in a kernel: what it shows.
+    Wasmtime(Spot),
+    /// The specification's tests of WebAssembly, shared by so many tasks.
+    WasmSpec(Spot, u32),
     /// A kernel that must refuse to boot.
     Boot(&'a Variant, Spot),
 }
@@ -103,6 +107,12 @@ pub fn all() -> Vec<Suite<'static>> {
             name: format!("profile: {spot}"),
             kind: Kind::Profile(spot, cpus),
         });
+    let wasmtime = [Spot::Process, Spot::Qemu(4)]
+        .map(|spot| Suite { name: format!("wasmtime: {spot}"), kind: Kind::Wasmtime(spot) });
+    let specification = [(Spot::Qemu(1), 1), (Spot::Qemu(4), 8)].map(|(spot, tasks)| Suite {
+        name: format!("wasm-spec: {spot}, {tasks} tasks"),
+        kind: Kind::WasmSpec(spot, tasks),
+    });
     let so_demo = Suite { name: "so-demo".to_owned(), kind: Kind::SoDemo };
     host.chain(memcheck)
         .chain([so_demo])
@@ -116,6 +126,8 @@ pub fn all() -> Vec<Suite<'static>> {
         .chain(stable)
         .chain(stable_unwind)
         .chain(boot)
+        .chain(wasmtime)
+        .chain(specification)
         .collect()
 }
 

@@ -236,6 +236,11 @@ impl AddressSpace {
 
     /// Takes a page out of the tables; CPUs may still have it cached.
     fn take_away(&mut self, page: Page) -> PhysFrame {
+        // One that nobody may access has its frame, but would count as unmapped.
+        // SAFETY: the page's owner gives it up.
+        if let Ok(later) = unsafe { self.tables.update_flags(page, flags(Access::Read)) } {
+            later.ignore();
+        }
         match self.tables.unmap(page) {
             Ok((frame, later)) => {
                 later.ignore();

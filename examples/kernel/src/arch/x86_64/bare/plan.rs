@@ -20,8 +20,9 @@ use crate::memory::OBJECTS;
 
 /// Bytes of a large page, of which what is mapped one to one is made.
 pub(super) const LARGE_PAGE: u64 = 2 << 20;
-/// Bytes for page tables: the windows are 1 GiB together, which takes half of this.
-const TABLES: u64 = 2 * LARGE_PAGE;
+/// Bytes for page tables: two windows are 1 GiB together, which takes 2 MiB. The third is sparse: a
+/// reservation of 4 GiB that is backed at its start takes two tables.
+const TABLES: u64 = 8 * LARGE_PAGE;
 /// The part of memory that may be mapped one to one: below the windows.
 const DIRECT_END: u64 = OBJECTS.start;
 /// Below this is the BIOS's.

@@ -29,6 +29,7 @@ use crate::error::Error;
 use crate::heap;
 use crate::machine::{Access, ExitCode, Machine, MapError, Mapping, Pages, Stream};
 use crate::memory::{OBJECTS, STACKS};
+use crate::reserve::RUNTIMES;
 
 global_asm!(
     ".pushsection .text.start, \"ax\", @progbits",
@@ -74,7 +75,7 @@ unsafe fn prepare(stack: *const usize) -> Result<Input, Error> {
     let system = |call| move |Errno(errno)| MapError::System { call, errno };
     signal::install().map_err(|(call, errno)| system(call)(errno))?;
     signal::use_stack(0).map_err(system("sigaltstack"))?;
-    for window in [OBJECTS, STACKS] {
+    for window in [OBJECTS, STACKS, RUNTIMES] {
         reserve(&window).map_err(system("mmap"))?;
     }
     // SAFETY: nothing is replaced.

@@ -1,0 +1,52 @@
+//! Eight tasks that run WebAssembly at once, on whatever CPUs there are.
+//!
+//! ```text
+//!   8 tasks, fewer CPUs: if more than one for each CPU have begun when the first ends, some were
+//!                        preempted inside of WebAssembly, because they never yield there
+//! ```
+
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use alloc::format;
+use alloc::vec::Vec;
+
+use unspool_kernel::{cpu, println, task};
+
+use crate::calls;
+use crate::wasm::{self, Wasm};
+
+const TASKS: u32 = 8;
+/// A board, and how many ways there are for it: work for longer than a tick.
+const BOARD: (u32, u32) = (13, 73_712);
+
+/// All tasks are there.
+static GO: AtomicBool = AtomicBool::new(false);
+/// How many tasks have begun; and how many had when the first ended.
+static BEGUN: AtomicU32 = AtomicU32::new(0);
+static BEGUN_AT_FIRST_END: AtomicU32 = AtomicU32::new(0);
+
+pub fn run(wasm: &Wasm) -> bool {
+    let spawn = |index| {
+        let wasm = wasm.clone();
+        wasm::spawn(&format!("queens {index}"), move || {
+            while !GO.load(Ordering::SeqCst) {
+                task::yield_now();
+            }
+            BEGUN.fetch_add(1, Ordering::SeqCst);
+            let right = calls::queens(&wasm, BOARD.0).is_ok_and(|ways| ways == BOARD.1);
+            let begun = BEGUN.load(Ordering::SeqCst);
+            // Only the first one's stays.
+            let _ =
+                BEGUN_AT_FIRST_END.compare_exchange(0, begun, Ordering::SeqCst, Ordering::SeqCst);
+            right
+        })
+    };
+    let tasks: Vec<_> = (0..TASKS).map(spawn).collect();
+    GO.store(true, Ordering::SeqCst);
+    let right =
+        tasks.into_iter().filter_map(|task| task.join().ok()).filter(|&right| right).count();
+    let begun = BEGUN_AT_FIRST_END.load(Ordering::SeqCst);
+    println!("  {right} of {TASKS} tasks came to {} on {} CPUs", BOARD.1, cpu::count());
+    println!("  {begun} had begun when the first one ended");
+    right == TASKS as usize && begun as usize > cpu::count()
+}

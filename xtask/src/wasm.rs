@@ -1,0 +1,221 @@
+//! Builds the kernel with wasmtime, and compiles what runs on it.
+//!
+//! ```text
+//! examples/wasmtime (a workspace of its own)
+//!   cargo build kernel ──► embed symbols ──► NAME.elf
+//!   cargo build compile ─► programs/*.wat, *.c ──► *.cwasm ─┬─► NAME.cpio
+//!                        └► the specification's tests ──────┘
+//! ```
+//!
+//! `bench` runs the kernel as a process, and a program on `std` with the same modules, in turns.
+//!
+//! Nothing else builds wasmtime: who does not ask for it does not wait for it.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::build::{self, BUILD_LIMIT, Image};
+use crate::command;
+use crate::cpio::Member;
+use crate::progress::Step;
+use crate::setup::{self, CLANG, WASM_LD};
+use crate::workspace::Workspace;
+
+/// The folder of the workspace.
+const FOLDER: &str = "examples/wasmtime";
+/// The package of the kernel.
+pub const KERNEL: &str = "unspool-wasmtime-kernel";
+/// The package of the program that compiles WebAssembly.
+const COMPILE: &str = "unspool-wasmtime-compile";
+/// The program on `std`, and its folder.
+const PEER: &str = "unspool-wasmtime-peer";
+const PEER_FOLDER: &str = "examples/wasmtime/peer";
+/// Workspaces of their own.
+pub const WORKSPACES: &[&str] = &[FOLDER, PEER_FOLDER];
+/// How often each side is measured.
+const TURNS: u32 = 5;
+
+/// What the kernel is started with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Load {
+    /// The programs that show what it can do.
+    Programs,
+    /// The specification's tests.
+    Spec,
+}
+
+impl Load {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Programs => "wasmtime",
+            Self::Spec => "wasm-spec",
+        }
+    }
+}
+
+/// Builds the kernel and what it runs.
+///
+/// # Errors
+/// Something does not compile; the compiler's messages are part of the error.
+pub fn build(workspace: &Workspace, load: Load, may_install: bool) -> Result<Image> {
+    let compile = cargo(workspace, FOLDER, COMPILE, "host")?;
+    let kernel = cargo(workspace, FOLDER, KERNEL, "release")?;
+    let out = modules(workspace, load);
+    // What an earlier run left there might not be made again.
+    let _ = fs::remove_dir_all(&out);
+    fs::create_dir_all(&out)?;
+    let mut compiler = Command::new(compile);
+    match load {
+        Load::Programs => {
+            compiler.arg("modules").arg(&out).args(programs(workspace, &out, may_install)?);
+        }
+        Load::Spec => {
+            compiler.arg("spec").arg(&out);
+        }
+    }
+    run(compiler, &format!("compiling {}", load.name()))?;
+    let mut modules = Vec::new();
+    for file in sorted(&out)? {
+        if ["cwasm", "spec"].iter().any(|&kind| file.extension() == Some(OsStr::new(kind))) {
+            let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            modules.push(Member { name, data: fs::read(&file)? });
+        }
+    }
+    build::finish(workspace, load.name(), &kernel, &modules)
+}
+
+/// Where modules are compiled to.
+fn modules(workspace: &Workspace, load: Load) -> PathBuf {
+    workspace.output().join(load.name())
+}
+
+/// Builds a package of a workspace of its own; returns its executable.
+fn cargo(workspace: &Workspace, folder: &str, package: &str, profile: &str) -> Result<PathBuf> {
+    let mut step = Step::start(format!("building {package}"));
+    let mut cargo = workspace.cargo();
+    cargo.current_dir(workspace.root.join(folder));
+    let name = Path::new(folder).file_name().context("a folder has a name")?;
+    cargo.env("CARGO_TARGET_DIR", workspace.target.join(name));
+    cargo.args(["build", "--locked", "--message-format=json-render-diagnostics", "-p", package]);
+    cargo.args(["--profile", profile]);
+    let finished = command::run(cargo, BUILD_LIMIT, &mut |bytes| step.feed(bytes))?;
+    if !finished.end.success() {
+        step.end("failed");
+        bail!("{package} does not build ({}):\n{}", finished.end, finished.messages());
+    }
+    step.end("built");
+    build::artifact(&finished.output, package, "")
+        .with_context(|| format!("cargo built no executable {package}"))
+}
+
+/// The programs to compile: text as it is, C by clang into `out`.
+fn programs(workspace: &Workspace, out: &Path, may_install: bool) -> Result<Vec<PathBuf>> {
+    let clang = setup::find_or_install(&CLANG, may_install)?;
+    setup::find_or_install(&WASM_LD, may_install)?;
+    let mut files = Vec::new();
+    for file in sorted(&workspace.root.join(FOLDER).join("programs"))? {
+        if file.extension() != Some(OsStr::new("c")) {
+            files.push(file);
+            continue;
+        }
+        let name = file.file_stem().context("a file has a name")?;
+        let module = out.join(name).with_extension("wasm");
+        let mut compiler = Command::new(&clang);
+        compiler.args([
+            "--target=wasm32",
+            "-O2",
+            "-ffreestanding",
+            "-nostdlib",
+            "-Wall",
+            "-Wextra",
+        ]);
+        compiler.args([
+            "-Werror",
+            "-Wl,--no-entry",
+            "-Wl,--export-dynamic",
+            "-Wl,-z,stack-size=65536",
+        ]);
+        compiler.arg("-o").arg(&module).arg(&file);
+        run(compiler, &format!("clang {}", file.display()))?;
+        files.push(module);
+    }
+    Ok(files)
+}
+
+/// What is measured in the kernel, as a process, and in a program on `std`: in turns, the best of each.
+/// Returns a table.
+///
+/// # Errors
+/// Something does not build or does not run.
+pub fn bench(workspace: &Workspace) -> Result<String> {
+    let image = build(workspace, Load::Programs, true)?;
+    let peer = cargo(workspace, PEER_FOLDER, PEER, "release")?;
+    let modules = modules(workspace, Load::Programs);
+    let mut best = BTreeMap::new();
+    for _ in 0..TURNS {
+        let mut kernel = Command::new(&image.elf);
+        kernel.arg(&image.modules).arg("measure");
+        let mut std = Command::new(&peer);
+        std.args(["calls.cwasm", "queens.cwasm"].map(|name| modules.join(name)));
+        for (side, command) in [kernel, std].into_iter().enumerate() {
+            let finished = command::run(command, BUILD_LIMIT, &mut |_| ())?;
+            if !finished.end.success() {
+                bail!("{}:\n{}", finished.end, finished.output);
+            }
+            for (name, cycles) in finished.output.lines().filter_map(measured) {
+                let row = best.entry(name.to_owned()).or_insert([f64::MAX; 2]);
+                row[side] = row[side].min(cycles);
+            }
+        }
+    }
+    let mut table = format!("{:<16} {:>12} {:>12} {:>7}\n", "cycles", "kernel", "std", "ratio");
+    for (name, [ours, theirs]) in best {
+        let ratio = ours / theirs;
+        table.push_str(&format!("{name:<16} {ours:>12.1} {theirs:>12.1} {ratio:>7.3}\n"));
+    }
+    Ok(table)
+}
+
+/// The name and the cycles of a line of a measurement.
+fn measured(line: &str) -> Option<(&str, f64)> {
+    let (name, cycles) = line.trim().strip_prefix("measured ")?.split_once(' ')?;
+    Some((name, cycles.parse().ok()?))
+}
+
+/// Runs a compiler to its end.
+fn run(compiler: Command, what: &str) -> Result<()> {
+    let mut step = Step::start(what);
+    let finished = command::run(compiler, BUILD_LIMIT, &mut |bytes| step.feed(bytes))?;
+    if !finished.end.success() {
+        step.end("failed");
+        bail!("{what} ({}):\n{}", finished.end, finished.output);
+    }
+    step.end(finished.output.trim());
+    Ok(())
+}
+
+/// The files of a folder, by name.
+fn sorted(folder: &Path) -> Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(folder).with_context(|| folder.display().to_string())?;
+    let mut files = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+    files.sort();
+    Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_a_measurement_has_a_name_and_cycles() {
+        assert_eq!(measured("measured trap 102.5\r"), Some(("trap", 102.5)));
+        for other in ["measured trap", "measured trap x", "journey complete", ""] {
+            assert_eq!(measured(other), None);
+        }
+    }
+}
