@@ -17,6 +17,11 @@
 //! $ cargo xtask so-demo    # both ways, under programs of g++ and rustc, with times
 //! ```
 //!
+//! Shadow stacks (CET) are neither used nor broken: a landing leaves frames behind that a shadow stack
+//! would still have, so the library does not carry GNU_PROPERTY_X86_FEATURE_1_SHSTK, without which
+//! the system turns them off for the whole process, as Debian's libgcc_s does not. Landing pads may
+//! begin with `endbr64`.
+//!
 //! The library has no std, which would itself unwind through libgcc_s, the very library that is to be
 //! replaced. So it brings its own panic handler, which aborts, and a personality that the
 //! precompiled core asks for by name and nobody ever calls. Of the C library it takes `abort`,

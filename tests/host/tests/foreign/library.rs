@@ -10,8 +10,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use object::Endianness;
-use object::elf::{FileHeader64, SHT_DYNSYM};
-use object::read::elf::{FileHeader as _, Sym as _};
+use object::elf::{
+    FileHeader64, GNU_PROPERTY_X86_FEATURE_1_AND, GNU_PROPERTY_X86_FEATURE_1_SHSTK, SHT_DYNSYM,
+};
+use object::read::elf::{FileHeader as _, ProgramHeader as _, Sym as _};
 
 use crate::harness::{compare, compile, ours};
 
@@ -118,4 +120,23 @@ fn programs_can_be_linked_against_it_by_either_linker() {
     let needs: Vec<BTreeSet<(String, String)>> = needs.into_iter().collect();
     assert_eq!(needs.len(), 1, "{needs:?}");
     assert!(needs[0].len() >= 12, "{needs:?}");
+}
+
+/// A landing leaves frames that a shadow stack still has; whoever loads the library must not have one.
+#[test]
+fn the_library_does_not_claim_to_know_shadow_stacks() {
+    let data = std::fs::read(&ours().library).unwrap();
+    let header = FileHeader64::<Endianness>::parse(&*data).unwrap();
+    let endian = header.endian().unwrap();
+    let mut properties = Vec::new();
+    for segment in header.program_headers(endian, &*data).unwrap() {
+        let Some(mut notes) = segment.notes(endian, &*data).unwrap() else { continue };
+        while let Some(note) = notes.next().unwrap() {
+            properties
+                .extend(note.gnu_properties(endian).into_iter().flatten().map(Result::unwrap));
+        }
+    }
+    let claims = properties.iter().filter(|each| each.pr_type() == GNU_PROPERTY_X86_FEATURE_1_AND);
+    let features: u32 = claims.map(|each| each.data_u32(endian).unwrap()).sum();
+    assert_eq!(features & GNU_PROPERTY_X86_FEATURE_1_SHSTK, 0, "{features:#x}");
 }

@@ -25,6 +25,16 @@ fn cpp_exceptions_of_every_kind_are_the_same() {
     }
 }
 
+/// Landing pads begin with `endbr64` then.
+#[test]
+fn code_made_for_control_flow_enforcement_is_unwound() {
+    for compiler in ["g++", "clang++"] {
+        let compiler = [compiler, "-O2", "-fcf-protection=full"];
+        let program = compile(&format!("cet-{}", compiler[0]), &compiler, &["exceptions.cpp"]);
+        compare(&program, "caught 42 while 1 in flight\nstill text\n");
+    }
+}
+
 #[test]
 fn broken_exception_specifications_end_alike() {
     for compiler in [["g++", "-O2"], ["g++", "-O0"], ["clang++", "-O2"]] {
