@@ -206,10 +206,48 @@ fn complain(death: &Death, ran: &Ran, what: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
     use super::*;
 
     fn ran(output: &str, code: i32) -> Ran {
         Ran { output: output.to_owned(), outcome: Outcome::Exit(code) }
+    }
+
+    /// The deaths that std has, too.
+    const OF_STD: [&str; 8] = [
+        "drop_panics_during_cleanup",
+        "panic_leaves_extern_c",
+        "thread_local_panics_on_drop",
+        "always_abort",
+        "display_panics",
+        "hook_panics",
+        "result_panics_on_drop",
+        "main_payload_panics_on_drop",
+    ];
+
+    /// The same sources on std. What is left out: names of our program, and whose words they are, which
+    /// std does not say before it has formatted the message.
+    #[test]
+    fn std_says_the_same_words() {
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/host/programs/deaths.rs");
+        let program = std::env::temp_dir().join(format!("deaths-on-std-{}", std::process::id()));
+        let mut compile = Command::new("rustc");
+        compile.args(["--edition=2024", source, "-o"]).arg(&program);
+        assert!(compile.status().unwrap().success());
+        for name in OF_STD {
+            let death = DEATHS.iter().find(|death| death.name == name).unwrap();
+            let mut run = Command::new(&program);
+            let output = run.arg(name).env("RUST_BACKTRACE", "1").output().unwrap();
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            let ours = |word: &&&str| word.contains("suites") || word.starts_with("thread '");
+            let mut rest = said.as_str();
+            for word in death.words.iter().filter(|word| !ours(word)) {
+                let after = rest.split_once(word);
+                rest = after.unwrap_or_else(|| panic!("{name}: not `{word}`, but\n{said}")).1;
+            }
+        }
+        std::fs::remove_file(program).unwrap();
     }
 
     const DEATH: Death = Death { name: "sample", words: &["first", "second"] };
