@@ -139,22 +139,36 @@ fn alone(
         script: Script,
         argument: u64,
         body: extern "C-unwind" fn(u64) -> u64,
-        done: (u64, Vec<Question>),
+        result: u64,
+        asked: Vec<Question>,
     }
+    /// Has nothing to clean up, and so no personality: that would be std's, which asks libgcc about a
+    /// context of ours.
     extern "C-unwind" fn run(job: *mut c_void) -> *mut c_void {
         let job = job.cast::<Job>();
+        begin(job);
         // SAFETY: `alone` waits for this thread, which alone uses the job meanwhile.
-        let Job { script, argument, body, .. } = *unsafe { &*job };
-        SCRIPT.set(script);
+        let Job { argument, body, .. } = *unsafe { &*job };
         let result = body(argument);
         // SAFETY: as above.
-        unsafe { (*job).done = (result, ASKED.take()) };
+        unsafe { (*job).result = result };
+        end(job);
         null_mut()
+    }
+    #[inline(never)]
+    extern "C" fn begin(job: *mut Job) {
+        // SAFETY: as in `run`.
+        SCRIPT.set(unsafe { &*job }.script);
+    }
+    #[inline(never)]
+    extern "C" fn end(job: *mut Job) {
+        // SAFETY: as in `run`.
+        unsafe { (*job).asked = ASKED.take() };
     }
     type Plain = extern "C" fn(*mut c_void) -> *mut c_void;
     modules();
     set_environment(&PLAIN);
-    let mut job = Job { script, argument, body, done: (0, Vec::new()) };
+    let mut job = Job { script, argument, body, result: 0, asked: Vec::new() };
     let mut thread = 0;
     // SAFETY: the ABIs differ only in whether unwinding may leave it, and nothing is beyond it.
     let run = unsafe { transmute::<extern "C-unwind" fn(*mut c_void) -> *mut c_void, Plain>(run) };
@@ -163,7 +177,7 @@ fn alone(
     assert_eq!(unsafe { libc::pthread_create(&raw mut thread, null_mut(), run, pointer) }, 0);
     // SAFETY: as above.
     assert_eq!(unsafe { libc::pthread_join(thread, null_mut()) }, 0);
-    job.done
+    (job.result, job.asked)
 }
 
 fn code(result: u64) -> Reason {
