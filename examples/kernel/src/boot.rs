@@ -71,7 +71,7 @@ impl Boot {
     /// machine's, or as many threads as the process may use CPUs; at most [`MAX_CPUS`]);
     /// `surplus=N`, the bytes that each task's TLS area keeps for modules that are loaded later;
     /// `profile=N`, to take so many samples a second of what the CPUs do (see
-    /// [`profile`](crate::profile)), and `profile-memory=N`, the bytes for those of each CPU.
+    /// [`profile`]), and `profile-memory=N`, the bytes for those of each CPU.
     pub fn args(&self) -> impl Iterator<Item = &'static str> + Clone {
         self.args.iter().copied()
     }
