@@ -33,7 +33,7 @@ use crate::fallible;
 use crate::heap;
 use crate::machine::{ExitCode, PAGE, machine};
 use crate::memory;
-use crate::platform::{Names, backtrace_style, stack_around};
+use crate::platform::{Names, stack_around, trace_style};
 use crate::reserve;
 use crate::scheduler;
 use crate::task::Task;
@@ -280,7 +280,7 @@ pub(crate) fn fatal(reason: &Undeliverable, kind: FaultKind, state: &CpuState) -
 fn trace(kind: FaultKind, state: &CpuState) {
     let registers = before_bad_call(kind, state).unwrap_or_else(|| state.registers());
     // The console never fails.
-    let _ = print(&mut Console, trace_from(registers), backtrace_style(), &Names);
+    let _ = print(&mut Console, trace_from(registers), trace_style(), &Names);
 }
 
 /// The running task, for as long as a fault of that task is being dealt with.

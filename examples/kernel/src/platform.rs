@@ -6,13 +6,11 @@
 //!   unspool::tls    ◄─ one Registry
 //! ```
 
-use core::sync::atomic::{AtomicU8, Ordering};
-
 use spin::Once;
 use unspool::backtrace::table::{SymbolTable, TableError};
 use unspool::backtrace::{Named, Place, Symbol, Symbolize};
 use unspool::loader::{Loader, Symbols};
-use unspool::panic::{BacktraceStyle, Platform, TaskName, TaskState};
+use unspool::panic::{BacktraceStyle, Platform, TaskName, TaskState, get_backtrace_style};
 use unspool::tls::{Registry, Template};
 use unspool::unwind::table::{self as frames, FrameTable};
 use unspool::unwind::{Module, StackBounds};
@@ -67,10 +65,6 @@ impl Platform for Kernel {
     fn symbols(&self) -> &dyn Symbolize {
         &Names
     }
-
-    fn backtrace_style(&self) -> BacktraceStyle {
-        backtrace_style()
-    }
 }
 
 /// The stack that `sp` points into, of those that can be in use; empty if it is none of them.
@@ -95,28 +89,9 @@ fn running<'a>() -> Option<&'a Task> {
     unsafe { scheduler::running() }
 }
 
-static STYLE: AtomicU8 = AtomicU8::new(SHORT);
-const OFF: u8 = 0;
-const SHORT: u8 = 1;
-const FULL: u8 = 2;
-
-/// How much of a trace panics print; at boot, the short form.
-pub fn set_backtrace_style(style: BacktraceStyle) {
-    let style = match style {
-        BacktraceStyle::Off => OFF,
-        BacktraceStyle::Short => SHORT,
-        BacktraceStyle::Full => FULL,
-    };
-    STYLE.store(style, Ordering::Relaxed);
-}
-
-/// How much of a trace panics print.
-pub fn backtrace_style() -> BacktraceStyle {
-    match STYLE.load(Ordering::Relaxed) {
-        OFF => BacktraceStyle::Off,
-        SHORT => BacktraceStyle::Short,
-        _ => BacktraceStyle::Full,
-    }
+/// How much of a trace is printed: as panics do it.
+pub(crate) fn trace_style() -> BacktraceStyle {
+    get_backtrace_style().unwrap_or(BacktraceStyle::Off)
 }
 
 static TABLE: Once<SymbolTable<'static>> = Once::new();

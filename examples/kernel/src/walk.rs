@@ -24,7 +24,7 @@ use unspool::unwind::{
 use crate::arch::{self, CpuState};
 use crate::cpu::{self, MAX_CPUS, Request};
 use crate::lock::Lock;
-use crate::platform::{backtrace_style, stack_around};
+use crate::platform::{stack_around, trace_style};
 use crate::scheduler;
 use crate::task::Task;
 
@@ -87,7 +87,7 @@ pub fn dump(out: &mut dyn fmt::Write) -> fmt::Result {
         last = Some(task.id());
         writeln!(out, "task '{}' ({}) {doing}", task.name(), task.id())?;
         if doing != Doing::Starts {
-            trace.print(out, backtrace_style(), platform().symbols())?;
+            trace.print(out, trace_style(), platform().symbols())?;
         }
     }
     Ok(())

@@ -9,8 +9,7 @@ use unspool::backtrace::{
     Backtrace, BacktraceStatus, Captured, FrameKind, OnlyPlaces, Style, Symbolize, name_code,
     print, trace,
 };
-use unspool::panic::{BacktraceStyle, platform};
-use unspool_kernel::platform::{backtrace_style, set_backtrace_style};
+use unspool::panic::{BacktraceStyle, get_backtrace_style, platform, set_backtrace_style};
 use unspool_kernel::walk::{AllStacks, Doing, dump, trace_of};
 use unspool_kernel::{ExitCode, heap, loader, print, task};
 
@@ -37,7 +36,7 @@ fn here() -> Backtrace {
 }
 
 fn a_backtrace_is_captured_if_it_is_wanted() {
-    let style = backtrace_style();
+    let style = get_backtrace_style().unwrap();
     set_backtrace_style(BacktraceStyle::Off);
     let (unwanted, forced) = (Backtrace::capture(), here());
     set_backtrace_style(style);

@@ -256,8 +256,8 @@ fn traces_on_all_cpus_at_once_reach_the_outermost_frame() {
 }
 
 fn faults_in_some_tasks_leave_the_others_alone() {
-    let style = unspool_kernel::platform::backtrace_style();
-    unspool_kernel::platform::set_backtrace_style(unspool::panic::BacktraceStyle::Off);
+    let style = unspool::panic::get_backtrace_style().unwrap();
+    unspool::panic::set_backtrace_style(unspool::panic::BacktraceStyle::Off);
     let outcomes = in_many(|mine| {
         let mut sum = 0;
         for round in 0..3u64 {
@@ -272,7 +272,7 @@ fn faults_in_some_tasks_leave_the_others_alone() {
         }
         sum
     });
-    unspool_kernel::platform::set_backtrace_style(style);
+    unspool::panic::set_backtrace_style(style);
     assert_eq!(outcomes.len(), MANY);
 }
 

@@ -13,8 +13,8 @@ use core::hint::black_box;
 use core::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 
 use unspool::panic::{AssertUnwindSafe, BacktraceStyle, catch_unwind, no_unwind, resume_unwind};
+use unspool::panic::{get_backtrace_style, set_backtrace_style};
 use unspool::thread_local;
-use unspool_kernel::platform::{backtrace_style, set_backtrace_style};
 use unspool_kernel::sync::Mutex;
 use unspool_kernel::task::{self, Outcome, Task};
 
@@ -128,7 +128,7 @@ fn is_of(way: Way, outcome: &Outcome<u32>) -> bool {
 
 /// Without traces: they are long, and there are many.
 fn quietly(body: impl FnOnce()) {
-    let style = backtrace_style();
+    let style = get_backtrace_style().unwrap();
     set_backtrace_style(BacktraceStyle::Off);
     body();
     set_backtrace_style(style);
