@@ -182,9 +182,9 @@ fn begin_any(payload: Payload, location: &Location<'_>) -> ! {
     match hook::current() {
         Some(hook) => {
             let info = PanicHookInfo::new(&*payload, location, true);
-            report(Some(location), Some(text), || hook(&info));
+            report(Some(location), None, || hook(&info));
         }
-        None => report(Some(location), Some(text), || {
+        None => report(Some(location), None, || {
             default_report(Some(location), format_args!("{text}"), false);
         }),
     }

@@ -65,9 +65,9 @@ impl<'a> PanicHookInfo<'a> {
 
 impl fmt::Display for PanicHookInfo<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "panicked at {}:", self.location)?;
+        write!(f, "panicked at {}", self.location)?;
         match self.payload_as_str() {
-            Some(text) => write!(f, "\n{text}"),
+            Some(text) => write!(f, ":\n{text}"),
             None => Ok(()),
         }
     }
@@ -228,7 +228,7 @@ mod tests {
         let text = String::from("more words");
         assert_eq!(PanicHookInfo::new(&text, location, true).payload_as_str(), Some("more words"));
         let other = PanicHookInfo::new(&7u8, location, false);
-        assert_eq!(other.to_string(), format!("panicked at {location}:"));
+        assert_eq!(other.to_string(), format!("panicked at {location}"));
         assert!(!other.can_unwind());
     }
 }

@@ -27,10 +27,7 @@ pub struct TaskName<'a> {
 
 impl fmt::Display for TaskName<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.name {
-            Some(name) => write!(f, "'{name}' ({})", self.id),
-            None => write!(f, "<unnamed> ({})", self.id),
-        }
+        write!(f, "'{}' ({})", self.name.unwrap_or("<unnamed>"), self.id)
     }
 }
 

@@ -38,7 +38,8 @@ pub(crate) struct Report {
     owner: usize,
     bytes: [u8; LINE],
     length: usize,
-    /// Write when `bytes` is full, not after each line: a console that panics has then said it all.
+    /// Write when `bytes` is full, not after each line: what belongs together is then said whole, or
+    /// not at all.
     at_once: bool,
 }
 
@@ -145,11 +146,15 @@ pub(crate) fn default_report(
 ) {
     let task = platform().task();
     let mut report = Report::begin();
+    // As in std, nothing is said of a message that panics when it is formatted, unless it is long.
+    report.at_once = true;
     // The console cannot fail.
     let _ = match location {
         Some(at) => writeln!(report, "\nthread {task} panicked at {at}:\n{message}"),
         None => writeln!(report, "\nthread {task} panicked:\n{message}"),
     };
+    report.flush();
+    report.at_once = false;
     if !brief {
         report.trace(trace());
     }

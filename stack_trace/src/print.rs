@@ -36,8 +36,8 @@ pub enum Style {
     Full,
 }
 
-/// How many frames the short style looks at.
-const SHORT_LIMIT: usize = 100;
+/// How many frames the short style looks at: as std, which gives up after number 100.
+const SHORT_LIMIT: usize = 101;
 
 /// What std's markers are called; a crate compiled for std brings its own.
 const BEGIN: &str = "__rust_begin_short_backtrace";

@@ -8,6 +8,7 @@
 //! so-demo   cargo xtask so-demo                   programs of g++ and rustc, our library
 //! load      cargo xtask load FILE…              output, exit codes, errors
 //! deaths    unspool-suites die:NAME               must end with a reason
+//! said      unspool-suites said:NAME               as std says it, word by word
 //! decode    unspool-suites, its traces               addresses must become names and lines
 //! profile   cargo xtask profile                    files, and in them what is busy
 //! boot      unspool-suites, linked without a symbol must say so and exit
@@ -23,6 +24,7 @@ mod decodes;
 mod loads;
 mod plan;
 mod profiles;
+mod said;
 mod vendored;
 
 use std::cell::{OnceCell, RefCell};
@@ -36,6 +38,7 @@ use anyhow::{Result, anyhow};
 use clap::Args;
 
 use self::plan::{Kind, Spot, Suite};
+use self::said::{OnStd, Said};
 use crate::build::{self, Image, Program};
 use crate::command;
 use crate::libtest;
@@ -128,6 +131,7 @@ impl<'a> Bench<'a> {
             Kind::Suites(spot) => self.suites(&suite.name, SUITES, spot),
             Kind::StdUsers(spot) => self.suites(&suite.name, STD_USERS, spot),
             Kind::Deaths(spot) => self.deaths(&suite.name, spot),
+            Kind::Said(spot) => self.said(&suite.name, spot),
             Kind::Decodes(spot) => self.decodes(&suite.name, spot),
             Kind::Profile(spot, cpus) => self.profile(&suite.name, spot, cpus),
             Kind::Demo(spot) => self.demo(&suite.name, spot),
@@ -202,6 +206,38 @@ impl<'a> Bench<'a> {
             match deaths::judge(death, &ran) {
                 None => tally.passed += 1,
                 Some(complaint) => tally.fail(complaint),
+            }
+        }
+        self.keep(name, &output);
+        step.end(&outcome(&tally));
+        Ok(tally)
+    }
+
+    /// Each scenario in each style; in QEMU, what ends the program in one style.
+    fn said(&self, name: &str, spot: Spot) -> Result<Tally> {
+        let image = self.image(SUITES, || build::build(&self.workspace, &self.release(SUITES)))?;
+        let place = self.place(spot)?;
+        let std = OnStd::compile(&self.workspace.root, &self.workspace.output())?;
+        let mut step = Step::start(name);
+        let (mut tally, mut output) = (Tally::default(), String::new());
+        for scenario in std.scenarios()? {
+            for (index, (backtrace, style)) in said::STYLES.into_iter().enumerate() {
+                if index > 0 && scenario != said::ALL && spot != Spot::Process {
+                    break;
+                }
+                let word = format!("said:{scenario}:{style}");
+                let mut errors = said::Errors::default();
+                let outcome =
+                    place.run_apart(&image, &[word.clone()], BOOT_LIMIT, &mut |from, it| {
+                        step.feed(it);
+                        errors.add(from, it);
+                    })?;
+                let ours = Said { text: errors.text(), outcome };
+                output.push_str(&ours.text);
+                match said::judge(&word, &std.run(&scenario, backtrace)?, &ours) {
+                    None => tally.passed += 1,
+                    Some(complaint) => tally.fail(complaint),
+                }
             }
         }
         self.keep(name, &output);

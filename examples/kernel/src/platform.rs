@@ -51,7 +51,10 @@ impl Platform for Kernel {
 
     fn task(&self) -> TaskName<'_> {
         match running() {
-            Some(task) => TaskName { name: Some(task.name()), id: task.id() },
+            Some(task) => {
+                let name = Some(task.name()).filter(|name| !name.is_empty());
+                TaskName { name, id: task.id() }
+            }
             None => TaskName { name: Some("boot"), id: 0 },
         }
     }

@@ -1,4 +1,5 @@
-//! Programs that must not survive: each ends with a reason on the console and exit code 101.
+//! Programs that must not survive: each ends with a reason on the console and exit code 101. Those that std
+//! has, too, are among the `scenarios`.
 //!
 //! The test runner starts the suites with `die:NAME` and compares what was said.
 
@@ -7,8 +8,7 @@ use core::arch::asm;
 use core::hint::black_box;
 use core::ptr::with_exposed_provenance;
 
-use unspool::panic::{always_abort, catch_unwind, panic_any, platform, resume_unwind, set_hook};
-use unspool::thread_local;
+use unspool::panic::{catch_unwind, platform, resume_unwind, set_hook};
 use unspool::unwind::{Exception, raise};
 use unspool_kernel::console::listen;
 use unspool_kernel::fault::{Decision, set_policy};
@@ -19,19 +19,12 @@ use crate::support::module;
 /// Dies as `name` says. Returns only if there is no such death, or if it was survived.
 pub fn run(name: &str) -> ExitCode {
     let die: fn() = match name {
-        "drop_panics_during_cleanup" => drop_panics_during_cleanup,
         "panic_leaves_extern_c" => panic_leaves_extern_c,
-        "thread_local_panics_on_drop" => thread_local_panics_on_drop,
         "kill_leaves_extern_c" => kill_leaves_extern_c,
-        "always_abort" => abort_always,
-        "display_panics" => display_panics,
-        "hook_panics" => hook_panics,
         "console_panics" => console_panics,
         "trace_panics" => trace_panics,
-        "result_panics_on_drop" => result_panics_on_drop,
         "drop_faults_during_cleanup" => drop_faults_during_cleanup,
         "foreign_exception" => foreign_exception,
-        "main_payload_panics_on_drop" => || (),
         "stack_overflow" => stack_overflow,
         "policy_faults" => policy_faults,
         "policy_stops" => policy_stops,
@@ -42,27 +35,9 @@ pub fn run(name: &str) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    if name == "main_payload_panics_on_drop" {
-        panic_any(PanicsOnDrop);
-    }
     let outcome = task::spawn("dies", die).join();
     println!("survived: {}", outcome.is_completed());
     ExitCode::FAILURE
-}
-
-struct PanicsOnDrop;
-
-impl Drop for PanicsOnDrop {
-    fn drop(&mut self) {
-        panic!("while dropping");
-    }
-}
-
-fn drop_panics_during_cleanup() {
-    let _ = catch_unwind(|| {
-        let _bad = PanicsOnDrop;
-        resume_unwind(Box::new(()));
-    });
 }
 
 /// The compiler knows that a load does not unwind: no landing pad stands between the fault and
@@ -106,35 +81,6 @@ fn kill_leaves_extern_c() {
     black_box(wall as extern "C" fn())();
 }
 
-fn thread_local_panics_on_drop() {
-    thread_local! {
-        static BAD: PanicsOnDrop = const { PanicsOnDrop };
-    }
-    BAD.with(|_| ());
-}
-
-fn abort_always() {
-    always_abort();
-    let _ = catch_unwind(|| panic!("the last words"));
-}
-
-/// A message that panics while it is being printed.
-fn display_panics() {
-    struct Worse;
-    impl core::fmt::Display for Worse {
-        fn fmt(&self, _: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-            panic!("while formatting")
-        }
-    }
-    panic!("{Worse}");
-}
-
-fn hook_panics() {
-    set_hook(Box::new(|_| panic!("in the hook")));
-    // That it would be caught there does not help, as in std.
-    let _ = catch_unwind(|| panic!("for the hook")).map(|(): ()| ());
-}
-
 /// A console that panics at every piece: also at the words about that.
 fn console_panics() {
     let _listening = listen(|text| {
@@ -148,12 +94,6 @@ fn console_panics() {
 fn trace_panics() {
     let _listening = listen(|text| assert!(!text.contains("trace_panics"), "in the trace"));
     panic!("to be traced");
-}
-
-fn result_panics_on_drop() {
-    drop(task::spawn("leaves", || PanicsOnDrop));
-    // It ends meanwhile.
-    (0..1_000_000).for_each(|_| task::yield_now());
 }
 
 fn foreign_exception() {

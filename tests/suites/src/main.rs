@@ -7,7 +7,8 @@
 //!
 //! The same program runs in QEMU and as a bare Linux process; tests do not ask which. Words on
 //! the command line select the tests whose names contain one of them; `die:NAME` runs one of the
-//! programs that must not survive (see `deaths`); `show:places` prints a trace to be decoded.
+//! programs that must not survive (see `deaths`), `said:NAME:STYLE` one of those that std runs, too (see
+//! `scenarios`); `show:places` prints a trace to be decoded.
 #![no_std]
 #![no_main]
 #![feature(thread_local)]
@@ -27,12 +28,14 @@ mod heard;
 mod hooks;
 mod kills;
 mod loading;
+mod on;
 mod panics;
 mod permissions;
 mod profiles;
 mod random;
 mod reports;
 mod reserve;
+mod scenarios;
 mod shortage;
 mod storm;
 mod support;
@@ -103,6 +106,9 @@ fn main(boot: &Boot) -> ExitCode {
     let words: Vec<&str> = boot.args().collect();
     if let Some(name) = words.iter().find_map(|word| word.strip_prefix("die:")) {
         return deaths::run(name);
+    }
+    if let Some(word) = words.iter().find_map(|word| word.strip_prefix("said:")) {
+        return on::run(word);
     }
     if words.contains(&"show:places") {
         return backtraces::show();

@@ -46,6 +46,8 @@ pub enum Kind<'a> {
     StableUnwind(Spot),
     /// The programs that must not survive.
     Deaths(Spot),
+    /// What panics say, against std.
+    Said(Spot),
     /// Traces of addresses, decoded.
     Decodes(Spot),
     /// `cargo xtask profile`, with so many CPUs in either place.
@@ -96,8 +98,10 @@ pub fn all() -> Vec<Suite<'static>> {
             kind: Kind::Boot(variant, spot),
         })
     });
-    let deaths = [Spot::Process, Spot::Qemu(1)]
+    let deaths = [Spot::Process, Spot::Qemu(1), Spot::Qemu(4)]
         .map(|spot| Suite { name: format!("deaths: {spot}"), kind: Kind::Deaths(spot) });
+    let said = [Spot::Process, Spot::Qemu(1)]
+        .map(|spot| Suite { name: format!("said: {spot}"), kind: Kind::Said(spot) });
     let decodes = [Spot::Process, Spot::Qemu(1)]
         .map(|spot| Suite { name: format!("decode: {spot}"), kind: Kind::Decodes(spot) });
     let loads = [Spot::Process, Spot::Qemu(1), Spot::Qemu(4)]
@@ -120,6 +124,7 @@ pub fn all() -> Vec<Suite<'static>> {
         .chain(users)
         .chain(loads)
         .chain(deaths)
+        .chain(said)
         .chain(decodes)
         .chain(profiles)
         .chain(demo)
