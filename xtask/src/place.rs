@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::build::Image;
 use crate::command::{self, End, Stream};
-use crate::qemu::{self, Errors, ExitFile, Outcome};
+use crate::qemu::{self, Errors, ExitFile, Monitor, Order, Outcome};
 
 /// A place to run a kernel in.
 #[derive(Clone, Debug)]
@@ -53,6 +53,33 @@ impl Place {
         let exit = ExitFile::new();
         let command = self.command(image, arguments, Errors::Together, &exit);
         let finished = command::run(command, limit, sink)?;
+        Ok(Ran { outcome: self.outcome(finished.end, &exit), output: finished.output })
+    }
+
+    /// As [`run`](Self::run), in QEMU, whose monitor gets an order.
+    ///
+    /// # Errors
+    /// It cannot be started, or does not listen.
+    pub fn run_with_order(
+        &self,
+        image: &Image,
+        arguments: &[String],
+        limit: Duration,
+        order: &Order,
+        sink: &mut dyn FnMut(&[u8]),
+    ) -> Result<Ran> {
+        let exit = ExitFile::new();
+        let mut command = self.command(image, arguments, Errors::Together, &exit);
+        let mut monitor = Monitor::of(&mut command);
+        let (mut shown, mut said) = (Vec::new(), Ok(()));
+        let finished = command::run(command, limit, &mut |bytes| {
+            sink(bytes);
+            shown.extend_from_slice(bytes);
+            if said.is_ok() && String::from_utf8_lossy(&shown).contains(order.after) {
+                said = monitor.say_once(order.command);
+            }
+        })?;
+        said.context("QEMU's monitor")?;
         Ok(Ran { outcome: self.outcome(finished.end, &exit), output: finished.output })
     }
 

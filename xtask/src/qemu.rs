@@ -12,6 +12,8 @@
 use std::env;
 use std::fmt;
 use std::fs;
+use std::io::{self, Write};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{self, Command};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -68,6 +70,52 @@ impl Drop for ExitFile {
     fn drop(&mut self) {
         // Not there if QEMU did not start.
         let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// What the monitor is told, and when.
+pub struct Order {
+    /// When the console has shown this.
+    pub after: &'static str,
+    /// What an operator would type.
+    pub command: &'static str,
+}
+
+/// A socket for QEMU's monitor, which goes when this value does.
+pub struct Monitor {
+    path: PathBuf,
+    connection: Option<UnixStream>,
+}
+
+impl Monitor {
+    /// Has `qemu`, which is to be started, listen.
+    pub fn of(qemu: &mut Command) -> Self {
+        let path = env::temp_dir().join(format!("unspool-{}.monitor", process::id()));
+        let socket = format!("socket,id=monitor,path={},server=on,wait=off", path.display());
+        qemu.args(["-chardev", &socket, "-mon", "chardev=monitor,mode=readline"]);
+        Self { path, connection: None }
+    }
+
+    /// Types `command`, the first time.
+    ///
+    /// # Errors
+    /// QEMU does not listen.
+    pub fn say_once(&mut self, command: &str) -> io::Result<()> {
+        if self.connection.is_some() {
+            return Ok(());
+        }
+        let mut connection = UnixStream::connect(&self.path)?;
+        writeln!(connection, "{command}")?;
+        // Closed, it would forget the line.
+        self.connection = Some(connection);
+        Ok(())
+    }
+}
+
+impl Drop for Monitor {
+    fn drop(&mut self) {
+        // QEMU removes it at an orderly end.
+        let _ = fs::remove_file(&self.path);
     }
 }
 

@@ -199,9 +199,21 @@ impl<'a> Bench<'a> {
         let place = self.place(spot)?;
         let mut step = Step::start(name);
         let (mut tally, mut output) = (Tally::default(), String::new());
-        for death in deaths::DEATHS {
+        let of_many = (spot == Spot::Qemu(4)).then_some(&deaths::OF_MANY);
+        for death in deaths::DEATHS.iter().chain(of_many) {
             let ran =
                 place.run(&image, &[death.word()], BOOT_LIMIT, &mut |bytes| step.feed(bytes))?;
+            output.push_str(&ran.output);
+            match deaths::judge(death, &ran) {
+                None => tally.passed += 1,
+                Some(complaint) => tally.fail(complaint),
+            }
+        }
+        if spot == Spot::Qemu(1) {
+            let (death, order) = (&deaths::BY_MONITOR, &deaths::MACHINE_CHECK);
+            let words = [death.word()];
+            let ran = place
+                .run_with_order(&image, &words, BOOT_LIMIT, order, &mut |bytes| step.feed(bytes))?;
             output.push_str(&ran.output);
             match deaths::judge(death, &ran) {
                 None => tally.passed += 1,

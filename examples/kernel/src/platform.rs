@@ -55,6 +55,9 @@ impl Platform for Kernel {
                 let name = Some(task.name()).filter(|name| !name.is_empty());
                 TaskName { name, id: task.id() }
             }
+            None if cpu::this().is_online() => {
+                TaskName { name: Some("idle"), id: cpu::current() as u64 }
+            }
             None => TaskName { name: Some("boot"), id: 0 },
         }
     }

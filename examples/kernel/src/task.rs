@@ -408,5 +408,7 @@ pub(crate) extern "C" fn run_current() -> ! {
     // SAFETY: this task has an area, this is no handler, and the body, with all its references to
     // thread-local values, is gone.
     unsafe { thread::run_destructors() };
+    // Whoever frees the task has nothing to do with what the hook's drop does.
+    drop(panic::take_task_hook());
     scheduler::end()
 }

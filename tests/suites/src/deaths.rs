@@ -8,12 +8,14 @@ use core::arch::asm;
 use core::hint::black_box;
 use core::ptr::with_exposed_provenance;
 
-use unspool::panic::{catch_unwind, platform, resume_unwind, set_hook};
+use unspool::panic::{catch_unwind, platform, resume_unwind, set_hook, set_task_hook};
 use unspool::unwind::{Exception, raise};
 use unspool_kernel::console::listen;
 use unspool_kernel::fault::{Decision, set_policy};
-use unspool_kernel::{ExitCode, loader, println, task};
+use unspool_kernel::{ExitCode, cpu, eprintln, loader, nmi, println, task};
 
+use crate::held::writes_to_the_console;
+use crate::storm::step_through;
 use crate::support::module;
 
 /// Dies as `name` says. Returns only if there is no such death, or if it was survived.
@@ -30,6 +32,11 @@ pub fn run(name: &str) -> ExitCode {
         "policy_stops" => policy_stops,
         "hook_faults" => hook_faults,
         "stack_smash" => stack_smash,
+        "idle_panics" => idle_panics,
+        "nmi_panics_in_the_console" => nmi_panics_in_the_console,
+        "task_hook_panics_on_drop" => task_hook_panics_on_drop,
+        "deadlock" => task::park,
+        "machine_check" => machine_check,
         _ => {
             println!("no such death: {name}");
             return ExitCode::FAILURE;
@@ -143,6 +150,51 @@ fn policy_stops() {
 fn hook_faults() {
     set_hook(Box::new(|_| black_box(reads_nothing as fn())()));
     panic!("the hook is told");
+}
+
+/// The handler of an NMI that hits a CPU in its idle loop.
+fn idle_panics() {
+    nmi::set_handler(Some(|_| panic!("nothing to do")));
+    let here = cpu::NoPreemption::new();
+    nmi::send((cpu::current() + 1) % cpu::count());
+    (0..u64::MAX).for_each(|_| core::hint::spin_loop());
+    drop(here);
+}
+
+/// Nobody else can write meanwhile, and this one does not wait for itself.
+fn nmi_panics_in_the_console() {
+    nmi::set_handler(Some(|_| panic!("in the middle of a line")));
+    step_through(
+        |fault| {
+            if writes_to_the_console(fault) {
+                nmi::send(cpu::current());
+            }
+            Decision::Resume
+        },
+        || println!("a line"),
+    );
+}
+
+/// It goes with the task, not with whoever frees that, perhaps in an idle loop.
+fn task_hook_panics_on_drop() {
+    struct PanicsOnDrop;
+    impl Drop for PanicsOnDrop {
+        fn drop(&mut self) {
+            panic!("a hook is dropped");
+        }
+    }
+    let bad = PanicsOnDrop;
+    set_task_hook(Box::new(move |info| {
+        black_box(&bad);
+        eprintln!("hook: {info}");
+    }));
+}
+
+/// Waits for the emulator to break the machine.
+#[inline(never)]
+fn machine_check() {
+    println!("ready for a machine check");
+    (0..u64::MAX).for_each(|_| core::hint::spin_loop());
 }
 
 /// A C function that writes past its array.

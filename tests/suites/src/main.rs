@@ -25,6 +25,7 @@ mod endings;
 mod exhausted;
 mod faults;
 mod heard;
+mod held;
 mod hooks;
 mod kills;
 mod loading;
@@ -32,6 +33,7 @@ mod on;
 mod panics;
 mod permissions;
 mod profiles;
+mod provoked;
 mod random;
 mod reports;
 mod reserve;
@@ -78,6 +80,7 @@ const SUITES: &[(&str, &[Test])] = &[
     ("hooks", hooks::TESTS),
     ("throws", throws::TESTS),
     ("reports", reports::TESTS),
+    ("held", held::TESTS),
     ("exhausted", exhausted::TESTS),
     ("random", random::TESTS),
     ("traces", traces::TESTS),
@@ -85,6 +88,7 @@ const SUITES: &[(&str, &[Test])] = &[
     ("profiles", profiles::TESTS),
     ("faults", faults::TESTS),
     ("vectors", vectors::TESTS),
+    ("provoked", provoked::TESTS),
     ("corrupt", corrupt::TESTS),
     ("storm", storm::TESTS),
     ("kills", kills::TESTS),

@@ -23,14 +23,15 @@ crate::tests![
     panics_are_counted_over_all_tasks,
 ];
 
+/// Panics after so many calls.
 #[inline(never)]
-fn panics_deep(depth: u32, number: usize) -> u32 {
+pub fn panics_deep(depth: u32, number: usize) -> u32 {
     assert!(depth > 0, "message of {number}");
     panics_deep(depth - 1, number) + core::hint::black_box(1)
 }
 
 /// One whole report at the start of `text`; what follows it.
-fn whole_report(text: &str) -> &str {
+pub fn whole_report(text: &str) -> &str {
     let text = text.strip_prefix("\nthread 'reports-").unwrap_or_else(|| panic!("at {text}"));
     let (name, text) = text.split_once('\'').unwrap();
     let (_, text) = text.split_once(":\n").unwrap();

@@ -17,7 +17,7 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use spin::Mutex;
 use unspool::backtrace::End;
 use unspool::panic::{catch_unwind, resume_unwind};
-use unspool_kernel::fault::{Decision, Fault, FaultKind, set_policy};
+use unspool_kernel::fault::{Decision, Fault, FaultKind, Policy, set_policy};
 use unspool_kernel::walk::{AllStacks, InterruptedTrace};
 use unspool_kernel::{cpu, loader, nmi, println, task};
 
@@ -204,16 +204,17 @@ unsafe extern "C" fn set_flags(flags: u64) {
     )
 }
 
-/// Steps through `body`.
-fn step_through<R>(body: impl FnOnce() -> R) -> R {
-    /// Traces after each instruction.
-    fn step(fault: &mut Fault<'_>) -> Decision {
-        if fault.kind() != FaultKind::Debug {
-            return Decision::Unwind;
-        }
-        judge(fault.trace());
-        Decision::Resume
+/// Traces after each instruction.
+fn judge_step(fault: &mut Fault<'_>) -> Decision {
+    if fault.kind() != FaultKind::Debug {
+        return Decision::Unwind;
     }
+    judge(fault.trace());
+    Decision::Resume
+}
+
+/// Steps through `body`, with `step` after each instruction.
+pub fn step_through<R>(step: Policy, body: impl FnOnce() -> R) -> R {
     const TRAP: u64 = 1 << 8;
     // Flags are not a task's own here: nobody else may get this one.
     let _here = cpu::NoPreemption::new();
@@ -248,7 +249,7 @@ fn a_trace_from_every_instruction_of_a_raise_reaches_the_outermost_frame() {
         black_box(through(depth - 1, counts.0)) + 1
     }
     let mut numbers = Vec::new();
-    let caught = step_through(|| {
+    let caught = step_through(judge_step, || {
         let call = unspool::panic::AssertUnwindSafe(|| through(3, &mut numbers));
         catch_unwind(call).is_err()
     });

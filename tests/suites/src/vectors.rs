@@ -3,8 +3,32 @@
 //! Ring 0 and ring 3 (the bare process) differ in what the CPU allows, and say so: an `int n` that ring
 //! 3 may not execute is a #GP with the vector in its error code (Intel SDM volume 3, §6.12.1.2).
 //!
-//! Not here, because nothing in long mode raises them at will: #TS, #MC (`int 18` stands for it), #VE
-//! (`int 20`), #CP, #VC, #SX; #AC, which ring 0 never gets; #NM (`int 7`: the kernel keeps the FPU on).
+//! Brought about for real, here, in `provoked` (ring 0) and in `deaths`:
+//!
+//! | | by |
+//! |---|---|
+//! | #DE #UD #BP #OF #DB | `div`, `ud2`, `int3`, `int 4` (`into` is #UD in long mode), the trap flag |
+//! | #NP #SS #GP #PF | selectors, addresses |
+//! | #DF #TS | an IDT that is too short, a TSS that is too short |
+//! | #NM | CR0.TS, CR0.EM |
+//! | #MF #XM | unmasked exceptions; for #XM, QEMU's TCG computes on, so only ring 3 has it |
+//! | #AC | ring 3 with EFLAGS.AC; ring 0 is never checked (Intel SDM volume 3, §6.15, interrupt 17) |
+//! | #MC | QEMU's monitor, among the deaths |
+//!
+//! By `int n` alone, which brings the vector without an error code and so only where the CPU pushes
+//! none:
+//!
+//! | | because |
+//! |---|---|
+//! | #BR | `bound` is no instruction of long mode |
+//! | 9 | no CPU since the 80386 raises it |
+//! | #VE (20) | only a guest of VT-x gets it; TCG is none |
+//! | 28 | only a guest of Hyper-V or SVM gets #HV |
+//!
+//! Not at all, as they have an error code, which `int n` does not push (the stub would take the frame for
+//! another): #CP (21), since TCG has no shadow stacks nor indirect branch tracking; #VC (29), which needs
+//! an encrypted guest (SEV-ES); #SX (30), which needs SVM's redirection of INIT. Their gates and stubs are
+//! made by the same macro, from the same list of vectors with error codes, as those above.
 
 use core::arch::asm;
 use core::hint::black_box;
@@ -37,13 +61,13 @@ crate::tests![
 ];
 
 /// What the policy of a test saw.
-static SEEN: Mutex<Option<FaultKind>> = Mutex::new(None);
+pub static SEEN: Mutex<Option<FaultKind>> = Mutex::new(None);
 
 /// Where a policy goes on, and with which stack pointer and `rbx`.
-static GO_ON: AtomicU64 = AtomicU64::new(0);
+pub static GO_ON: AtomicU64 = AtomicU64::new(0);
 
 /// Runs `body` with a policy. Other tests do not run meanwhile.
-fn with_policy<R>(policy: Policy, body: impl FnOnce() -> R) -> R {
+pub fn with_policy<R>(policy: Policy, body: impl FnOnce() -> R) -> R {
     struct Restore;
     impl Drop for Restore {
         fn drop(&mut self) {
@@ -56,7 +80,7 @@ fn with_policy<R>(policy: Policy, body: impl FnOnce() -> R) -> R {
 }
 
 /// Notes the kind, and goes on where the test says: at [`GO_ON`], with the stack as it is.
-fn note_and_go_on(fault: &mut Fault<'_>) -> Decision {
+pub fn note_and_go_on(fault: &mut Fault<'_>) -> Decision {
     *SEEN.lock() = Some(fault.kind());
     let registers = fault.registers().with(Register::RA, GO_ON.load(Ordering::Relaxed));
     // SAFETY: the test's assembly expects to go on there, with all registers as they are.
@@ -67,8 +91,8 @@ fn note_and_go_on(fault: &mut Fault<'_>) -> Decision {
 /// Executes instructions that fault somewhere; goes on after them.
 macro_rules! seen {
     ($($line:expr),* ; $($operand:tt)*) => {{
-        *SEEN.lock() = None;
-        with_policy(note_and_go_on, || {
+        *$crate::vectors::SEEN.lock() = None;
+        $crate::vectors::with_policy($crate::vectors::note_and_go_on, || {
             // SAFETY: the policy goes on at the label; the instructions change what they declare, and
             // the red zone is not used.
             unsafe {
@@ -78,14 +102,15 @@ macro_rules! seen {
                     $($line,)*
                     "22:",
                     scratch = out(reg) _,
-                    go_on = sym GO_ON,
+                    go_on = sym $crate::vectors::GO_ON,
                     $($operand)*
                 )
             }
         });
-        SEEN.lock().take()
+        $crate::vectors::SEEN.lock().take()
     }};
 }
+pub(crate) use seen;
 
 /// Whether this code may do everything (Intel SDM volume 3, §5.5).
 pub fn in_ring_0() -> bool {
@@ -130,16 +155,20 @@ fn every_vector_without_an_error_code_is_told_apart_and_resumed() {
         28 FaultKind::Other { vector: 28, error: 0 },
     ];
     assert_eq!(seen!("ud2" ;), Some(FaultKind::InvalidOpcode));
+    // `into`
+    assert_eq!(seen!(".byte 0xce" ;), Some(FaultKind::InvalidOpcode));
     let divide =
         seen!("xor edx, edx", "div {zero:e}" ; zero = in(reg) 0, out("rax") _, out("rdx") _);
     assert_eq!(divide, Some(FaultKind::DivideError));
 }
 
-/// A table of segments with one more, which is not present.
+/// Where a table of descriptors is, as `lgdt` and `lidt` have it.
 #[repr(C, packed)]
-struct TablePointer {
-    limit: u16,
-    base: u64,
+pub struct TablePointer {
+    /// Bytes of the table, minus 1.
+    pub limit: u16,
+    /// Where it is.
+    pub base: u64,
 }
 
 /// Runs `body` with the selector of a data segment that is not present, on this CPU.

@@ -10,7 +10,7 @@
 
 use crate::libtest::tail;
 use crate::place::Ran;
-use crate::qemu::Outcome;
+use crate::qemu::{Order, Outcome};
 
 /// What a program that panicked for good exits with, as std's do.
 const PANICKED: i32 = 101;
@@ -118,8 +118,65 @@ pub const DEATHS: &[Death] = &[
         name: "hook_faults",
         words: &["CPU fault at", "while processing panic: page fault: read of 0x8"],
     },
+    Death {
+        name: "nmi_panics_in_the_console",
+        words: &[
+            "thread 'dies' (2) panicked at tests/suites/src/deaths.rs:",
+            "in the middle of a line\n",
+            "stack backtrace:\n",
+            "[... interrupted, on another stack ...]",
+            "deaths::nmi_panics_in_the_console",
+            "fatal runtime error: failed to initiate panic, error 5, aborting\n",
+        ],
+    },
+    Death {
+        name: "task_hook_panics_on_drop",
+        words: &[
+            "a hook is dropped\n",
+            "panic in a function that cannot unwind",
+            "unspool_kernel::task::run_current",
+            "thread caused non-unwinding panic. aborting.\n",
+        ],
+    },
+    Death {
+        name: "deadlock",
+        words: &[
+            "fatal: deadlock, no task can run:\n",
+            "'main' (1) waits for 'dies' (2)\n",
+            "'dies' (2) is parked\n",
+        ],
+    },
     Death { name: "stack_overflow", words: &["stack overflow: all 65536 bytes", "deeper"] },
 ];
+
+/// A death that takes several CPUs: one of them is idle.
+pub const OF_MANY: Death = Death {
+    name: "idle_panics",
+    words: &[
+        "thread 'idle' (",
+        ") panicked at tests/suites/src/deaths.rs:",
+        "nothing to do\nstack backtrace:\n",
+        "[... interrupted",
+        "unspool_kernel::scheduler::idle\n",
+        "fatal runtime error: failed to initiate panic, error 5, aborting\n",
+    ],
+};
+
+/// What QEMU's monitor does to a machine: an uncorrected error in bank 0 of CPU 0, valid, with the
+/// processor's context corrupt (Intel SDM volume 3, §15.3.2.2).
+pub const MACHINE_CHECK: Order =
+    Order { after: "ready for a machine check", command: "mce 0 0 0xb200000000000000 4 0 0" };
+
+/// The death of it.
+pub const BY_MONITOR: Death = Death {
+    name: "machine_check",
+    words: &[
+        "fatal: machine check at 0x",
+        "cannot unwind: the kernel's policy is to stop\n",
+        "[... interrupted ...]\n",
+        "deaths::machine_check\n",
+    ],
+};
 
 /// The death of the kernel on stable Rust: a trace, through the frames of the task.
 pub const ON_STABLE: Death = Death {

@@ -152,6 +152,14 @@ unsafe extern "C" fn common() {
                     concat!("mov [rsp + {gpr} + 8 * ", $number, "], ", $name),
                     concat!(".cfi_offset ", $name, ", {gpr} + 8 * ", $number, " - {whole}"),
                 )*
+                // #NM: the FPU was switched off, which this kernel never does; `fxsave64` would raise
+                // it again. On with it (CR0.TS, CR0.EM).
+                "cmp qword ptr [rsp + {vector}], 7",
+                "jne 2f",
+                "mov rax, cr0",
+                "and rax, -13",
+                "mov cr0, rax",
+                "2:",
                 "fxsave64 [rsp + {fx}]",
                 // psABI x86-64 §3.2.1: clear on function entry.
                 "cld",
@@ -168,6 +176,7 @@ unsafe extern "C" fn common() {
                 ".cfi_endproc",
                 whole = const WHOLE,
                 saved = const SAVED,
+                vector = const offset_of!(TrapFrame, vector),
                 gpr = const offset_of!(TrapFrame, gpr),
                 fx = const offset_of!(TrapFrame, fx),
                 rip = const offset_of!(TrapFrame, cpu.rip) as isize - WHOLE as isize,

@@ -12,8 +12,11 @@ const COM1: u16 = 0x3f8;
 const COM2: u16 = 0x2f8;
 
 /// How often a writer looks whether the port is free before it writes anyway: whoever holds it
-/// may never go on.
-const PATIENCE: u32 = 10_000_000;
+/// may never go on. Less than what panics wait for each other, who write line by line.
+const PATIENCE: u32 = 2_000_000;
+
+/// Somebody has waited in vain; nobody waits any more until the port is free again.
+static STUCK: AtomicBool = AtomicBool::new(false);
 
 static OUTPUT: Lock<Uart16550<PioBackend>> = Lock::new(port(COM1));
 static ERRORS: Lock<Uart16550<PioBackend>> = Lock::new(port(COM2));
@@ -47,13 +50,15 @@ pub(super) fn write(stream: Stream, text: &[u8]) {
     };
     for _ in 0..PATIENCE {
         if let Some(mut port) = lock.try_lock() {
+            STUCK.store(false, Ordering::Relaxed);
             return port.send_bytes_exact(text);
         }
-        if lock.is_held_here() {
-            // By what a fault interrupted.
-            break;
+        // Held here, it is by what a fault or an NMI interrupted.
+        if lock.is_held_here() || STUCK.load(Ordering::Relaxed) {
+            return port(address).send_bytes_exact(text);
         }
         core::hint::spin_loop();
     }
+    STUCK.store(true, Ordering::Relaxed);
     port(address).send_bytes_exact(text);
 }
