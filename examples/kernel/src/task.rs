@@ -409,6 +409,6 @@ pub(crate) extern "C" fn run_current() -> ! {
     // thread-local values, is gone.
     unsafe { thread::run_destructors() };
     // Whoever frees the task has nothing to do with what the hook's drop does.
-    drop(panic::take_task_hook());
+    panic::abort_on_unwind("task hook panicked on drop", || drop(panic::take_task_hook()));
     scheduler::end()
 }

@@ -126,25 +126,21 @@ pub const DEATHS: &[Death] = &[
             "stack backtrace:\n",
             "[... interrupted, on another stack ...]",
             "deaths::nmi_panics_in_the_console",
-            "fatal runtime error: failed to initiate panic, error 5, aborting\n",
+            "panic in a function that cannot unwind",
+            "thread caused non-unwinding panic. aborting.\n",
         ],
     },
     Death {
         name: "task_hook_panics_on_drop",
         words: &[
+            "thread 'dies' (2) panicked at",
             "a hook is dropped\n",
-            "panic in a function that cannot unwind",
-            "unspool_kernel::task::run_current",
-            "thread caused non-unwinding panic. aborting.\n",
+            "fatal runtime error: task hook panicked on drop, aborting\n",
         ],
     },
     Death {
         name: "deadlock",
-        words: &[
-            "fatal: deadlock, no task can run:\n",
-            "'main' (1) waits for 'dies' (2)\n",
-            "'dies' (2) is parked\n",
-        ],
+        words: &["fatal: deadlock, no task can run:\n", "'dies' (2) is parked\n"],
     },
     Death { name: "stack_overflow", words: &["stack overflow: all 65536 bytes", "deeper"] },
 ];
@@ -158,7 +154,8 @@ pub const OF_MANY: Death = Death {
         "nothing to do\nstack backtrace:\n",
         "[... interrupted",
         "unspool_kernel::scheduler::idle\n",
-        "fatal runtime error: failed to initiate panic, error 5, aborting\n",
+        "panic in a function that cannot unwind",
+        "thread caused non-unwinding panic. aborting.\n",
     ],
 };
 
