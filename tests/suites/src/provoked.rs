@@ -1,4 +1,5 @@
-//! Exceptions that only ring 0 can bring about: #NM by switching the FPU off, #TS by a short TSS.
+//! Exceptions that only ring 0 can bring about: #NM by switching the FPU off, #TS and #DF by tables that are
+//! too short.
 //!
 //! ```text
 //!   ud2 ─► gate ─► IST ─► beyond the TSS's limit ─► #TS ─► gate without IST ─► this stack
@@ -20,6 +21,7 @@ crate::tests![
     an_fpu_that_is_off_is_on_again_when_the_instruction_is_resumed,
     a_task_that_switches_the_fpu_off_is_unwound,
     a_task_state_segment_that_is_too_short_is_told_apart,
+    a_double_fault_is_reported_in_ring_0,
 ];
 
 const DENIED: FaultKind = FaultKind::GeneralProtection { error: 0 };
@@ -160,4 +162,23 @@ fn a_task_state_segment_that_is_too_short_is_told_apart() {
     let Some(FaultKind::InvalidTss { error }) = kind else { panic!("{kind:?}") };
     // The lowest bit says that it was not an `int n` whose delivery failed.
     assert_eq!(error & !1, short);
+}
+
+/// With a table of interrupts that ends with vector 8, an `int` beyond it is a #GP, which is beyond it
+/// as well: contributory exceptions (Intel SDM volume 3, table 6-5).
+fn a_double_fault_is_reported_in_ring_0() {
+    if !in_ring_0() {
+        assert_eq!(seen!("int 8" ;), Some(FaultKind::GeneralProtection { error: 8 << 3 | 2 }));
+        return;
+    }
+    let _here = cpu::NoPreemption::new();
+    let mut old = TablePointer { limit: 0, base: 0 };
+    // SAFETY: stores ten bytes.
+    unsafe { asm!("sidt [{}]", in(reg) &raw mut old, options(nostack, preserves_flags)) };
+    let short = TablePointer { limit: 9 * 16 - 1, base: old.base };
+    let kind = seen!(
+        "cli", "lidt [{short}]", "int 100", "22:", "lidt [{old}]", "sti" ;
+        short = in(reg) &raw const short, old = in(reg) &raw const old
+    );
+    assert_eq!(kind, Some(FaultKind::DoubleFault));
 }

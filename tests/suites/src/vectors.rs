@@ -48,7 +48,6 @@ crate::tests![
     floating_point_exceptions_unwind_with_exceptions_masked,
     a_single_step_is_a_debug_exception,
     misaligned_accesses_are_reported_in_ring_3,
-    a_double_fault_is_reported_in_ring_0,
     a_breakpoint_is_passed_over,
     a_policy_changes_registers_and_resumes,
     a_policy_unwinds_or_resumes_as_it_likes,
@@ -315,25 +314,6 @@ fn misaligned_accesses_are_reported_in_ring_3() {
     // A system may not check at all, ring 0 never does.
     assert!(matches!(kind, Some(FaultKind::AlignmentCheck) | None), "{kind:?}");
     assert!(!in_ring_0() || kind.is_none());
-}
-
-/// With a table of interrupts that ends with vector 8, an `int` beyond it is a #GP, which is beyond it
-/// as well: contributory exceptions (Intel SDM volume 3, table 6-5).
-fn a_double_fault_is_reported_in_ring_0() {
-    if !in_ring_0() {
-        assert_eq!(seen!("int 8" ;), Some(denied(8)));
-        return;
-    }
-    let _here = cpu::NoPreemption::new();
-    let mut old = TablePointer { limit: 0, base: 0 };
-    // SAFETY: stores ten bytes.
-    unsafe { asm!("sidt [{}]", in(reg) &raw mut old, options(nostack, preserves_flags)) };
-    let short = TablePointer { limit: 9 * 16 - 1, base: old.base };
-    let kind = seen!(
-        "cli", "lidt [{short}]", "int 100", "22:", "lidt [{old}]", "sti" ;
-        short = in(reg) &raw const short, old = in(reg) &raw const old
-    );
-    assert_eq!(kind, Some(FaultKind::DoubleFault));
 }
 
 fn a_breakpoint_is_passed_over() {
