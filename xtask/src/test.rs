@@ -239,11 +239,15 @@ impl<'a> Bench<'a> {
                 }
                 let word = format!("said:{scenario}:{style}");
                 let mut errors = said::Errors::default();
-                let outcome =
-                    place.run_apart(&image, &[word.clone()], BOOT_LIMIT, &mut |from, it| {
+                let outcome = place.run_apart(
+                    &image,
+                    std::slice::from_ref(&word),
+                    BOOT_LIMIT,
+                    &mut |from, it| {
                         step.feed(it);
                         errors.add(from, it);
-                    })?;
+                    },
+                )?;
                 let ours = Said { text: errors.text(), outcome };
                 output.push_str(&ours.text);
                 match said::judge(&word, &std.run(&scenario, backtrace)?, &ours) {
