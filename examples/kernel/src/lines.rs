@@ -23,6 +23,7 @@ use crate::arena::{self, Lent};
 use crate::boot::boot;
 use crate::cpio::Archive;
 use crate::eprintln;
+use crate::nmi;
 use crate::platform;
 use crate::task::Task;
 
@@ -35,9 +36,9 @@ pub const FILE: &str = "kernel.debug";
 const ARENA_SHARE: usize = 3;
 /// And so many for what is made of that of loaded objects.
 const ARENA_REST: usize = 4 << 20;
-/// Reading is not begun with fewer bytes left of the stack. A third of it has been seen to be used, by
+/// Reading is not begun with fewer bytes than these left of the stack. A third of it has been seen to be used, by
 /// functions that are inlined thirty deep.
-const ROOM: u64 = 24 * 1024;
+pub const ROOM: u64 = 24 * 1024;
 
 /// The kernel's file, checked; of those who have one.
 static PROGRAM: Once<DebugFile<'static>> = Once::new();
@@ -101,9 +102,7 @@ struct Turn {
 impl Turn {
     fn take() -> Option<Self> {
         PROGRAM.get()?;
-        let sp = arch::stack_pointer();
-        let stack = InterruptStack::containing(sp);
-        if matches!(stack, Some((InterruptStack::NonMaskable, _))) || room(sp) < ROOM {
+        if nmi::is_handled_here() || room(arch::stack_pointer()) < ROOM {
             return None;
         }
         let arena = arena::lend()?;
