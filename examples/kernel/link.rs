@@ -38,7 +38,7 @@ fn link_kernel(bin: &str) {
         // Code that is loaded later may call what nothing calls yet.
         "-Wl,--no-gc-sections",
         "-Wl,--eh-frame-hdr",
-        "-Wl,--build-id=none",
+        "-Wl,--build-id=sha1",
         "-Wl,-z,max-page-size=4096",
         "-Wl,-z,noexecstack",
         "-Wl,-z,norelro",

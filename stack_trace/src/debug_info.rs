@@ -33,12 +33,31 @@ pub struct DebugInfo<'a> {
 pub enum DebugError {
     /// The sections contradict DWARF or each other.
     Malformed(Error),
+    /// The file is no little-endian ELF64 file with sound headers.
+    NotElf(object::Error),
+    /// What a section has in it does not fit into it, or into the address space.
+    Outside {
+        /// The section's number in the file.
+        section: usize,
+        /// Where, in bytes.
+        offset: u64,
+    },
+}
+
+impl From<object::Error> for DebugError {
+    fn from(error: object::Error) -> Self {
+        Self::NotElf(error)
+    }
 }
 
 impl fmt::Display for DebugError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Malformed(error) => write!(f, "the debug information cannot be read: {error}"),
+            Self::NotElf(error) => write!(f, "not a sound ELF64 file: {error}"),
+            Self::Outside { section, offset } => {
+                write!(f, "section {section}: nothing fits at {offset:#x}")
+            }
         }
     }
 }

@@ -9,7 +9,8 @@
 //!
 //! Promise: nothing here allocates or locks, so a trace can be taken and printed from a panic
 //! with memory exhausted, from a fault, from an NMI. Two features go further and say so: `alloc` has
-//! `Backtrace`, a trace on the heap, and `debug-info` has `DebugInfo`, lines from DWARF.
+//! `Backtrace`, a trace on the heap, and `debug-info` has `DebugFile` and `DebugInfo`, lines from
+//! DWARF.
 //!
 //! Names come from what there is: DWARF, if the program has it in memory; a [`table`] of its own
 //! symbols that the build puts into the program's image, since a kernel has no file to read them
@@ -53,6 +54,8 @@ extern crate alloc;
 #[cfg(feature = "alloc")]
 mod backtrace;
 #[cfg(feature = "debug-info")]
+mod debug_file;
+#[cfg(feature = "debug-info")]
 mod debug_info;
 mod host;
 mod name;
@@ -66,10 +69,12 @@ mod trace;
 #[cfg(feature = "alloc")]
 pub use backtrace::{Backtrace, BacktraceStatus};
 #[cfg(feature = "debug-info")]
+pub use debug_file::DebugFile;
+#[cfg(feature = "debug-info")]
 pub use debug_info::{DebugError, DebugInfo};
 pub use host::{Host, OwnStacks, set_host, trace};
 pub use name::{Name, NameBuffer};
-pub use named::{Named, NamedCode, name_code};
+pub use named::{Named, NamedCode, name_code, name_functions};
 pub use print::{
     GUESSED, INTERRUPTED, OTHER_STACK, Style, begin_short, end_short, print, print_frame,
 };

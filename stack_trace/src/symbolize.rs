@@ -170,11 +170,13 @@ impl<A: Symbolize, B: Symbolize> Symbolize for (A, B) {
         }
         // What is not inlined has a symbol, whose name has the path that DWARF may not tell.
         let symbol = self.symbolize(address).map(|symbol| symbol.name);
-        self.0.functions(address, &mut |function| {
+        let known = self.0.functions(address, &mut |function| {
             inlined = inlined.saturating_sub(1);
             let name = function.name.filter(|_| inlined > 0 || symbol.is_none()).or(symbol);
             each(&Function { name, location: function.location });
-        })
+        });
+        // Debug information that somebody else is reading by now has no answer.
+        known || self.1.functions(address, each)
     }
 
     fn place(&self, address: u64) -> Option<Place<'_>> {

@@ -1,13 +1,13 @@
 //! The symbol table that a program carries in its image.
 //!
 //! ```text
-//!   "UNSPSYM2" │ length │ counts │ base │ rules │ blocks           │ by name │ symbols …
+//!   "UNSPSYM3" │ length │ counts │ base │ rules │ blocks           │ by name │ symbols …
 //!   8 bytes      u32      3 × u32  u64    3 each  u32 u32, one for   hashed    address, size,
 //!                                                 16 symbols         numbers   packed name
 //! ```
 //!
 //! Symbols stand by address, each relative to the end of the one before it, and names are packed by
-//! rules: the table takes a sixth of `.symtab` and `.strtab`. All numbers are little-endian and
+//! rules: the table takes a seventh of `.symtab` and `.strtab`. All numbers are little-endian and
 //! unaligned. The build writes the table from the linked ELF file's `.symtab` (feature `build`); the
 //! program only reads it, in place, checking every offset, so that a damaged table yields no names
 //! rather than wrong memory.
@@ -22,7 +22,7 @@ use crate::symbolize::{Symbol, Symbolize};
 pub use build::{Entry, build};
 pub(crate) use grammar::Unpack;
 
-const MAGIC: [u8; 8] = *b"UNSPSYM2";
+const MAGIC: [u8; 8] = *b"UNSPSYM3";
 /// Magic, length, and the counts of symbols, rules and places in the hash table.
 const HEADER: usize = 8 + 4 * size_of::<u32>();
 /// Address relative to the base, offset of the first symbol.
@@ -75,6 +75,8 @@ pub struct SymbolTable<'a> {
     count: usize,
     rules: &'a [u8],
     blocks: &'a [u8],
+    /// How many places the hash table has.
+    places: usize,
     by_name: &'a [u8],
     symbols: &'a [u8],
 }
@@ -121,21 +123,17 @@ impl<'a> SymbolTable<'a> {
         let base = u64::from_le_bytes(*take(1, size_of::<u64>())?.first_chunk()?);
         let rules = take(rules, grammar::RULE)?;
         let blocks = take(count.div_ceil(TOGETHER), BLOCK)?;
-        let by_name = take(places, place_size(count))?;
-        Some(Self { base, count, rules, blocks, by_name, symbols: rest })
+        let by_name = take(places_size(places, place_bits(count))?, 1)?;
+        Some(Self { base, count, rules, blocks, places, by_name, symbols: rest })
     }
 
     /// The symbol of this name: a function or a variable, global or the only local one.
     pub fn by_name(&self, name: &str) -> Option<Symbol<'a>> {
-        let size = place_size(self.count);
-        let places = self.by_name.len() / size;
-        let first = (hash(name) as usize).checked_rem(places)?;
-        for place in (first..places).chain(0..first) {
-            let bytes = self.by_name.get(place * size..)?.get(..size)?;
-            let mut number = [0; 4];
-            number[..size].copy_from_slice(bytes);
+        let bits = place_bits(self.count);
+        let first = (hash(name) as usize).checked_rem(self.places)?;
+        for place in (first..self.places).chain(0..first) {
             // Zero: nobody is here, and so nobody further on.
-            let number = usize::try_from(u32::from_le_bytes(number)).ok()?.checked_sub(1)?;
+            let number = place_at(self.by_name, place, bits)?.checked_sub(1)?;
             let found = self.block(number / TOGETHER)?.nth(number % TOGETHER)?;
             if found.name == *name {
                 return Some(self.symbol(&found));
@@ -246,9 +244,21 @@ fn number(bytes: &mut &[u8]) -> Option<u64> {
     None
 }
 
-/// Bytes of a place in the hash table: a symbol's number and one, or zero.
-const fn place_size(symbols: usize) -> usize {
-    if symbols < u16::MAX as usize { 2 } else { 4 }
+/// Bits of a place in the hash table: a symbol's number and one, or zero.
+const fn place_bits(symbols: usize) -> u32 {
+    usize::BITS - symbols.leading_zeros()
+}
+
+/// Bytes of so many places, and of what a place is read with at once.
+fn places_size(places: usize, bits: u32) -> Option<usize> {
+    places.checked_mul(bits as usize)?.div_ceil(8).checked_add(size_of::<u64>() - 1)
+}
+
+/// What stands in a place, the lowest bit first. Numbers have 32 bits, and begin within a byte.
+fn place_at(places: &[u8], place: usize, bits: u32) -> Option<usize> {
+    let at = place.checked_mul(bits as usize)?;
+    let word = u64::from_le_bytes(*places.get(at / 8..)?.first_chunk()?);
+    usize::try_from(word >> (at % 8) & !(u64::MAX << bits)).ok()
 }
 
 /// Where a name's place is looked for (FNV-1a).

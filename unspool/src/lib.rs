@@ -175,6 +175,7 @@
 //! | `lang-items` (default) | the program's panic handler and personality; the other two | nightly |
 //! | `nightly` | `thread_local!` on the compiler's own statics | nightly |
 //! | `abi` | C names: `_Unwind_Resume`, `__tls_get_addr`, … | no C library below |
+//! | `debug-info` | inlined functions and lines in traces, from DWARF | its sections in memory |
 #![no_std]
 
 pub use unspool_loader as loader;

@@ -4,6 +4,7 @@
 //! cargo build demo + plugin ─┬─► demo (ELF) ──► embed symbols ──► NAME.elf
 //!                            └─► plugin (rlib) ─► its object ─┐
 //! rustc tests/objects/* (suites only) ────────────────────────┴─► NAME.cpio
+//!                                      the same, .debug_* ──────► NAME.lines.cpio
 //! ```
 //!
 //! One cargo invocation builds a kernel and the crate it will load, so that both agree on the
@@ -20,6 +21,7 @@ use serde_json::Value;
 
 use crate::command;
 use crate::cpio::{self, Member};
+use crate::debug;
 use crate::embed;
 use crate::objects;
 use crate::packages::{
@@ -32,6 +34,8 @@ use crate::workspace::Workspace;
 
 /// A build that takes longer hangs.
 pub const BUILD_LIMIT: Duration = Duration::from_secs(20 * 60);
+/// What the kernel calls its debug information.
+const DEBUG: &str = "kernel.debug";
 /// The linker script of this environment variable replaces the kernel's own.
 const SCRIPT_VARIABLE: &str = "UNSPOOL_LINKER_SCRIPT";
 
@@ -58,6 +62,16 @@ pub struct Image {
     pub plain: PathBuf,
     /// The archive of its modules.
     pub modules: PathBuf,
+    /// The same with the kernel's debug information.
+    pub lines: PathBuf,
+}
+
+impl Image {
+    /// The same, whose traces have lines.
+    #[must_use]
+    pub fn with_lines(self) -> Self {
+        Self { modules: self.lines.clone(), ..self }
+    }
 }
 
 /// Builds `program`, showing what goes on.
@@ -124,15 +138,21 @@ fn put_together(
     let output = workspace.output();
     fs::create_dir_all(&output)?;
     let archive = cpio::archive(modules)?;
+    let debug = Member { name: DEBUG.to_owned(), data: debug::only(&plain)? };
+    let debug_size = debug.data.len();
+    let all: Vec<_> = modules.iter().cloned().chain([debug]).collect();
     let elf = output.join(format!("{name}.elf"));
-    let image = Image { elf, plain: executable.to_owned(), modules: file };
+    let lines = file.with_extension("lines.cpio");
+    let image = Image { elf, plain: executable.to_owned(), modules: file, lines };
     write(&image.elf, &embedded.elf, 0o755)?;
     write(&image.modules, &archive, 0o644)?;
+    write(&image.lines, &cpio::archive(&all)?, 0o644)?;
     let made = format!(
-        "{} KiB; {embedded}; modules: {}, {} KiB",
+        "{} KiB; {embedded}; modules: {}, {} KiB; debug information: {} KiB",
         embedded.elf.len() / 1024,
         modules.len(),
-        archive.len() / 1024
+        archive.len() / 1024,
+        debug_size / 1024
     );
     Ok((image, made))
 }

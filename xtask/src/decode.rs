@@ -22,7 +22,7 @@ use unspool_stack_trace::{
 };
 use unspool_unwind::Pc;
 
-use self::file::{Contents, Known};
+use self::file::{Files, Known};
 
 /// What to decode with.
 #[derive(Args)]
@@ -40,11 +40,12 @@ pub struct Options {
 /// # Errors
 /// A file cannot be read, or is no ELF file; stdin or stdout is gone.
 pub fn decode(options: &Options) -> Result<ExitCode> {
-    let kernel = Contents::read(&options.kernel)?;
-    let mut objects = Vec::new();
-    for path in &options.objects {
-        objects.extend(Contents::read(path)?);
-    }
+    let kernel = Files::read(&options.kernel)?;
+    let objects =
+        options.objects.iter().map(|path| Files::read(path)).collect::<Result<Vec<_>>>()?;
+    let kernel = kernel.contents()?;
+    let objects = objects.iter().map(Files::contents).collect::<Result<Vec<_>>>()?.into_iter();
+    let objects: Vec<_> = objects.flatten().collect();
     let kernel: Vec<_> = kernel.iter().map(Known::new).collect::<Result<_>>()?;
     let objects: Vec<_> = objects.iter().map(Known::new).collect::<Result<_>>()?;
     let mut decoder = Decoder::new(kernel.first().context("an empty archive")?, &objects);

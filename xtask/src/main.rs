@@ -14,6 +14,7 @@ mod build;
 mod check;
 mod command;
 mod cpio;
+mod debug;
 mod decode;
 mod embed;
 mod libtest;

@@ -24,7 +24,7 @@ use unspool_stack_trace::samples::Counts;
 
 use self::fold::Profile;
 use crate::build::{self, Image, Program};
-use crate::decode::file::{Contents, Known};
+use crate::decode::file::{Files, Known};
 use crate::libtest::tail;
 use crate::packages::DEMO;
 use crate::place::Place;
@@ -162,7 +162,8 @@ impl Run<'_> {
         }
         step.end(&ran.outcome.to_string());
 
-        let contents = Contents::read(&image.elf)?;
+        let files = Files::read(&image.elf)?;
+        let contents = files.contents()?;
         let known = Known::new(contents.first().context("an empty archive")?)?;
         let profile = Profile::read(ran.output.lines(), known.symbols());
         let counts = profile.end.context("the kernel ended without writing its samples")?;

@@ -196,7 +196,12 @@ mod tests {
 
     #[test]
     fn arguments_become_the_kernels_command_line() {
-        let image = Image { elf: "k.elf".into(), plain: "k".into(), modules: "k.cpio".into() };
+        let image = Image {
+            elf: "k.elf".into(),
+            plain: "k".into(),
+            modules: "k.cpio".into(),
+            lines: "l.cpio".into(),
+        };
         let words = ["a".to_owned(), "b".to_owned()];
         let exit = ExitFile::new();
         let command = command(Path::new(PROGRAM), &image, 4, &words, Errors::Together, &exit);

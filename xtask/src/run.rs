@@ -49,6 +49,9 @@ pub struct Options {
     /// Do not install QEMU when it is missing; run as a process instead
     #[arg(long)]
     no_install: bool,
+    /// Traces with names only: do not give the kernel its debug information
+    #[arg(long)]
+    no_lines: bool,
     /// The package of the kernel to run
     #[arg(long, short, value_name = "NAME", default_value = DEMO)]
     package: String,
@@ -84,7 +87,9 @@ pub fn run(options: &Options) -> Result<ExitCode> {
 fn start(image: &Image, name: &str, options: &Options) -> Result<ExitCode> {
     let place = choose(options);
     eprintln!("{name} runs: {place}\n");
-    show(&place, image, name, options)
+    let image = image.clone();
+    let image = if options.no_lines { image } else { image.with_lines() };
+    show(&place, &image, name, options)
 }
 
 /// QEMU if it is there, can be installed, and is wanted.

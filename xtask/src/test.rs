@@ -10,6 +10,7 @@
 //! deaths    unspool-suites die:NAME               must end with a reason
 //! said      unspool-suites said:NAME               as std says it, word by word
 //! decode    unspool-suites, its traces               addresses must become names and lines
+//! lines     unspool-suites, with its debug information  must say what addr2line says
 //! profile   cargo xtask profile                    files, and in them what is busy
 //! boot      unspool-suites, linked without a symbol must say so and exit
 //! wasmtime  examples/wasmtime                     to its last line
@@ -21,6 +22,7 @@
 mod boot;
 mod deaths;
 mod decodes;
+mod lines;
 mod loads;
 mod plan;
 mod profiles;
@@ -133,6 +135,7 @@ impl<'a> Bench<'a> {
             Kind::Deaths(spot) => self.deaths(&suite.name, spot),
             Kind::Said(spot) => self.said(&suite.name, spot),
             Kind::Decodes(spot) => self.decodes(&suite.name, spot),
+            Kind::Lines(spot) => self.lines(&suite.name, spot),
             Kind::Profile(spot, cpus) => self.profile(&suite.name, spot, cpus),
             Kind::Demo(spot) => self.demo(&suite.name, spot),
             Kind::Stable(spot) => self.stable(&suite.name, spot),
@@ -291,6 +294,25 @@ impl<'a> Bench<'a> {
         }
         self.keep(name, &output);
         step.end(&outcome(&tally));
+        Ok(tally)
+    }
+
+    /// The tests of lines, and what `addr2line` says.
+    fn lines(&self, name: &str, spot: Spot) -> Result<Tally> {
+        let image = self.image(SUITES, || build::build(&self.workspace, &self.release(SUITES)))?;
+        let image = image.with_lines();
+        let words = ["lines::".to_owned()];
+        let mut tally =
+            self.run(name, &image, spot, &words, SUITES_LIMIT, |ran| suite::suites(ran, false))?;
+        let words = ["show:lines".to_owned()];
+        let name = format!("{name}, addr2line");
+        tally.add(self.run(&name, &image, spot, &words, BOOT_LIMIT, |ran| {
+            let complaint = lines::judge(ran, &image.plain);
+            match complaint.unwrap_or_else(|error| Some(format!("{error:#}"))) {
+                None => Tally { passed: 1, ..Tally::default() },
+                Some(complaint) => Tally::failure(complaint),
+            }
+        })?);
         Ok(tally)
     }
 

@@ -16,6 +16,7 @@ use crate::cpio::{Archive, Module};
 use crate::cpu::MAX_CPUS;
 use crate::eprintln;
 use crate::error::Error;
+use crate::lines;
 use crate::machine::{Access, ExitCode, Machine, machine, set_machine};
 use crate::platform;
 use crate::profile;
@@ -150,6 +151,7 @@ fn up(input: Input) -> Result<Arc<Task>, Error> {
     }
     let ours = [CPUS, SURPLUS, PROFILE, PROFILE_MEMORY];
     args.retain(|word| !ours.iter().any(|prefix| word.starts_with(prefix)));
+    lines::init(&archive);
     BOOT.call_once(|| Boot { args, archive });
     task::main(MAIN_STACK, || match PROFILE_RATE.get() {
         Some(&hertz) => profile::whole(hertz, || program_main(boot())),

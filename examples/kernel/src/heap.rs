@@ -11,6 +11,7 @@ use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 use linked_list_allocator::Heap;
 
 use crate::arch::per_cpu;
+use crate::arena;
 use crate::lock::Lock;
 
 /// Bytes of the heap.
@@ -176,6 +177,9 @@ pub fn used() -> usize {
 // the lock keeps changes apart.
 unsafe impl GlobalAlloc for KernelHeap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if let Some(place) = arena::allocate(layout) {
+            return place.as_ptr();
+        }
         if is_short() {
             return null_mut();
         }
@@ -188,6 +192,10 @@ unsafe impl GlobalAlloc for KernelHeap {
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         let Some(pointer) = NonNull::new(pointer) else { return };
+        if arena::has(pointer) {
+            // SAFETY: the caller's promise is the same.
+            return unsafe { arena::free(pointer, layout) };
+        }
         // SAFETY: the caller got the pointer from `alloc` with the same layout.
         unsafe { HEAP.lock().deallocate(pointer, layout) };
         tell(Change::Freed(layout));

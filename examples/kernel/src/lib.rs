@@ -55,6 +55,7 @@
 extern crate alloc;
 
 mod arch;
+mod arena;
 pub mod boot;
 pub mod console;
 pub mod cpio;
@@ -64,6 +65,7 @@ mod extents;
 mod fallible;
 pub mod fault;
 pub mod heap;
+pub mod lines;
 mod lock;
 pub mod machine;
 pub mod memory;

@@ -11,13 +11,13 @@
 use core::fmt::Write;
 use core::mem::transmute;
 use core::ptr::null_mut;
-use core::sync::atomic::{AtomicPtr, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
 use unspool::unwind::Registers;
 
 use crate::arch::CpuState;
 use crate::console::Console;
-use crate::cpu;
+use crate::cpu::{self, MAX_CPUS};
 use crate::machine::machine;
 use crate::walk::{InterruptedTrace, trace_from};
 
@@ -78,8 +78,23 @@ pub fn send(cpu: usize) {
     machine().interrupt_always(cpu);
 }
 
+/// The CPUs that deal with one.
+static HANDLING: [AtomicBool; MAX_CPUS] = [const { AtomicBool::new(false) }; MAX_CPUS];
+
+/// Whether the caller runs in a handler.
+pub(crate) fn is_handled_here() -> bool {
+    HANDLING[cpu::current()].load(Ordering::Relaxed)
+}
+
 /// An NMI, in its handler.
 pub(crate) fn handle(state: &CpuState) {
+    let handling = &HANDLING[cpu::current()];
+    handling.store(true, Ordering::Relaxed);
+    dispatch(state);
+    handling.store(false, Ordering::Relaxed);
+}
+
+fn dispatch(state: &CpuState) {
     match from_pointer(HANDLER.load(Ordering::Acquire)) {
         Some(handler) => handler(&Interrupted { state }),
         // The console never fails.

@@ -8,7 +8,7 @@
 
 use spin::Once;
 use unspool::backtrace::table::{SymbolTable, TableError};
-use unspool::backtrace::{Named, Place, Symbol, Symbolize};
+use unspool::backtrace::{Function, Named, Place, Symbol, Symbolize};
 use unspool::loader::{Loader, Symbols};
 use unspool::panic::{BacktraceStyle, Platform, TaskName, TaskState, get_backtrace_style};
 use unspool::tls::{Registry, Template};
@@ -20,6 +20,7 @@ use crate::console;
 use crate::cpu::{self, MAX_CPUS};
 use crate::eprintln;
 use crate::error::Error;
+use crate::lines::Lines;
 use crate::machine::{ExitCode, Pages, Stream, machine};
 use crate::memory::ObjectMemory;
 use crate::scheduler;
@@ -90,7 +91,7 @@ pub(crate) fn stack_around(sp: u64) -> StackBounds {
 }
 
 /// The running task, for as long as a panic of that task lasts.
-fn running<'a>() -> Option<&'a Task> {
+pub(crate) fn running<'a>() -> Option<&'a Task> {
     // SAFETY: only used for answers to the panic runtime, which asks again for each panic.
     unsafe { scheduler::running() }
 }
@@ -111,12 +112,15 @@ pub(crate) struct Names;
 
 impl Symbolize for Names {
     fn symbolize(&self, address: u64) -> Option<Symbol<'_>> {
-        if TEXT.get().is_some_and(|text| (text.start()..text.end()).contains(&address)) {
+        if is_text(address) {
             return TABLE.get()?.symbolize(address);
         }
         let loaded = LOADER.get().and_then(|loader| loader.symbolize(address));
-        let named = loaded.or_else(|| Named.symbolize(address));
-        named.or_else(|| MORE_NAMES.get()?.symbolize(address))
+        loaded.or_else(|| Named.symbolize(address))
+    }
+
+    fn functions(&self, address: u64, each: &mut dyn FnMut(&Function<'_>)) -> bool {
+        (Lines, Tables).functions(address, each)
     }
 
     /// The program is linked to the addresses that it has: they say it all.
@@ -125,13 +129,18 @@ impl Symbolize for Names {
     }
 }
 
-/// The names of code that neither the compiler nor the loader made.
-static MORE_NAMES: Once<&'static dyn Symbolize> = Once::new();
+/// The same names, and none of the lines.
+struct Tables;
 
-/// Has traces ask `names` about addresses that neither the program nor the loader knows. The first
-/// call counts.
-pub fn set_more_names(names: &'static dyn Symbolize) {
-    MORE_NAMES.call_once(|| names);
+impl Symbolize for Tables {
+    fn symbolize(&self, address: u64) -> Option<Symbol<'_>> {
+        Names.symbolize(address)
+    }
+}
+
+/// Whether this is an address of the program's code.
+pub(crate) fn is_text(address: u64) -> bool {
+    TEXT.get().is_some_and(|text| (text.start()..text.end()).contains(&address))
 }
 
 /// What loaded objects may refer to.

@@ -8,11 +8,12 @@
 use core::ptr::NonNull;
 use core::sync::atomic::AtomicU32;
 
+use unspool::backtrace::name_functions;
 use unspool::unwind::{Register, Registers};
 use unspool_kernel::fault::{self, FaultKind};
 use unspool_kernel::machine::{self, MapError, Pages};
 use unspool_kernel::reserve::{self, RUNTIMES};
-use unspool_kernel::{platform, sync};
+use unspool_kernel::sync;
 use unspool_wasmtime::{Access, Host, HostError, NAMES};
 
 struct Kernel;
@@ -22,7 +23,8 @@ static KERNEL: &dyn Host = &Kernel;
 /// Connects wasmtime with the kernel; before the first engine.
 pub fn install() {
     unspool_wasmtime::set_host(&KERNEL);
-    platform::set_more_names(&NAMES);
+    let names = name_functions(RUNTIMES, &NAMES).expect("nobody else names code");
+    core::mem::forget(names);
     assert!(fault::set_claim(claim), "nobody else claims faults");
 }
 

@@ -5,7 +5,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use super::grammar::RULE;
-use super::{ALIGN, HEADER, MAGIC, TOGETHER, hash, place_size};
+use super::{ALIGN, HEADER, MAGIC, TOGETHER, hash, place_bits, places_size};
 
 mod pairs;
 
@@ -41,7 +41,7 @@ pub fn build(symbols: &[Entry<'_>]) -> Vec<u8> {
     let names: Vec<_> = symbols.iter().map(|symbol| kept(symbol.name)).collect();
     let packed = pairs::pack(&names);
     let code: BTreeSet<_> = code_index(&symbols).into_iter().collect();
-    let by_name = places(&symbols, &name_index(&symbols));
+    let (slots, by_name) = places(&symbols, &name_index(&symbols));
     let base = symbols.first().map_or(0, |symbol| symbol.address);
 
     let (mut blocks, mut stream, mut end) = (Vec::new(), Vec::new(), 0);
@@ -66,7 +66,6 @@ pub fn build(symbols: &[Entry<'_>]) -> Vec<u8> {
 
     let mut table = Vec::from(MAGIC);
     table.extend([0; 4]);
-    let slots = by_name.len() / place_size(symbols.len());
     for count in [symbols.len(), packed.rules.len(), slots] {
         table.extend(narrow(count).to_le_bytes());
     }
@@ -101,8 +100,8 @@ fn put(to: &mut Vec<u8>, mut number: u64) {
     to.push(number as u8);
 }
 
-/// The hash table of the symbols in `index`.
-fn places(symbols: &[Entry<'_>], index: &[usize]) -> Vec<u8> {
+/// The hash table of the symbols in `index`, and how many places it has.
+fn places(symbols: &[Entry<'_>], index: &[usize]) -> (usize, Vec<u8>) {
     // A tenth of the places stays free, and so at least one.
     let mut places = vec![0_u32; index.len() + index.len() / 9 + 1];
     for &at in index {
@@ -112,8 +111,15 @@ fn places(symbols: &[Entry<'_>], index: &[usize]) -> Vec<u8> {
         }
         places[place] = narrow(at + 1);
     }
-    let size = place_size(symbols.len());
-    places.iter().flat_map(|place| place.to_le_bytes().into_iter().take(size)).collect()
+    let bits = place_bits(symbols.len());
+    let size = places_size(places.len(), bits).expect("a symbol table stays under 4 GiB");
+    let mut packed = vec![0; size];
+    for (at, &number) in places.iter().enumerate() {
+        let at = at * bits as usize;
+        let word = (u64::from(number) << (at % 8)).to_le_bytes();
+        packed[at / 8..].iter_mut().zip(word).for_each(|(to, from)| *to |= from);
+    }
+    (places.len(), packed)
 }
 
 /// The code symbols by address, one an address, none inside another: a label within a function

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   rules   │ 'a' │ … │ (4, 9) │ (12, 7) │ …      three bytes each, the most used first
-//!   name    │ 0 c │ 4 1 7 │ … │                   nibbles: two for the first 64 rules, else three
+//!   name    │ 0 c │ 4 1 7 │ … │                   nibbles: two for the first 16 rules, else three
 //!              └► (4, 9) ─► …
 //! ```
 //!
@@ -14,7 +14,7 @@
 /// How deep rules are nested at most.
 pub(crate) const DEPTH: usize = 24;
 /// First nibbles of the tokens that have two.
-const SHORT: u16 = 4;
+const SHORT: u16 = 1;
 /// Tokens of two nibbles.
 const SHORT_TOKENS: u16 = SHORT << 4;
 /// All tokens there can be; in a rule there are twelve bits for one.

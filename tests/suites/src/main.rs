@@ -8,7 +8,8 @@
 //! The same program runs in QEMU and as a bare Linux process; tests do not ask which. Words on
 //! the command line select the tests whose names contain one of them; `die:NAME` runs one of the
 //! programs that must not survive (see `deaths`), `said:NAME:STYLE` one of those that std runs, too (see
-//! `scenarios`); `show:places` prints a trace to be decoded.
+//! `scenarios`); `show:places` prints a trace to be decoded, `show:lines` what is known of addresses
+//! everywhere.
 #![no_std]
 #![no_main]
 #![feature(thread_local)]
@@ -28,6 +29,7 @@ mod heard;
 mod held;
 mod hooks;
 mod kills;
+mod lines;
 mod loading;
 mod on;
 mod panics;
@@ -85,6 +87,7 @@ const SUITES: &[(&str, &[Test])] = &[
     ("random", random::TESTS),
     ("traces", traces::TESTS),
     ("backtraces", backtraces::TESTS),
+    ("lines", lines::TESTS),
     ("profiles", profiles::TESTS),
     ("faults", faults::TESTS),
     ("vectors", vectors::TESTS),
@@ -117,10 +120,17 @@ fn main(boot: &Boot) -> ExitCode {
     if words.contains(&"show:places") {
         return backtraces::show();
     }
+    if words.contains(&"show:lines") {
+        return lines::show();
+    }
     let (mut passed, mut failed) = (0, 0);
     for (suite, tests) in SUITES {
         for test in *tests {
-            let selected = |word: &&str| suite.contains(*word) || test.name.contains(*word);
+            if *suite == "lines" && !lines::came() {
+                continue;
+            }
+            let name = alloc::format!("{suite}::{}", test.name);
+            let selected = |word: &&str| name.contains(*word);
             if !words.is_empty() && !words.iter().any(selected) {
                 continue;
             }

@@ -45,8 +45,9 @@ impl Files {
 
     /// What becomes of a log. `address` stands for where `outer` goes on after its call.
     fn decoded(&self, log: impl Fn(u64) -> String) -> String {
-        let kernel = Contents::read(&self.path("kernel.elf")).unwrap();
-        let object = Contents::read(&self.path("module.o")).unwrap();
+        let kernel = file::Files::read(&self.path("kernel.elf")).unwrap();
+        let object = file::Files::read(&self.path("module.o")).unwrap();
+        let (kernel, object) = (kernel.contents().unwrap(), object.contents().unwrap());
         let (kernel, object) = (Known::new(&kernel[0]).unwrap(), Known::new(&object[0]).unwrap());
         let log = log(self.after_call(&kernel));
         let mut decoder = Decoder::new(&kernel, std::slice::from_ref(&object));
@@ -125,9 +126,11 @@ fn members_of_an_archive_have_its_name() {
     let ar =
         Command::new("ar").arg("rcs").args([files.path("lib.a"), files.path("module.o")]).status();
     assert!(ar.unwrap().success());
-    let members = Contents::read(&files.path("lib.a")).unwrap();
+    let archive = file::Files::read(&files.path("lib.a")).unwrap();
+    let members = archive.contents().unwrap();
     let known = Known::new(&members[0]).unwrap();
     assert!(known.start_of("lib.a(module.o)(.text.outer)").is_some());
     assert!(known.start_of("module.o(.text.outer)").is_none());
-    assert!(Contents::read(&files.path("source.c")).is_err());
+    let source = file::Files::read(&files.path("source.c")).unwrap();
+    assert!(source.contents().is_err());
 }

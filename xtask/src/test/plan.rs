@@ -50,6 +50,8 @@ pub enum Kind<'a> {
     Said(Spot),
     /// Traces of addresses, decoded.
     Decodes(Spot),
+    /// The suites' traces with lines.
+    Lines(Spot),
     /// `cargo xtask profile`, with so many CPUs in either place.
     Profile(Spot, u32),
     /// `cargo xtask load`.
@@ -104,6 +106,8 @@ pub fn all() -> Vec<Suite<'static>> {
         .map(|spot| Suite { name: format!("said: {spot}"), kind: Kind::Said(spot) });
     let decodes = [Spot::Process, Spot::Qemu(1)]
         .map(|spot| Suite { name: format!("decode: {spot}"), kind: Kind::Decodes(spot) });
+    let lines = [Spot::Process, Spot::Qemu(1), Spot::Qemu(4)]
+        .map(|spot| Suite { name: format!("lines: {spot}"), kind: Kind::Lines(spot) });
     let loads = [Spot::Process, Spot::Qemu(1), Spot::Qemu(4)]
         .map(|spot| Suite { name: format!("load: {spot}"), kind: Kind::Loads(spot) });
     let profiles =
@@ -126,6 +130,7 @@ pub fn all() -> Vec<Suite<'static>> {
         .chain(deaths)
         .chain(said)
         .chain(decodes)
+        .chain(lines)
         .chain(profiles)
         .chain(demo)
         .chain(stable)

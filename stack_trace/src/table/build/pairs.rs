@@ -22,7 +22,7 @@ pub(super) struct Packed {
 /// A pair that occurs less often is not worth a rule.
 const WORTH: usize = 4;
 /// Of the pairs of one round, those that are as frequent as this part of the most frequent one.
-const TOGETHER: usize = 2;
+const TOGETHER: usize = 7;
 
 type Token = u32;
 
@@ -64,7 +64,7 @@ impl Rules {
         // A pair that shares a token with one before it may no longer be there afterwards.
         let (mut firsts, mut seconds) = (BTreeSet::new(), BTreeSet::new());
         for &(count, pair) in &counted {
-            if count * TOGETHER < most || self.pairs.len() >= self.most {
+            if count * 8 < most * TOGETHER || self.pairs.len() >= self.most {
                 break;
             }
             if seconds.contains(&pair.0)

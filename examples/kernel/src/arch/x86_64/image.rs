@@ -31,6 +31,8 @@ global_asm!(
     "unspool_weak_word __boot_stack_bottom",
     "unspool_weak_word __boot_stack_top",
     "unspool_weak_word __unspool_symbols",
+    "unspool_weak_word __build_id_start",
+    "unspool_weak_word __build_id_end",
     ".size unspool_kernel_image, . - unspool_kernel_image",
     ".popsection",
     ".purgem unspool_weak_word",
@@ -45,6 +47,7 @@ struct Symbols {
     boot_stack_guard: u64,
     boot_stack: [u64; 2],
     symbols: u64,
+    build_id: [u64; 2],
 }
 
 unsafe extern "C" {
@@ -99,6 +102,17 @@ pub(crate) fn boot_stack_guard() -> Option<Pages> {
 pub(crate) fn boot_stack() -> Range<u64> {
     let [bottom, top] = SYMBOLS.boot_stack;
     bottom..top
+}
+
+/// The note in which the linker says what it made this program of (`NT_GNU_BUILD_ID`: gABI, note
+/// section; three words and `GNU` with its end before it), if the linker script keeps it.
+pub(crate) fn build_id() -> Option<&'static [u8]> {
+    const HEADER: u64 = 3 * 4 + 4;
+    let [start, end] = SYMBOLS.build_id;
+    let size = end.checked_sub(start)?.checked_sub(HEADER).filter(|_| start != 0)?;
+    let start = core::ptr::with_exposed_provenance((start + HEADER) as usize);
+    // SAFETY: a section of the image, which is mapped and stays as it is.
+    Some(unsafe { core::slice::from_raw_parts(start, size as usize) })
 }
 
 /// How many bytes the tables take that the build put into the image.

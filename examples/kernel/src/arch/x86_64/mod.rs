@@ -23,7 +23,7 @@ mod trap;
 pub(crate) use context::{prepare, suspended, switch};
 pub(crate) use cpu_state::CpuState;
 pub use image::MissingSymbol;
-pub(crate) use image::{Image, boot_stack, boot_stack_guard, frame_bytes, symbol_bytes};
+pub(crate) use image::{Image, boot_stack, boot_stack_guard, build_id, frame_bytes, symbol_bytes};
 pub(crate) use stacks::InterruptStack;
 pub(crate) use trap::{FRAME, deliver, unwind};
 

@@ -1,0 +1,222 @@
+//! Lines and inlined functions in traces, from debug information that came with the kernel.
+//!
+//! These run where it did come: `cargo xtask test lines`.
+
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::fmt::{self, Write};
+use core::hint::black_box;
+use core::ops::Range;
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use unspool::backtrace::{
+    Backtrace, Captured, Frame, FrameKind, Function, Style, print, print_frame, trace,
+};
+use unspool::panic::{catch_unwind, platform, resume_unwind};
+use unspool::unwind::Pc;
+use unspool_kernel::boot::boot;
+use unspool_kernel::{ExitCode, cpu, heap, lines, nmi, print, task};
+
+crate::tests![
+    a_trace_has_the_lines_of_inlined_functions,
+    lines_need_nothing_of_the_heap,
+    what_is_made_of_lines_is_on_the_heap,
+    a_task_that_prints_lines_may_panic,
+    an_nmi_gets_names_alone,
+    a_short_stack_gets_names_alone,
+    tasks_that_trace_at_once_all_get_names,
+    all_lines_are_read_on_the_stack_that_is_asked_for,
+];
+
+/// Whether these can run.
+pub fn came() -> bool {
+    boot().module(lines::FILE).is_some()
+}
+
+#[inline(always)]
+fn inlined() -> (Backtrace, u32) {
+    (Backtrace::force_capture(), line!())
+}
+
+#[inline(never)]
+fn around() -> (Backtrace, [u32; 2]) {
+    let ((trace, first), second) = (inlined(), line!());
+    black_box((trace, [first, second]))
+}
+
+/// What of the program a trace shows where it has lines.
+fn location(address: u64) -> Option<(String, u32)> {
+    let mut last = None;
+    platform().symbols().functions(address, &mut |function| {
+        last = function.location.map(|location| (location.file.to_string(), location.line));
+    });
+    last
+}
+
+fn a_trace_has_the_lines_of_inlined_functions() {
+    let (trace, [first, second]) = around();
+    let text = trace.to_string();
+    let lines: Vec<_> = text.lines().collect();
+    let at = lines.iter().position(|line| line.ends_with(": inlined")).expect("it was inlined");
+    assert!(lines[at + 1].contains(&alloc::format!("/suites/src/lines.rs:{first}:")), "{text}");
+    assert!(lines[at + 2].ends_with(": unspool_suites::lines::around"), "{text}");
+    assert!(lines[at + 3].contains(&alloc::format!("/suites/src/lines.rs:{second}:")), "{text}");
+    assert!(lines[at + 3].trim_start().starts_with("at /"), "{text}");
+}
+
+/// Text without a heap.
+struct Fixed<const N: usize>([u8; N], usize);
+
+impl<const N: usize> Fixed<N> {
+    const fn new() -> Self {
+        Self([0; N], 0)
+    }
+
+    fn text(&self) -> &str {
+        str::from_utf8(&self.0[..self.1]).unwrap()
+    }
+}
+
+impl<const N: usize> Write for Fixed<N> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let to = self.0.get_mut(self.1..self.1 + text.len()).ok_or(fmt::Error)?;
+        to.copy_from_slice(text.as_bytes());
+        self.1 += text.len();
+        Ok(())
+    }
+}
+
+fn lines_need_nothing_of_the_heap() {
+    let (mut text, failing) = (Fixed::<8192>::new(), heap::fail(0, usize::MAX));
+    let printed = print(&mut text, trace(), Style::Full, platform().symbols());
+    let failed = failing.failed();
+    drop(failing);
+    printed.unwrap();
+    assert!(text.text().contains("/suites/src/lines.rs:"), "{}", text.text());
+    assert_eq!(failed, 0);
+    let (used, size) = lines::memory();
+    assert!(0 < used && used < size, "{used} of {size} bytes");
+}
+
+fn what_is_made_of_lines_is_on_the_heap() {
+    let (trace, _) = around();
+    drop(trace.to_string());
+    let before = lines::memory();
+    let texts: Vec<_> = (0..10).map(|_| trace.to_string()).collect();
+    assert_eq!(lines::memory(), before);
+    assert!(texts.iter().all(|text| text.contains("lines.rs:")));
+}
+
+fn a_task_that_prints_lines_may_panic() {
+    let address = around as *const () as u64;
+    let caught = catch_unwind(|| {
+        platform().symbols().functions(address, &mut |_| {
+            // Nobody else reads meanwhile, this task included.
+            assert_eq!(location(address), None);
+            resume_unwind(alloc::boxed::Box::new(7_u8));
+        })
+    });
+    assert_eq!(caught.unwrap_err().downcast_ref::<u8>(), Some(&7));
+    assert!(location(address).is_some(), "and it is all right again");
+}
+
+static NAMES: AtomicU64 = AtomicU64::new(0);
+static LINES: AtomicU64 = AtomicU64::new(0);
+
+fn look(_: &nmi::Interrupted<'_>) {
+    let mut count = |function: &Function<'_>| {
+        let name = u64::from(function.name.is_some_and(|name| name.contains("around")));
+        NAMES.fetch_add(name, Ordering::Relaxed);
+        LINES.fetch_add(function.location.is_some().into(), Ordering::Relaxed);
+    };
+    platform().symbols().functions(around as *const () as u64, &mut count);
+}
+
+fn an_nmi_gets_names_alone() {
+    const MANY: u64 = 200;
+    let before = nmi::set_handler(Some(look));
+    NAMES.store(0, Ordering::Relaxed);
+    LINES.store(0, Ordering::Relaxed);
+    // In the middle of it, and anywhere.
+    platform().symbols().functions(around as *const () as u64, &mut |_| nmi::send(cpu::current()));
+    let enough = || NAMES.load(Ordering::Relaxed) >= MANY;
+    let reads = task::spawn("reads", move || {
+        while !enough() {
+            // Sometimes the other task is reading.
+            black_box(location(around as *const () as u64));
+        }
+    });
+    while !enough() {
+        (0..cpu::count()).for_each(nmi::send);
+        task::yield_now();
+    }
+    reads.join().unwrap();
+    nmi::set_handler(before);
+    assert_eq!(LINES.load(Ordering::Relaxed), 0);
+}
+
+fn a_short_stack_gets_names_alone() {
+    let short = task::Builder::new("short").stack_size(20 << 10);
+    let read = || {
+        let mut text = Fixed::<4096>::new();
+        let shown = Captured::<8>::take(trace());
+        for frame in shown.frames() {
+            print_frame(&mut text, 0, *frame, Style::Short, platform().symbols()).unwrap();
+        }
+        (text.text().contains("lines::a_short_stack"), text.text().contains("lines.rs:"))
+    };
+    assert_eq!(short.spawn(read).unwrap().join().unwrap(), (true, false));
+    assert_eq!(task::spawn("long", read).join().unwrap(), (true, true));
+}
+
+fn tasks_that_trace_at_once_all_get_names() {
+    static WITH_LINES: AtomicUsize = AtomicUsize::new(0);
+    let read = || {
+        for _ in 0..50 {
+            let (trace, _) = around();
+            let text = trace.to_string();
+            assert!(text.contains("unspool_suites::lines::around"), "{text}");
+            assert!(!text.contains("<unknown>"), "{text}");
+            WITH_LINES.fetch_add(text.contains("lines.rs:").into(), Ordering::Relaxed);
+            task::yield_now();
+        }
+    };
+    let tasks: Vec<_> = (0..8).map(|_| task::spawn("traces", read)).collect();
+    tasks.into_iter().for_each(|task| task.join().unwrap());
+    assert!(WITH_LINES.load(Ordering::Relaxed) > 0);
+}
+
+/// The program's code.
+fn text() -> Range<u64> {
+    unsafe extern "C" {
+        safe static __text_start: u8;
+        safe static __text_end: u8;
+    }
+    (&raw const __text_start).expose_provenance() as u64
+        ..(&raw const __text_end).expose_provenance() as u64
+}
+
+fn all_lines_are_read_on_the_stack_that_is_asked_for() {
+    // What a look takes above what it asks for, and a page for what fits no page.
+    let stack = task::Builder::new("reads all").stack_size(lines::ROOM as usize + (8 << 10));
+    let reads = || text().step_by(64).filter(|&address| location(address).is_some()).count();
+    let found = stack.spawn(reads).unwrap().join().unwrap();
+    let all = text().step_by(64).count();
+    assert!(found > all * 9 / 10, "{found} of {all}");
+    let (used, size) = lines::memory();
+    assert!(used < size * 3 / 4, "{used} of {size} bytes");
+}
+
+/// Shows what is known of addresses all over the program, for whoever compares it.
+pub fn show() -> ExitCode {
+    const APART: usize = 509;
+    for address in text().step_by(APART) {
+        let frame = Frame { pc: Pc::Exact(address), sp: 0, kind: FrameKind::Call };
+        let mut text = String::new();
+        print_frame(&mut text, 0, frame, Style::Full, platform().symbols()).unwrap();
+        print!("{text}");
+    }
+    let (used, size) = lines::memory();
+    unspool_kernel::println!("memory of lines: {used} of {size} bytes");
+    ExitCode::SUCCESS
+}
