@@ -72,7 +72,7 @@ fn what_was_memorized_is_forgotten_when_a_module_comes_or_goes() {
     let remember = || {
         let generation = modules.generation();
         modules.memorize(0x108, generation, &Known::NOTHING, &mut { Trail::START });
-        assert_eq!(recall(), Some(Known::NOTHING.rule));
+        assert_eq!(recall(), REMEMBERS.then_some(Known::NOTHING.rule));
     };
     remember();
     let stale = modules.generation();
@@ -84,6 +84,30 @@ fn what_was_memorized_is_forgotten_when_a_module_comes_or_goes() {
     assert_eq!(recall(), None);
     modules.memorize(0x108, stale, &Known::NOTHING, &mut { Trail::START });
     assert_eq!(recall(), None, "found out before the changes");
+}
+
+#[test]
+fn what_was_memorized_is_forgotten_before_generations_come_again() {
+    let modules = Modules::new();
+    // SAFETY: the module has no tables.
+    let change = || drop(unsafe { modules.register(module(0x100)) }.unwrap());
+    let recall = || modules.recall_rule(0x108, &mut { Trail::START });
+    let generation = modules.generation();
+    modules.memorize(0x108, generation, &Known::NOTHING, &mut { Trail::START });
+    assert_eq!(recall().is_some(), REMEMBERS);
+    // As if so many changes had been but for the last.
+    modules.version.fetch_add((1 << GENERATION_BITS) - 4, Ordering::Relaxed);
+    assert_ne!(modules.generation(), generation);
+    change();
+    assert_eq!(modules.generation(), generation);
+    assert_eq!(recall(), None);
+}
+
+#[test]
+fn nothing_is_known_of_address_0_in_fresh_memory() {
+    let modules = Modules::new();
+    assert_eq!(modules.recall_rule(0, &mut { Trail::START }), None);
+    assert!(!modules.recall(0, &mut { Trail::START }, &mut { Known::NOTHING }));
 }
 
 #[test]
