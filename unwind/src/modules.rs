@@ -326,10 +326,11 @@ impl FindModule for Modules {
 
     #[inline]
     fn generation(&self) -> u32 {
-        const MASK: u32 = u32::MAX >> (u32::BITS - GENERATION_BITS);
-        // The odd version of a change has what the even one before it had. None is 0, which fresh
-        // memory has: nothing is known of address 0.
-        self.version.load(Ordering::Acquire) as u32 & MASK | 1
+        const MASK: u32 = (1 << GENERATION_BITS) - 1;
+        const NOT_ZERO: u32 = 1 << 31;
+        // Even: the odd version in the midst of a change has what the one before it had. Not zero,
+        // as memory is that was never used: nothing is known of address 0.
+        self.version.load(Ordering::Acquire) as u32 & MASK & !1 | NOT_ZERO
     }
 
     fn memorize(&self, address: u64, generation: u32, known: &Known, trail: &mut Trail) {

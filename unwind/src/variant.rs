@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   UNSPOOL_CACHE   remembers   entries   generations
-//!   (not set)       yes           1,024   2³¹
+//!   (not set)       yes           1,024   2³⁰
 //!   off             no                    the tables are asked every time
 //!   tiny            yes               2   each entry drives out another one
 //!   wrap            yes           1,024   128, which come again all the time
@@ -37,6 +37,5 @@ pub(crate) const REMEMBERS: bool = !matches!(VARIANT, Variant::Off);
 /// How many addresses are remembered; a power of two. 1,024 of them take 64 KiB.
 pub(crate) const ENTRIES: usize = if matches!(VARIANT, Variant::Tiny) { 2 } else { 1024 };
 
-/// Bits of a version of the table of modules that make its generation, of which the lowest is always
-/// set: more would not fit an entry.
-pub(crate) const GENERATION_BITS: u32 = if matches!(VARIANT, Variant::Wrap) { 8 } else { 32 };
+/// Bits of a version of the table of modules that tell its generation; the lowest does not.
+pub(crate) const GENERATION_BITS: u32 = if matches!(VARIANT, Variant::Wrap) { 8 } else { 31 };

@@ -1,0 +1,47 @@
+//! All that unwinds, with the unwinder's cache as `unwind/src/variant.rs` can have it.
+//!
+//! ```text
+//!   off · tiny · wrap ─► the unwinder's tests │ foreign programs, single steps │ suites of a kernel
+//!   as it is          ─► the other rows of the report
+//! ```
+
+use std::cell::{OnceCell, RefCell};
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+
+use super::plan::Spot;
+use super::{Bench, SUITES_LIMIT};
+use crate::build;
+use crate::packages::{CACHE_TESTS, SUITES};
+use crate::report::Tally;
+use crate::suite;
+
+/// What the cache can be besides what it is.
+pub const VARIANTS: &[&str] = &["off", "tiny", "wrap"];
+
+/// Which suites of the kernel.
+const WORDS: &[&str] = &["throws", "traces", "panics", "unloading", "passing"];
+
+impl Bench<'_> {
+    pub(super) fn cache(&self, name: &str, variant: &'static str) -> Result<Tally> {
+        let bench = Bench {
+            workspace: self.workspace.with_cache(variant),
+            filter: None,
+            no_install: self.no_install,
+            qemu: OnceCell::new(),
+            images: RefCell::new(BTreeMap::new()),
+        };
+        let mut tally = Tally::default();
+        for tests in CACHE_TESTS {
+            tally.add(bench.host(&format!("{name}, {tests}"), tests, |_| ())?);
+        }
+        let image = build::build(&bench.workspace, &bench.release(SUITES))?;
+        let words: Vec<_> = WORDS.iter().map(|&word| word.to_owned()).collect();
+        let suites = format!("{name}, suites");
+        tally.add(bench.run(&suites, &image, Spot::Process, &words, SUITES_LIMIT, |ran| {
+            suite::suites(ran, false)
+        })?);
+        Ok(tally)
+    }
+}
