@@ -28,6 +28,7 @@ mod hooks;
 mod kills;
 mod loading;
 mod panics;
+mod passing;
 mod permissions;
 mod profiles;
 mod random;
@@ -89,6 +90,7 @@ const SUITES: &[(&str, &[Test])] = &[
     ("loading", loading::TESTS),
     ("unloading", unloading::TESTS),
     ("concurrency", concurrency::TESTS),
+    ("passing", passing::TESTS),
     ("switching", switching::TESTS),
     ("permissions", permissions::TESTS),
     ("reserve", reserve::TESTS),
