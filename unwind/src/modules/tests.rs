@@ -1,4 +1,16 @@
+use gimli::constants;
+
 use super::*;
+use crate::address::Pc;
+use crate::cursor::Cursor;
+use crate::registers::{Register, Registers};
+use crate::sample::{self, START};
+use crate::stack::StackBounds;
+
+const DEF_CFA: u8 = constants::DW_CFA_def_cfa.0;
+const OFFSET_RA: u8 = constants::DW_CFA_offset.0 | 16;
+/// Its column.
+const RSP: u8 = 7;
 
 fn module(start: u64) -> Module<'static> {
     Module::new(start..start + 0x10, Section::EMPTY)
@@ -135,4 +147,69 @@ fn readers_see_whole_modules_while_others_come_and_go() {
         }
     });
     assert_eq!(MODULES.len(), 1);
+}
+
+/// Walks one frame at the start of the sample function, whose caller is at 1; its CFA's distance
+/// from the stack pointer.
+fn walk(modules: &Modules, stack: &[u64]) -> u64 {
+    let low = stack.as_ptr().expose_provenance() as u64;
+    // SAFETY: words that nobody writes.
+    let bounds = unsafe { StackBounds::new(low, low + size_of_val(stack) as u64) };
+    let registers = Registers::default().with(Register::RSP, low);
+    let mut cursor = Cursor::new(registers, Pc::Exact(START), bounds, modules);
+    let step = cursor.step();
+    assert_eq!(cursor.pc(), Pc::Return(1), "{step:?}");
+    cursor.registers().sp() - low
+}
+
+#[test]
+fn walkers_of_a_module_follow_its_rules_and_not_those_of_what_was_there_before() {
+    const ROUNDS: u64 = 3000;
+    // The same function in the same place, with frames of 16, 24, … bytes.
+    let modules: Vec<_> = (2..9u8)
+        .map(|words| {
+            let program = [DEF_CFA, RSP, words * 8, OFFSET_RA, 1];
+            let section: &'static [u8] = sample::section(1, &program, &[]).leak();
+            Module::new(START..START + 0x100, Section::in_memory(section))
+        })
+        .collect();
+    static MODULES: Modules = Modules::new();
+    let round = AtomicU64::new(0);
+    let done = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                let stack = [1u64; 16];
+                for number in 1..=ROUNDS {
+                    while round.load(Ordering::Acquire) < number {
+                        std::thread::yield_now();
+                    }
+                    let words = 2 + number % 7;
+                    for _ in 0..4 {
+                        assert_eq!(walk(&MODULES, &stack), words * 8, "round {number}");
+                    }
+                    done.fetch_add(1, Ordering::Release);
+                }
+            });
+        }
+        // Others come and go all the time.
+        scope.spawn(|| {
+            while round.load(Ordering::Relaxed) < ROUNDS {
+                // SAFETY: the module has no tables.
+                drop(unsafe { MODULES.register(module(0x100)) }.unwrap());
+                std::thread::yield_now();
+            }
+        });
+        for number in 1..=ROUNDS {
+            let module = modules[(number % 7) as usize];
+            // SAFETY: nothing is raised through it.
+            let registration = unsafe { MODULES.register(module) }.unwrap();
+            round.store(number, Ordering::Release);
+            while done.load(Ordering::Acquire) < 3 * number {
+                std::thread::yield_now();
+            }
+            drop(registration);
+        }
+    });
+    assert!(MODULES.is_empty());
 }
