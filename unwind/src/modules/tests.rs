@@ -150,21 +150,22 @@ fn readers_see_whole_modules_while_others_come_and_go() {
 }
 
 /// Walks one frame at the start of the sample function, whose caller is at 1; its CFA's distance
-/// from the stack pointer.
-fn walk(modules: &Modules, stack: &[u64]) -> u64 {
+/// from the stack pointer, if it is found there.
+fn walk(modules: &Modules, stack: &[u64]) -> Option<u64> {
     let low = stack.as_ptr().expose_provenance() as u64;
     // SAFETY: words that nobody writes.
     let bounds = unsafe { StackBounds::new(low, low + size_of_val(stack) as u64) };
     let registers = Registers::default().with(Register::RSP, low);
     let mut cursor = Cursor::new(registers, Pc::Exact(START), bounds, modules);
-    let step = cursor.step();
-    assert_eq!(cursor.pc(), Pc::Return(1), "{step:?}");
-    cursor.registers().sp() - low
+    cursor.step().ok()?;
+    (cursor.pc() == Pc::Return(1)).then(|| cursor.registers().sp() - low)
 }
 
 #[test]
 fn walkers_of_a_module_follow_its_rules_and_not_those_of_what_was_there_before() {
     const ROUNDS: u64 = 3000;
+    const WALKERS: u64 = 3;
+    const WALKS: u64 = 4;
     // The same function in the same place, with frames of 16, 24, … bytes.
     let modules: Vec<_> = (2..9u8)
         .map(|words| {
@@ -176,8 +177,9 @@ fn walkers_of_a_module_follow_its_rules_and_not_those_of_what_was_there_before()
     static MODULES: Modules = Modules::new();
     let round = AtomicU64::new(0);
     let done = AtomicU64::new(0);
+    let right = AtomicU64::new(0);
     std::thread::scope(|scope| {
-        for _ in 0..3 {
+        for _ in 0..WALKERS {
             scope.spawn(|| {
                 let stack = [1u64; 16];
                 for number in 1..=ROUNDS {
@@ -185,9 +187,8 @@ fn walkers_of_a_module_follow_its_rules_and_not_those_of_what_was_there_before()
                         std::thread::yield_now();
                     }
                     let words = 2 + number % 7;
-                    for _ in 0..4 {
-                        assert_eq!(walk(&MODULES, &stack), words * 8, "round {number}");
-                    }
+                    let walks = (0..WALKS).filter(|_| walk(&MODULES, &stack) == Some(words * 8));
+                    right.fetch_add(walks.count() as u64, Ordering::Relaxed);
                     done.fetch_add(1, Ordering::Release);
                 }
             });
@@ -205,11 +206,12 @@ fn walkers_of_a_module_follow_its_rules_and_not_those_of_what_was_there_before()
             // SAFETY: nothing is raised through it.
             let registration = unsafe { MODULES.register(module) }.unwrap();
             round.store(number, Ordering::Release);
-            while done.load(Ordering::Acquire) < 3 * number {
+            while done.load(Ordering::Acquire) < WALKERS * number {
                 std::thread::yield_now();
             }
             drop(registration);
         }
     });
+    assert_eq!(right.into_inner(), ROUNDS * WALKERS * WALKS);
     assert!(MODULES.is_empty());
 }
