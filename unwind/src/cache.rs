@@ -111,7 +111,7 @@ impl Cache {
         // the same size one after the other come together again after one multiplication.
         let once = address.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let twice = (once ^ once >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93);
-        let first = (u128::from(twice) * SETS >> 64) as usize * WAYS;
+        let first = ((u128::from(twice) * SETS) >> 64) as usize * WAYS;
         first..first + WAYS
     }
 

@@ -125,7 +125,7 @@ impl<'a> Bench<'a> {
         let tally = match suite.kind {
             Kind::Host(tests) => self.host(&suite.name, tests, |_| ()),
             Kind::Memcheck(tests, skipped) => self.memcheck(&suite.name, tests, skipped),
-            Kind::Cache(variant) => self.cache(&suite.name, variant),
+            Kind::Cache(variant) => Ok(self.cache(&suite.name, variant)),
             Kind::SoDemo => self.so_demo(&suite.name),
             Kind::Loads(spot) => self.loads(&suite.name, spot),
             Kind::Suites(spot) => self.suites(&suite.name, SUITES, spot),

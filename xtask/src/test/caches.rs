@@ -18,6 +18,7 @@ use super::plan::Spot;
 use super::{Bench, SUITES_LIMIT};
 use crate::build;
 use crate::packages::{CACHE_TESTS, SUITES};
+use crate::place::Ran;
 use crate::report::Tally;
 use crate::suite;
 
@@ -28,7 +29,7 @@ pub const VARIANTS: &[&str] = &["off", "tiny", "wrap"];
 const WORDS: &[&str] = &["throws", "traces", "panics", "unloading", "passing"];
 
 impl Bench<'_> {
-    pub(super) fn cache(&self, name: &str, variant: &'static str) -> Result<Tally> {
+    pub(super) fn cache(&self, name: &str, variant: &'static str) -> Tally {
         let bench = Bench {
             workspace: self.workspace.with_cache(variant),
             filter: None,
@@ -36,20 +37,23 @@ impl Bench<'_> {
             qemu: OnceCell::new(),
             images: RefCell::new(BTreeMap::new()),
         };
-        let mut tally = Tally::default();
+        // What cannot run hides nothing of what did.
+        let or_failed =
+            |ran: Result<Tally>| ran.unwrap_or_else(|error| Tally::failure(format!("{error:#}")));
         let (own, foreign) = CACHE_TESTS;
-        tally.add(bench.host(&format!("{name}, {own}"), own, |_| ())?);
+        let mut tally = or_failed(bench.host(&format!("{name}, {own}"), own, |_| ()));
         if env::var_os("UNSPOOL_CACHE_ALL").is_some() {
             // Not compiled functions: a compiler is built for these.
             let skip = |cargo: &mut Command| _ = cargo.args(["--skip", "jit::"]);
-            tally.add(bench.host(&format!("{name}, {foreign}"), foreign, skip)?);
+            tally.add(or_failed(bench.host(&format!("{name}, {foreign}"), foreign, skip)));
         }
-        let image = build::build(&bench.workspace, &bench.release(SUITES))?;
+        let image = build::build(&bench.workspace, &bench.release(SUITES));
         let words: Vec<_> = WORDS.iter().map(|&word| word.to_owned()).collect();
         let suites = format!("{name}, suites");
-        tally.add(bench.run(&suites, &image, Spot::Process, &words, SUITES_LIMIT, |ran| {
-            suite::suites(ran, false)
-        })?);
-        Ok(tally)
+        let judge = |ran: &Ran| suite::suites(ran, false);
+        tally.add(or_failed(image.and_then(|image| {
+            bench.run(&suites, &image, Spot::Process, &words, SUITES_LIMIT, judge)
+        })));
+        tally
     }
 }
