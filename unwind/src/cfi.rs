@@ -10,11 +10,11 @@
 //! What an instruction means is DWARF 5 §6.4.2.
 #![forbid(unsafe_code)]
 
-use gimli::{CallFrameInstruction as Instruction, Error, UnwindExpression};
+use gimli::{CallFrameInstruction as Instruction, Error, Reader as _, UnwindExpression, constants};
 
 use crate::encoding::Bytes;
 use crate::error::UnwindError;
-use crate::fde::{Function, Span};
+use crate::fde::{Cie, Function, Span};
 use crate::instruction::Decoder;
 use crate::registers::Register;
 use crate::rule::Rule;
@@ -115,6 +115,14 @@ impl Function<'_> {
     }
 }
 
+const NOP: u8 = constants::DW_CFA_nop.0;
+const DEF_CFA: u8 = constants::DW_CFA_def_cfa.0;
+const DEF_CFA_OFFSET: u8 = constants::DW_CFA_def_cfa_offset.0;
+// With the operand in the six low bits.
+const ADVANCE_LOC: u8 = constants::DW_CFA_advance_loc.0;
+const OFFSET: u8 = constants::DW_CFA_offset.0;
+const RESTORE: u8 = constants::DW_CFA_restore.0;
+
 /// A program and how far its location has advanced.
 #[derive(Clone, Copy)]
 struct Tape<'m> {
@@ -160,6 +168,7 @@ impl<'m> Program<'_, 'm, '_> {
     /// no state to remember, and nothing to restore.
     fn begin(&mut self) -> Result<(), UnwindError> {
         let (decoder, mut reader) = self.open(self.function.cie.program)?;
+        self.common(&mut reader, None);
         while let Some(next) = decoder.next(&mut reader).map_err(|e| self.bad_table(e))? {
             match next {
                 Instruction::AdvanceLoc { .. }
@@ -180,6 +189,10 @@ impl<'m> Program<'_, 'm, '_> {
         let (decoder, reader) = self.open(self.function.program)?;
         let mut tape = Tape { reader, location: self.function.start() };
         loop {
+            let Tape { reader, location } = &mut tape;
+            if self.common(reader, Some(location)) {
+                return Ok(());
+            }
             match self.next(&decoder, &mut tape).map_err(|e| self.bad_table(e))? {
                 Next::End => return Ok(()),
                 Next::Instruction(Instruction::RememberState) => {
@@ -200,6 +213,50 @@ impl<'m> Program<'_, 'm, '_> {
                 Next::Instruction(other) => self.step(other)?,
             }
         }
+    }
+
+    /// Runs what most programs consist of and stops at anything else, which is left to
+    /// [`Decoder`]: what is said here is what it would say, at a fraction of the cost. There may be a
+    /// location to move; whether the rest of the program is for later ones.
+    #[inline]
+    fn common(&mut self, reader: &mut Bytes<'_>, mut location: Option<&mut u64>) -> bool {
+        let Cie { code_factor: 1, data_factor: -8, .. } = self.function.cie else { return false };
+        let mut code = reader.slice();
+        loop {
+            code = match *code {
+                [NOP, ref rest @ ..] => rest,
+                [DEF_CFA_OFFSET, offset @ ..0x80, ref rest @ ..] => {
+                    let CfaRule::Offset(_, old) = &mut self.row.cfa else { break };
+                    *old = offset.into();
+                    rest
+                }
+                [DEF_CFA, register @ ..0x80, offset @ ..0x80, ref rest @ ..] => {
+                    let Some(register) = Register::from_dwarf(register.into()) else { break };
+                    self.row.cfa = CfaRule::Offset(register, offset.into());
+                    rest
+                }
+                [opcode @ ADVANCE_LOC..OFFSET, ref rest @ ..] => {
+                    let Some(location) = location.as_deref_mut() else { break };
+                    let next = location.checked_add((opcode - ADVANCE_LOC).into());
+                    let Some(next) = next else { break };
+                    if next > self.target {
+                        return true;
+                    }
+                    *location = next;
+                    rest
+                }
+                [opcode @ OFFSET..RESTORE, slots @ ..0x80, ref rest @ ..] => {
+                    let register = gimli::Register((opcode - OFFSET).into());
+                    self.set(register, RegisterRule::Offset(-8 * i32::from(slots)));
+                    rest
+                }
+                _ => break,
+            }
+        }
+        let read = reader.len() - code.len();
+        // As many bytes as were there.
+        let _ = reader.skip(read);
+        false
     }
 
     /// The next instruction in force at the target; those that move the location are consumed.

@@ -388,12 +388,12 @@ impl<'m> Module<'m> {
             }
         }
         *cie = Cie::NEW;
-        cie.code_factor = reader.read_uleb128()?;
-        cie.data_factor = reader.read_sleb128()?;
-        let return_address =
-            if version == 1 { reader.read_u8()?.into() } else { reader.read_uleb128()? };
-        if return_address != RETURN_ADDRESS {
-            return Err(Error::UnsupportedRegister(return_address));
+        // What all compilers write: 1, −8, and the return address in column 16.
+        if let ([1, 0x78, 16, ..], 1) = (reader.slice(), version) {
+            reader.skip(3)?;
+            (cie.code_factor, cie.data_factor) = (1, -8);
+        } else {
+            Self::factors(&mut reader, version, cie)?;
         }
         if let Some(letters) = augmentation.slice().strip_prefix(b"z") {
             cie.sized = true;
@@ -405,6 +405,18 @@ impl<'m> Module<'m> {
         }
         cie.program = Span { start: entry.body.end - reader.len(), end: entry.body.end };
         Ok(())
+    }
+
+    #[cold]
+    fn factors(reader: &mut Bytes<'_>, version: u8, cie: &mut Cie) -> Result<()> {
+        cie.code_factor = reader.read_uleb128()?;
+        cie.data_factor = reader.read_sleb128()?;
+        let return_address =
+            if version == 1 { reader.read_u8()?.into() } else { reader.read_uleb128()? };
+        match return_address {
+            RETURN_ADDRESS => Ok(()),
+            _ => Err(Error::UnsupportedRegister(return_address)),
+        }
     }
 
     /// What the letters after `z` announce; `end` is where `data` ends in the section.
@@ -515,6 +527,10 @@ impl Entry {
 }
 
 fn length(reader: &mut Bytes<'_>) -> Result<usize> {
+    if let [length @ ..0x80, ..] = *reader.slice() {
+        reader.skip(1)?;
+        return Ok(length.into());
+    }
     let length = reader.read_uleb128()?;
     usize::try_from(length).map_err(|_| Error::OffsetOutOfBounds(length))
 }

@@ -65,6 +65,7 @@ mod sample;
 mod stack;
 pub mod table;
 mod trace;
+mod variant;
 
 pub use address::Pc;
 pub use arch::{catch, catch_forced};

@@ -19,6 +19,7 @@ use crate::known::Known;
 use crate::module::{FdeIndex, Module, Section};
 use crate::rule::Rule;
 use crate::table::FrameTable;
+use crate::variant::{GENERATION_BITS, REMEMBERS};
 
 /// Answers which module a program counter belongs to.
 pub trait FindModule {
@@ -223,7 +224,16 @@ impl Modules {
             && self.elsewhere.swap(generation, Ordering::AcqRel) != generation
         {
             // Even stays even, also in the midst of a writer's change: readers read again.
-            self.version.fetch_add(2, Ordering::Release);
+            self.advance(2);
+        }
+    }
+
+    /// On to another version. What was memorized is forgotten twice before a generation comes
+    /// again.
+    fn advance(&self, by: u64) {
+        let before = self.version.fetch_add(by, Ordering::Release);
+        if (before ^ before.wrapping_add(by)) >> (GENERATION_BITS - 1) != 0 {
+            self.cache.forget();
         }
     }
 
@@ -264,7 +274,7 @@ impl Modules {
         for copy in &self.copies {
             // Readers turn to the other copy. The release store publishes the previous round's
             // changes to it; the fence keeps this round's behind the new version.
-            self.version.fetch_add(1, Ordering::Release);
+            self.advance(1);
             fence(Ordering::Release);
             change(copy);
         }
@@ -306,23 +316,28 @@ impl FindModule for Modules {
 
     #[inline]
     fn recall(&self, address: u64, trail: &mut Trail, known: &mut Known) -> bool {
-        self.cache.recall(address, self.generation(), trail, known)
+        REMEMBERS && self.cache.recall(address, self.generation(), trail, known)
     }
 
     #[inline]
     fn recall_rule(&self, address: u64, trail: &mut Trail) -> Option<Rule> {
-        self.cache.recall_rule(address, self.generation(), trail)
+        if REMEMBERS { self.cache.recall_rule(address, self.generation(), trail) } else { None }
     }
 
     #[inline]
     fn generation(&self) -> u32 {
-        // Entries of a generation that is long past could be taken for current ones after 2³¹
-        // changes, if nothing used their places in between.
-        self.version.load(Ordering::Acquire) as u32
+        const MASK: u32 = (1 << GENERATION_BITS) - 1;
+        const NOT_ZERO: u32 = 1 << 31;
+        // Even: the odd version in the midst of a change has what the one before it had. Not zero,
+        // as memory is that was never used: nothing is known of address 0.
+        self.version.load(Ordering::Acquire) as u32 & MASK & !1 | NOT_ZERO
     }
 
     fn memorize(&self, address: u64, generation: u32, known: &Known, trail: &mut Trail) {
-        self.cache.memorize(address, generation, known, trail);
+        // What was found out before a change may be wrong.
+        if REMEMBERS && generation == self.generation() {
+            self.cache.memorize(address, generation, known, trail);
+        }
     }
 }
 

@@ -149,9 +149,10 @@ impl Rule {
             _ => return None,
         };
         let mut saved_at = [0; SAVED.len()];
-        for register in Register::all().filter(|&r| r != Register::RA) {
+        for register in Register::all() {
             match row.rule(register) {
                 RegisterRule::Unspecified | RegisterRule::SameValue => {}
+                _ if register == Register::RA => {}
                 RegisterRule::Offset(offset) => {
                     let place = SAVED.iter().position(|&saved| saved == register)?;
                     saved_at[place] = slot(offset)?;

@@ -148,6 +148,7 @@ mod tests {
             root: scratch.path().to_owned(),
             target: scratch.path().join("target"),
             packages: Vec::new(),
+            cache: None,
         };
         let folder = scratch.path().join("tests/objects");
         let compile = |workspace| run(workspace, plain(workspace).unwrap());

@@ -110,6 +110,15 @@ pub const MEMCHECKED: &[(HostTests, &[&str])] = &[
     ),
 ];
 
+/// Host tests that run with each variant of the unwinder's cache, too: its own, and others' programs.
+pub const CACHE_TESTS: (&HostTests, &HostTests) = (
+    &HostTests::new("unspool-unwind", &["--tests"]),
+    &HostTests::new(
+        "unspool-host-tests",
+        &["--test", "foreign", "--test", "live", "--test", "steps"],
+    ),
+);
+
 /// Packages that can be built next to `std`, with `--no-default-features`.
 pub const WITH_STD: &[&str] = &[
     "unspool-tls",

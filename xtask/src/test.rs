@@ -5,6 +5,7 @@
 //! memcheck  the same under valgrind, as far as it can  unspool-tls, …
 //! process   unspool-suites, unspool-demo            the ELF file as a Linux process
 //! QEMU      the same files                          1 CPU, and 4
+//! cache     all of these that unwind                 with the cache off, tiny, or wrapping
 //! so-demo   cargo xtask so-demo                   programs of g++ and rustc, our library
 //! load      cargo xtask load FILE…              output, exit codes, errors
 //! deaths    unspool-suites die:NAME               must end with a reason
@@ -20,6 +21,7 @@
 //! What cannot run has failed. The last line is the sum, whatever happens before.
 
 mod boot;
+mod caches;
 mod deaths;
 mod decodes;
 mod lines;
@@ -128,6 +130,7 @@ impl<'a> Bench<'a> {
         let tally = match suite.kind {
             Kind::Host(tests) => self.host(&suite.name, tests, |_| ()),
             Kind::Memcheck(tests, skipped) => self.memcheck(&suite.name, tests, skipped),
+            Kind::Cache(variant) => Ok(self.cache(&suite.name, variant)),
             Kind::SoDemo => self.so_demo(&suite.name),
             Kind::Loads(spot) => self.loads(&suite.name, spot),
             Kind::Suites(spot) => self.suites(&suite.name, SUITES, spot),

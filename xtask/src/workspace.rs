@@ -15,6 +15,8 @@ pub struct Workspace {
     pub target: PathBuf,
     /// Its packages.
     pub packages: Vec<Package>,
+    /// What `unwind/src/variant.rs` is to make of the cache.
+    pub cache: Option<&'static str>,
 }
 
 /// A package of the workspace.
@@ -59,13 +61,27 @@ impl Workspace {
         let target = metadata["target_directory"].as_str()?.into();
         let packages = metadata["packages"].as_array()?.iter();
         let packages = packages.map(|each| Package::parse(each, &root)).collect::<Option<_>>()?;
-        Some(Self { root, target, packages })
+        Some(Self { root, target, packages, cache: None })
+    }
+
+    /// The same with another cache in the unwinder, built in a folder of its own: all such variants
+    /// share what they do not differ in, and the usual one is built once.
+    pub fn with_cache(&self, variant: &'static str) -> Self {
+        Self {
+            root: self.root.clone(),
+            target: self.output().join("cache"),
+            packages: self.packages.clone(),
+            cache: Some(variant),
+        }
     }
 
     /// `cargo` in the workspace's root.
     pub fn cargo(&self) -> Command {
         let mut cargo = cargo();
         cargo.current_dir(&self.root);
+        if let Some(variant) = self.cache {
+            cargo.env("CARGO_TARGET_DIR", &self.target).env("UNSPOOL_CACHE", variant);
+        }
         cargo
     }
 

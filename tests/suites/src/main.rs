@@ -33,6 +33,7 @@ mod lines;
 mod loading;
 mod on;
 mod panics;
+mod passing;
 mod permissions;
 mod profiles;
 mod provoked;
@@ -99,6 +100,7 @@ const SUITES: &[(&str, &[Test])] = &[
     ("loading", loading::TESTS),
     ("unloading", unloading::TESTS),
     ("concurrency", concurrency::TESTS),
+    ("passing", passing::TESTS),
     ("switching", switching::TESTS),
     ("permissions", permissions::TESTS),
     ("reserve", reserve::TESTS),

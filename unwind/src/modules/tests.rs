@@ -1,4 +1,16 @@
+use gimli::constants;
+
 use super::*;
+use crate::address::Pc;
+use crate::cursor::Cursor;
+use crate::registers::{Register, Registers};
+use crate::sample::{self, START};
+use crate::stack::StackBounds;
+
+const DEF_CFA: u8 = constants::DW_CFA_def_cfa.0;
+const OFFSET_RA: u8 = constants::DW_CFA_offset.0 | 16;
+/// Its column.
+const RSP: u8 = 7;
 
 fn module(start: u64) -> Module<'static> {
     Module::new(start..start + 0x10, Section::EMPTY)
@@ -72,7 +84,7 @@ fn what_was_memorized_is_forgotten_when_a_module_comes_or_goes() {
     let remember = || {
         let generation = modules.generation();
         modules.memorize(0x108, generation, &Known::NOTHING, &mut { Trail::START });
-        assert_eq!(recall(), Some(Known::NOTHING.rule));
+        assert_eq!(recall(), REMEMBERS.then_some(Known::NOTHING.rule));
     };
     remember();
     let stale = modules.generation();
@@ -84,6 +96,30 @@ fn what_was_memorized_is_forgotten_when_a_module_comes_or_goes() {
     assert_eq!(recall(), None);
     modules.memorize(0x108, stale, &Known::NOTHING, &mut { Trail::START });
     assert_eq!(recall(), None, "found out before the changes");
+}
+
+#[test]
+fn what_was_memorized_is_forgotten_before_generations_come_again() {
+    let modules = Modules::new();
+    // SAFETY: the module has no tables.
+    let change = || drop(unsafe { modules.register(module(0x100)) }.unwrap());
+    let recall = || modules.recall_rule(0x108, &mut { Trail::START });
+    let generation = modules.generation();
+    modules.memorize(0x108, generation, &Known::NOTHING, &mut { Trail::START });
+    assert_eq!(recall().is_some(), REMEMBERS);
+    // As if so many changes had been but for the last.
+    modules.version.fetch_add((1 << GENERATION_BITS) - 4, Ordering::Relaxed);
+    assert_ne!(modules.generation(), generation);
+    change();
+    assert_eq!(modules.generation(), generation);
+    assert_eq!(recall(), None);
+}
+
+#[test]
+fn nothing_is_known_of_address_0_in_fresh_memory() {
+    let modules = Modules::new();
+    assert_eq!(modules.recall_rule(0, &mut { Trail::START }), None);
+    assert!(!modules.recall(0, &mut { Trail::START }, &mut { Known::NOTHING }));
 }
 
 #[test]
@@ -111,4 +147,71 @@ fn readers_see_whole_modules_while_others_come_and_go() {
         }
     });
     assert_eq!(MODULES.len(), 1);
+}
+
+/// Walks one frame at the start of the sample function, whose caller is at 1; its CFA's distance
+/// from the stack pointer, if it is found there.
+fn walk(modules: &Modules, stack: &[u64]) -> Option<u64> {
+    let low = stack.as_ptr().expose_provenance() as u64;
+    // SAFETY: words that nobody writes.
+    let bounds = unsafe { StackBounds::new(low, low + size_of_val(stack) as u64) };
+    let registers = Registers::default().with(Register::RSP, low);
+    let mut cursor = Cursor::new(registers, Pc::Exact(START), bounds, modules);
+    cursor.step().ok()?;
+    (cursor.pc() == Pc::Return(1)).then(|| cursor.registers().sp() - low)
+}
+
+#[test]
+fn walkers_of_a_module_follow_its_rules_and_not_those_of_what_was_there_before() {
+    const ROUNDS: u64 = 3000;
+    const WALKERS: u64 = 3;
+    const WALKS: u64 = 4;
+    // The same function in the same place, with frames of 16, 24, … bytes.
+    let modules: Vec<_> = (2..9u8)
+        .map(|words| {
+            let program = [DEF_CFA, RSP, words * 8, OFFSET_RA, 1];
+            let section: &'static [u8] = sample::section(1, &program, &[]).leak();
+            Module::new(START..START + 0x100, Section::in_memory(section))
+        })
+        .collect();
+    static MODULES: Modules = Modules::new();
+    let round = AtomicU64::new(0);
+    let done = AtomicU64::new(0);
+    let right = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..WALKERS {
+            scope.spawn(|| {
+                let stack = [1u64; 16];
+                for number in 1..=ROUNDS {
+                    while round.load(Ordering::Acquire) < number {
+                        std::thread::yield_now();
+                    }
+                    let words = 2 + number % 7;
+                    let walks = (0..WALKS).filter(|_| walk(&MODULES, &stack) == Some(words * 8));
+                    right.fetch_add(walks.count() as u64, Ordering::Relaxed);
+                    done.fetch_add(1, Ordering::Release);
+                }
+            });
+        }
+        // Others come and go all the time.
+        scope.spawn(|| {
+            while round.load(Ordering::Relaxed) < ROUNDS {
+                // SAFETY: the module has no tables.
+                drop(unsafe { MODULES.register(module(0x100)) }.unwrap());
+                std::thread::yield_now();
+            }
+        });
+        for number in 1..=ROUNDS {
+            let module = modules[(number % 7) as usize];
+            // SAFETY: nothing is raised through it.
+            let registration = unsafe { MODULES.register(module) }.unwrap();
+            round.store(number, Ordering::Release);
+            while done.load(Ordering::Acquire) < WALKERS * number {
+                std::thread::yield_now();
+            }
+            drop(registration);
+        }
+    });
+    assert_eq!(right.into_inner(), ROUNDS * WALKERS * WALKS);
+    assert!(MODULES.is_empty());
 }

@@ -34,6 +34,8 @@ pub enum Kind<'a> {
     Memcheck(&'a HostTests, &'a [&'a str]),
     /// `cargo xtask so-demo`.
     SoDemo,
+    /// What unwinds, with this variant of the unwinder's cache.
+    Cache(&'static str),
     /// The kernel of the suites.
     Suites(Spot),
     /// The kernel that drives others' crates.
@@ -122,9 +124,13 @@ pub fn all() -> Vec<Suite<'static>> {
         kind: Kind::WasmSpec(spot, tasks),
     });
     let so_demo = Suite { name: "so-demo".to_owned(), kind: Kind::SoDemo };
+    let caches = super::caches::VARIANTS
+        .iter()
+        .map(|variant| Suite { name: format!("cache {variant}"), kind: Kind::Cache(variant) });
     host.chain(memcheck)
         .chain([so_demo])
         .chain(suites)
+        .chain(caches)
         .chain(users)
         .chain(loads)
         .chain(deaths)
