@@ -25,6 +25,7 @@ mod exhausted;
 mod faults;
 mod heard;
 mod hooks;
+mod interruptible;
 mod kills;
 mod loading;
 mod panics;
@@ -85,6 +86,7 @@ const SUITES: &[(&str, &[Test])] = &[
     ("corrupt", corrupt::TESTS),
     ("storm", storm::TESTS),
     ("kills", kills::TESTS),
+    ("interruptible", interruptible::TESTS),
     ("endings", endings::TESTS),
     ("loading", loading::TESTS),
     ("unloading", unloading::TESTS),
