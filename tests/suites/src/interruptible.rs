@@ -274,7 +274,9 @@ fn a_drop_during_a_panic_in_a_region_comes_to_its_end() {
             let payload = Box::new(());
             region(|| {
                 let _lingers = OnDrop(|| {
-                    spin_for_ticks();
+                    // Not even where the kill could end.
+                    assert!(catch_all(task::safe_point).is_ok());
+                    assert!(catch_all(|| region(spin_for_ticks)).is_ok());
                     here.mark();
                 });
                 let _guard = guard;
@@ -424,13 +426,6 @@ fn a_victim_dies_within_a_tick_or_so() {
         latencies.push(DROPPED.load(Ordering::SeqCst).saturating_sub(begin));
     }
     latencies.sort_unstable();
-    unspool_kernel::println!(
-        "LATENCY {} {} {} us, {} cpus",
-        latencies[0] / 1000,
-        latencies[ROUNDS / 2] / 1000,
-        latencies[ROUNDS - 1] / 1000,
-        unspool_kernel::cpu::count()
-    );
     // The best of many: who else uses the processors is not this test's business.
     let tick = 1_000_000_000 / u64::from(machine().tick_hertz());
     assert!(latencies[0] < 2 * tick, "{latencies:?}");
