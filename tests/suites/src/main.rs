@@ -25,6 +25,7 @@ mod exhausted;
 mod faults;
 mod heard;
 mod hooks;
+mod interrupted;
 mod interruptible;
 mod kills;
 mod loading;
@@ -87,6 +88,7 @@ const SUITES: &[(&str, &[Test])] = &[
     ("storm", storm::TESTS),
     ("kills", kills::TESTS),
     ("interruptible", interruptible::TESTS),
+    ("interrupted", interrupted::TESTS),
     ("endings", endings::TESTS),
     ("loading", loading::TESTS),
     ("unloading", unloading::TESTS),
