@@ -88,7 +88,7 @@ where
         // SAFETY: the catch frame got the exception from the unwinder for itself.
         let payload = unsafe { caught(exception) };
         match cause {
-            Cause::Kill => Unwound::Killed,
+            Cause::Kill | Cause::Interrupt(_) => Unwound::Killed,
             Cause::Call | Cause::Fault => Unwound::Panicked(payload),
         }
     })

@@ -40,6 +40,7 @@ mod catch;
 mod fault;
 mod handler;
 mod hook;
+mod interruptible;
 mod kill;
 mod payload;
 mod personality;
@@ -63,7 +64,8 @@ pub use hook::{
     PanicHook, PanicHookInfo, always_abort, set_hook, set_task_hook, take_hook, take_task_hook,
     update_hook,
 };
-pub use kill::{NoUnwind, die, no_unwind, safe_point};
+pub use interruptible::{interruptible, uninterruptible};
+pub use kill::{NoUnwind, die, die_at, no_unwind, safe_point};
 pub use payload::MessageLost;
 pub use personality::rust_eh_personality;
 pub use platform::{Platform, StackTrace, TaskName, backtrace, platform, set_platform, trace};

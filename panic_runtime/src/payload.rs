@@ -125,6 +125,9 @@ pub(crate) enum Cause {
     Fault,
     /// Somebody killed the task, which was at a call.
     Kill,
+    /// Somebody killed the task, which was interrupted in a region that begins below this address on
+    /// its stack: any instruction there will do.
+    Interrupt(u64),
 }
 
 const_assert_eq!(core::mem::offset_of!(RustException, header), 0);

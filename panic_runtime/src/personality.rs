@@ -68,6 +68,8 @@ fn action(context: &Context, cause: Cause) -> gimli::Result<Action> {
         // The compiler lists the calls that may unwind. An instruction that faulted is none of
         // them, nor need be the calls above it: nothing to clean up here.
         (Action::Terminate, Cause::Fault) => Action::None,
+        // Nor are those between the interrupted instruction and the region's own call.
+        (Action::Terminate, Cause::Interrupt(region)) if context.cfa() <= region => Action::None,
         (action, _) => action,
     })
 }

@@ -2,7 +2,9 @@
 #![forbid(unsafe_code)]
 
 use core::ptr::null_mut;
-use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicUsize, Ordering};
+use core::sync::atomic::{
+    AtomicBool, AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, Ordering, compiler_fence,
+};
 
 use unspool_unwind::Exception;
 
@@ -32,6 +34,8 @@ pub struct TaskState {
     killed: AtomicBool,
     /// How many reasons there are not to unwind it for that.
     no_unwind: AtomicUsize,
+    /// Where the stack of the region begins in which the task may die at any instruction, or 0.
+    region: AtomicU64,
 }
 
 const QUIET: u8 = 0;
@@ -51,6 +55,7 @@ impl TaskState {
             in_flight: AtomicPtr::new(null_mut()),
             killed: AtomicBool::new(false),
             no_unwind: AtomicUsize::new(0),
+            region: AtomicU64::new(0),
         }
     }
 
@@ -103,12 +108,34 @@ impl TaskState {
             && self.panics() == 0
     }
 
-    /// Notes that the kill is about to be raised.
-    pub(crate) fn begin_kill(&self, exception: *mut Exception) {
+    /// Whether the task is in a region in which it may die at [any instruction](crate::interruptible).
+    /// Another CPU should then be interrupted for a kill.
+    pub fn is_interruptible(&self) -> bool {
+        self.region.load(Ordering::SeqCst) != 0
+    }
+
+    /// Whether the task, which was interrupted, [must die](Self::must_die) at that very instruction:
+    /// [`die_at`](crate::die_at). For the handler of the interrupt and what it leads to.
+    pub fn must_die_here(&self) -> bool {
+        self.is_interruptible() && self.must_die()
+    }
+
+    /// The region: see [`Cause::Interrupt`](crate::payload::Cause); 0 for none.
+    pub(crate) fn region(&self) -> u64 {
+        self.region.load(Ordering::Relaxed)
+    }
+
+    /// Changes the region; what comes before in the program has happened before, for an interrupt.
+    pub(crate) fn set_region(&self, region: u64) {
+        compiler_fence(Ordering::SeqCst);
+        self.region.store(region, Ordering::SeqCst);
+        compiler_fence(Ordering::SeqCst);
+    }
+
+    /// Notes that the kill is about to be raised: before anything is taken for it.
+    pub(crate) fn begin_kill(&self) {
         self.killed.store(false, Ordering::Relaxed);
         self.begin();
-        // Only a task without a panic dies.
-        self.in_flight.store(exception, Ordering::Relaxed);
     }
 
     /// Takes [`begin_kill`](Self::begin_kill) back: the task lives on.
@@ -119,14 +146,19 @@ impl TaskState {
 
     pub(crate) fn hold(&self) {
         self.no_unwind.fetch_add(1, Ordering::Relaxed);
+        // What is held off may be an interrupt.
+        compiler_fence(Ordering::SeqCst);
     }
 
     pub(crate) fn let_go(&self) {
+        compiler_fence(Ordering::SeqCst);
         self.no_unwind.fetch_sub(1, Ordering::Relaxed);
     }
 
     pub(crate) fn begin(&self) {
         self.panics.fetch_add(1, Ordering::Relaxed);
+        // From here on, no interrupt ends the task.
+        compiler_fence(Ordering::SeqCst);
         IN_FLIGHT.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -138,9 +170,11 @@ impl TaskState {
     /// Notes that the last one was caught, which was raised while `previous` was in flight.
     pub(crate) fn caught(&self, previous: *mut Exception) {
         self.in_flight.store(previous, Ordering::Relaxed);
-        self.panics.fetch_sub(1, Ordering::Relaxed);
         IN_FLIGHT.fetch_sub(1, Ordering::Relaxed);
         self.spares.refill();
+        // From here on, an interrupt may end the task.
+        compiler_fence(Ordering::SeqCst);
+        self.panics.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Runs `report` unless the task is already reporting a panic; says whether it ran.
@@ -208,7 +242,7 @@ mod tests {
         assert!(!state.must_die(), "a panic is on its way");
         state.caught(null_mut());
         assert!(state.must_die());
-        state.begin_kill(null_mut());
+        state.begin_kill();
         state.kill();
         assert!(!state.must_die(), "it dies already");
         state.caught(null_mut());
@@ -219,10 +253,28 @@ mod tests {
     fn a_kill_that_cannot_be_raised_stays() {
         let state = TaskState::new();
         state.kill();
-        state.begin_kill(null_mut());
+        state.begin_kill();
         state.cancel_kill();
         assert!(state.must_die());
         assert_eq!(state.panics(), 0);
+    }
+
+    #[test]
+    fn a_killed_task_must_die_at_any_instruction_only_in_a_region() {
+        let state = TaskState::new();
+        state.kill();
+        assert!(!state.must_die_here());
+        state.set_region(0x1000);
+        assert!(state.must_die_here());
+        state.hold();
+        assert!(!state.must_die_here(), "it is held");
+        state.let_go();
+        state.begin();
+        assert!(!state.must_die_here(), "a panic is on its way");
+        state.caught(null_mut());
+        assert!(state.must_die_here());
+        state.set_region(0);
+        assert!(!state.must_die_here() && state.must_die());
     }
 
     #[test]

@@ -159,13 +159,67 @@ pub unsafe fn raise_forced(exception: *mut Exception, stack: StackBounds) -> Rai
     registers.capture();
     Everywhere.refresh();
     // SAFETY: handed on to this function's caller.
-    let handler = match unsafe { way_out(exception, &registers, stack) } {
+    unsafe { find_and_unwind(exception, &registers, stack, || ()) }
+}
+
+/// As [`raise_forced`], of code that was interrupted: `registers` are those that the CPU had, their
+/// `ip` the exact address. Before the first frame is unwound, `begin` is called; nothing can stop it
+/// from there on.
+///
+/// The interrupted frame has no say: what its tables have is about its calls. The first to be asked is
+/// its caller.
+///
+/// # Errors
+///
+/// As [`raise_forced`]; and what the interrupted frame cannot be left for. `begin` has not been called
+/// then.
+///
+/// # Safety
+///
+/// As [`raise_forced`], and: the caller runs on the same stack, below `registers`' stack pointer and
+/// its red zone, and gives up all frames below it once `begin` is called.
+#[inline(never)]
+pub unsafe fn raise_forced_from(
+    exception: *mut Exception,
+    registers: &Registers,
+    stack: StackBounds,
+    begin: impl FnOnce(),
+) -> RaiseError {
+    Everywhere.refresh();
+    let mut frame = Context::new(registers, Pc::Exact(registers.ip()), stack);
+    // Beyond a frame that an interrupt made comes one that was interrupted.
+    while let Pc::Exact(_) = frame.pc() {
+        let left = frame.look().and_then(|()| frame.leave());
+        match left {
+            Ok(Step::End) => return RaiseError::EndOfStack,
+            Ok(_) => {}
+            Err(error) => return error.into(),
+        }
+    }
+    // SAFETY: handed on to this function's caller.
+    unsafe { find_and_unwind(exception, frame.registers(), stack, begin) }
+}
+
+/// Unwinds from the frame with these registers, which is at a call, if there is a way out.
+///
+/// # Safety
+///
+/// As [`raise_forced`].
+unsafe fn find_and_unwind(
+    exception: *mut Exception,
+    registers: &Registers,
+    stack: StackBounds,
+    begin: impl FnOnce(),
+) -> RaiseError {
+    // SAFETY: handed on to this function's caller.
+    let handler = match unsafe { way_out(exception, registers, stack) } {
         Ok(handler) => handler,
         Err(error) => return error,
     };
+    begin();
     let argument = core::ptr::with_exposed_provenance_mut(handler as usize);
     // SAFETY: as above; `stop_at_handler` takes any argument.
-    dead_end(unsafe { forced_unwind(exception, stop_at_handler, argument, &registers) })
+    dead_end(unsafe { forced_unwind(exception, stop_at_handler, argument, registers) })
 }
 
 /// The CFA of the nearest frame of `catch_forced`, if all frames up to there let a forced unwinding

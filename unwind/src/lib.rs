@@ -77,7 +77,7 @@ pub use environment::{Environment, set_environment};
 pub use error::{RaiseError, RegisterError, UnwindError};
 pub use exception::{Actions, Exception, Personality, Reason, Stop, Trace};
 pub use fde::{FdeEntry, Function};
-pub use forced::{forced_unwind, raise_forced};
+pub use forced::{forced_unwind, raise_forced, raise_forced_from};
 pub use frames::{deregister_frames, register_frames};
 pub use guess::FrameKind;
 pub use in_flight::in_flight_in;

@@ -16,14 +16,13 @@ mod kind;
 mod policy;
 
 pub use kind::{FaultKind, PageAccess};
-pub use policy::{Decision, Fault, Policy, default_policy, set_policy};
+pub use policy::{Claim, Decision, Fault, Policy, default_policy, set_policy};
 
 use core::fmt::{self, Write};
 use core::ops::Range;
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
-use spin::Once;
 use unspool::backtrace::{Backtrace, print};
 use unspool::unwind::{Cursor, FindModule, NoStack, Pc, ReadStack, Register, Registers, global};
 
@@ -68,19 +67,6 @@ impl fmt::Display for FaultInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} at {:#x}", self.kind, self.registers.ip())
     }
-}
-
-/// Asked about every fault of a task before the task is unwound.
-static CLAIM: Once<fn(FaultKind, &Registers)> = Once::new();
-
-/// Has `claim` look at every fault before the task is unwound, on the task's stack, below what it
-/// used: for the runtime of code whose faults mean something else. If the fault is one of those,
-/// `claim` continues the task elsewhere and does not return; else it returns. It may wait, allocate
-/// and panic as a function that was called by the instruction.
-///
-/// Says whether it does: the first call counts.
-pub fn set_claim(claim: fn(FaultKind, &Registers)) -> bool {
-    *CLAIM.call_once(|| claim) as usize == claim as usize
 }
 
 /// Why a fault cannot be turned into unwinding.
@@ -159,12 +145,18 @@ pub(crate) fn handle(kind: FaultKind, state: &mut CpuState) {
             state.rip = state.rip.wrapping_add(kind.trap_length());
         }
         Decision::Resume | Decision::Stop => fatal(&Undeliverable::Stopped, kind, state),
-        Decision::Unwind => match deliverable(running(), kind, state) {
-            // SAFETY: `deliverable` found the place: on the task's stack, aligned, with room, below
-            // the red zone of the interrupted code.
-            Ok(frame) => unsafe { arch::deliver(kind, state, frame) },
-            Err(reason) => fatal(&reason, kind, state),
-        },
+        Decision::Unwind => deliver(kind, None, state),
+        Decision::Call(claim) => deliver(kind, Some(claim), state),
+    }
+}
+
+/// Continues the task in the trampoline, or ends the program.
+fn deliver(kind: FaultKind, claim: Option<Claim>, state: &mut CpuState) {
+    match deliverable(running(), kind, state) {
+        // SAFETY: `deliverable` found the place: on the task's stack, aligned, with room, below the
+        // red zone of the interrupted code.
+        Ok(frame) => unsafe { arch::deliver(kind, claim, state, frame) },
+        Err(reason) => fatal(&reason, kind, state),
     }
 }
 
@@ -214,7 +206,7 @@ fn overflows(stack: &Range<u64>, kind: FaultKind, sp: u64) -> bool {
 /// # Safety
 ///
 /// Only the trampoline that [`handle`] set up may call this, with the state it was left.
-pub(crate) unsafe fn unwind(kind: FaultKind, state: &CpuState) -> ! {
+pub(crate) unsafe fn unwind(kind: FaultKind, claim: Option<Claim>, state: &CpuState) -> ! {
     // What the faulting instruction itself locked nobody would ever unlock.
     let locks = [
         ("the heap", heap::is_held_here()),
@@ -230,7 +222,7 @@ pub(crate) unsafe fn unwind(kind: FaultKind, state: &CpuState) -> ! {
         task.end_fault();
     }
     // May leave for good, so nothing is owned here yet.
-    if let Some(claim) = CLAIM.get() {
+    if let Some(claim) = claim {
         claim(kind, &registers);
     }
     let backtrace = fallible::shared(Backtrace::from_trace(trace_from(registers))).ok();

@@ -18,6 +18,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use unspool::panic::{self, NoUnwind};
+use unspool::unwind::Registers;
 
 use crate::arch::{self, per_cpu};
 use crate::boot;
@@ -164,10 +165,33 @@ pub(crate) fn yield_now() {
     per_cpu::on();
 }
 
-/// As [`yield_now`], for a task that was interrupted and has one reason not to be preempted, which
-/// it still has afterwards.
-pub(crate) fn preempted() {
+/// As [`yield_now`], for a task that was interrupted with these registers and has one reason not to be
+/// preempted, which it still has afterwards. If it was killed, and may die right there, it does.
+///
+/// # Safety
+///
+/// As [`panic::die_at`].
+pub(crate) unsafe fn preempted(registers: &Registers) {
+    let die_if_killed = || {
+        let killed = must_die_here();
+        if killed {
+            // SAFETY: the caller's promise. What dies is preemptive.
+            unsafe { panic::die_at(registers, cpu::on) };
+        }
+        killed
+    };
+    // Who cannot die gives way as any other.
+    let tried = die_if_killed();
     switch(Then::Ready);
+    if !tried {
+        die_if_killed();
+    }
+}
+
+/// Whether the running task was killed, and may die at the instruction where it was interrupted.
+pub(crate) fn must_die_here() -> bool {
+    // SAFETY: used at once.
+    unsafe { running() }.is_some_and(|task| task.panics().must_die_here())
 }
 
 /// Waits until somebody wakes `word`, unless it is not `expected`. May return early. A task that is
@@ -178,13 +202,15 @@ pub(crate) fn preempted() {
 /// If preemption is off.
 pub(crate) fn wait(word: &AtomicU32, expected: u32, cause: Cause) {
     assert!(per_cpu::reasons() == 0, "a task waits while preemption is off");
-    let held = die_or_hold();
-    let preemption = NoPreemption::new();
-    switch(Then::Waits(word, expected, cause));
-    drop(preemption);
-    free_ended();
-    drop(held);
-    panic::safe_point();
+    panic::uninterruptible(|| {
+        let held = die_or_hold();
+        let preemption = NoPreemption::new();
+        switch(Then::Waits(word, expected, cause));
+        drop(preemption);
+        free_ended();
+        drop(held);
+        panic::safe_point();
+    });
 }
 
 /// Lets the running task die if it must; if it cannot, keeps others from waking it for that.
@@ -200,9 +226,11 @@ fn die_or_hold() -> Option<NoUnwind> {
 /// Where the running task gives way of its own accord, and dies if somebody killed it. While
 /// preemption is off, it does neither.
 pub(crate) fn give_way() {
-    yield_now();
-    free_ended();
-    safe_point();
+    panic::uninterruptible(|| {
+        yield_now();
+        free_ended();
+        safe_point();
+    });
 }
 
 /// Where the running task dies if somebody killed it; not while preemption is off.
@@ -215,7 +243,8 @@ pub(crate) fn safe_point() {
 /// Kills a task: it dies at its next safe point, which is now if it waits.
 pub(crate) fn kill(task: &Task) {
     task.panics().kill();
-    // Whoever goes to sleep from here on sees that.
+    // Whoever goes to sleep from here on sees that, and whoever becomes interruptible is at its next
+    // tick.
     SCHEDULER.lock().rouse_to_die(task);
 }
 
@@ -277,8 +306,17 @@ impl Scheduler {
         }
     }
 
-    /// Makes a task go on that waits and must die.
+    /// Makes a task go on that waits and must die, and one look up that runs and may die anywhere.
     fn rouse_to_die(&mut self, task: &Task) {
+        let runs = |running: &Option<Arc<Task>>| {
+            running.as_ref().is_some_and(|running| core::ptr::eq(&**running, task))
+        };
+        if let Some(index) = self.running.iter().position(runs) {
+            if task.panics().must_die_here() && index != cpu::current() {
+                machine().interrupt(index);
+            }
+            return;
+        }
         let waits = |waiting: &Waiting| core::ptr::eq(&*waiting.task, task);
         let Some(index) = self.waiting.iter().position(waits) else { return };
         if task.panics().must_die() {

@@ -3,7 +3,7 @@
 //! ```text
 //!   spawn ─► ready ─► body ── returns ──────────────────► end of the task, see below
 //!                      ├───── panics, faults ─► unwound ──┤
-//!                      └───── is killed, at a safe point ─┘
+//!                      └───── is killed, see there ───────┘
 //! ```
 //!
 //! A task runs until it waits, yields or ends, or until a tick says that others have waited long
@@ -30,7 +30,8 @@
 //!
 //! [`Task::kill`] asks a task to die, which it does at the next of these: before its body begins,
 //! [`yield_now`], [`park`], [`JoinHandle::join`], waiting for a [`Mutex`](crate::sync::Mutex), and
-//! [`safe_point`]. Dropping a value is none, nor is a tick: [`unspool::panic::safe_point`] says why.
+//! [`safe_point`]. Dropping a value is none. A tick, or the call of another CPU, is one in code that
+//! says so: [`interruptible`](unspool::panic::interruptible); not while preemption is off there.
 
 use core::fmt;
 use core::ops::Range;
@@ -235,13 +236,15 @@ impl<T> JoinHandle<T> {
     /// If a task joins itself.
     pub fn join(self) -> Outcome<T> {
         assert!(!Arc::ptr_eq(&self.task, &current()), "task '{}' joins itself", self.task.name);
-        // At least once: the scheduler may still be about to let go of the task.
-        loop {
-            scheduler::wait(&self.task.finished, 0, Cause::End(Arc::clone(&self.task)));
-            if self.task.is_finished() {
-                break;
+        panic::uninterruptible(|| {
+            // At least once: the scheduler may still be about to let go of the task.
+            loop {
+                scheduler::wait(&self.task.finished, 0, Cause::End(Arc::clone(&self.task)));
+                if self.task.is_finished() {
+                    break;
+                }
             }
-        }
+        });
         let outcome = self.packet.0.lock().take();
         outcome.expect("a finished task has left its result, and only `join` takes it")
     }
@@ -377,10 +380,12 @@ pub fn unfreed() -> usize {
 /// Waits until somebody calls [`Task::unpark`] for this task; returns at once if that happened
 /// since the last time. A task that is killed dies here.
 pub fn park() {
-    let task = current();
-    while task.unparked.swap(0, Ordering::SeqCst) == 0 {
-        scheduler::wait(&task.unparked, 0, Cause::Unpark);
-    }
+    panic::uninterruptible(|| {
+        let task = current();
+        while task.unparked.swap(0, Ordering::SeqCst) == 0 {
+            scheduler::wait(&task.unparked, 0, Cause::Unpark);
+        }
+    });
 }
 
 /// The running task.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   unspool_wasmtime::Host ─► reserve (page tables), sync (scheduler)
-//!   fault::set_claim ─► ip in RUNTIMES? ─► unspool_wasmtime::trap
+//!   fault::set_policy ─► ip in RUNTIMES? ─► unspool_wasmtime::trap
 //! ```
 
 use core::ptr::NonNull;
@@ -10,7 +10,7 @@ use core::sync::atomic::AtomicU32;
 
 use unspool::backtrace::name_functions;
 use unspool::unwind::{Register, Registers};
-use unspool_kernel::fault::{self, FaultKind};
+use unspool_kernel::fault::{self, Decision, Fault, FaultKind};
 use unspool_kernel::machine::{self, MapError, Pages};
 use unspool_kernel::reserve::{self, RUNTIMES};
 use unspool_kernel::sync;
@@ -25,15 +25,20 @@ pub fn install() {
     unspool_wasmtime::set_host(&KERNEL);
     let names = name_functions(RUNTIMES, &NAMES).expect("nobody else names code");
     core::mem::forget(names);
-    assert!(fault::set_claim(claim), "nobody else claims faults");
+    assert!(fault::set_policy(Some(policy)).is_none(), "nobody else decides about faults");
 }
 
 /// Faults in what wasmtime mapped are its own.
-fn claim(kind: FaultKind, registers: &Registers) {
-    let ip = registers.ip();
-    if !RUNTIMES.contains(&ip) {
-        return;
+fn policy(fault: &mut Fault<'_>) -> Decision {
+    match fault::default_policy(fault) {
+        Decision::Unwind if RUNTIMES.contains(&fault.registers().ip()) => Decision::Call(trap),
+        decision => decision,
     }
+}
+
+/// A fault in what wasmtime mapped.
+fn trap(kind: FaultKind, registers: &Registers) {
+    let ip = registers.ip();
     let address = match kind {
         FaultKind::PageFault { address, .. } => Some(address as usize),
         _ => None,

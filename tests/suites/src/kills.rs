@@ -50,30 +50,34 @@ crate::tests![
 
 /// What several tasks note.
 #[derive(Clone, Default)]
-struct Marks(Arc<AtomicU32>);
+pub struct Marks(Arc<AtomicU32>);
 
 impl Marks {
-    fn mark(&self) {
+    /// One more.
+    pub fn mark(&self) {
         self.0.fetch_add(1, Ordering::SeqCst);
     }
 
-    fn count(&self) -> u32 {
+    /// How many there are.
+    pub fn count(&self) -> u32 {
         self.0.load(Ordering::SeqCst)
     }
 
-    fn wait_for(&self, count: u32) {
+    /// Yields until there are so many.
+    pub fn wait_for(&self, count: u32) {
         while self.count() < count {
             task::yield_now();
         }
     }
 
     /// A value that marks when it is dropped.
-    fn on_drop(&self) -> MarksDrop {
+    pub fn on_drop(&self) -> MarksDrop {
         MarksDrop(self.clone())
     }
 }
 
-struct MarksDrop(Marks);
+/// See [`Marks::on_drop`].
+pub struct MarksDrop(Marks);
 
 impl Drop for MarksDrop {
     fn drop(&mut self) {

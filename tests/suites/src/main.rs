@@ -28,6 +28,8 @@ mod faults;
 mod heard;
 mod held;
 mod hooks;
+mod interrupted;
+mod interruptible;
 mod kills;
 mod lines;
 mod loading;
@@ -96,6 +98,8 @@ const SUITES: &[(&str, &[Test])] = &[
     ("corrupt", corrupt::TESTS),
     ("storm", storm::TESTS),
     ("kills", kills::TESTS),
+    ("interruptible", interruptible::TESTS),
+    ("interrupted", interrupted::TESTS),
     ("endings", endings::TESTS),
     ("loading", loading::TESTS),
     ("unloading", unloading::TESTS),

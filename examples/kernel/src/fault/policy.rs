@@ -3,7 +3,8 @@
 //! ```text
 //!   CPU ─► handler ─► policy(&mut Fault) ─┬─► Resume   the interrupted code goes on
 //!                     on the handler's    ├─► Unwind   the task is unwound from the instruction
-//!                     own stack           └─► Stop     reason, registers, trace, exit
+//!                     own stack           ├─► Call     a function is called there; then unwound
+//!                                         └─► Stop     reason, registers, trace, exit
 //! ```
 //!
 //! Promise: a policy that faults itself is not asked again; that is the end, with a reason.
@@ -19,8 +20,13 @@ use crate::arch::CpuState;
 use crate::cpu;
 use crate::walk::{InterruptedTrace, trace_from};
 
+/// Looks at a fault as if the instruction had called it, for the runtime of code whose faults mean
+/// something else. If the fault is one of those, it continues the task elsewhere and does not return;
+/// if it returns, the task is unwound. It may wait, allocate and panic.
+pub type Claim = fn(FaultKind, &Registers);
+
 /// What becomes of code that faulted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub enum Decision {
     /// It goes on: at the instruction itself, once more; after it, if the exception is a trap
     /// (`int3`, `int 4`, a single step); or where [`Fault::set_registers`] said.
@@ -36,6 +42,8 @@ pub enum Decision {
     /// whose call the compiler knows never to unwind. Floating-point control is as at the start of a
     /// program: exceptions masked.
     Unwind,
+    /// As [`Unwind`](Self::Unwind), but this is called before: on the task's stack, below what it used.
+    Call(Claim),
     /// The machine stops: the reason, the registers and a trace are written.
     Stop,
 }

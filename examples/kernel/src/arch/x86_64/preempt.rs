@@ -17,6 +17,8 @@
 //! flags and instruction pointer at once and touches nothing below the red zone's end; in a Linux
 //! process as in a kernel. To an unwinder it is a signal frame: a walk of a preempted task comes to
 //! the interrupted instruction itself.
+//!
+//! A task that somebody killed, at an instruction where it may die, does not come back from there.
 
 use core::arch::naked_asm;
 use core::mem::offset_of;
@@ -25,6 +27,7 @@ use core::sync::atomic::Ordering;
 use static_assertions::const_assert_eq;
 use x86_64::instructions::segmentation::{CS, SS, Segment};
 
+use super::context::MXCSR;
 use super::cpu_state::{CpuState, GPRS, RSP};
 use super::{extended_state, per_cpu};
 use crate::cpu::{self, Cpu};
@@ -60,8 +63,20 @@ unsafe extern "C" {
 pub(crate) fn tick(state: &mut CpuState) {
     if per_cpu::reasons() != 1 {
         cpu::this().due.store(1, Ordering::Relaxed);
-        return;
+    } else if scheduler::somebody_is_ready() || scheduler::must_die_here() {
+        divert(state);
     }
+}
+
+/// In the handler of another CPU's call, which may be for a kill: the same, if it is.
+pub(crate) fn call(state: &mut CpuState) {
+    if per_cpu::reasons() == 1 && scheduler::must_die_here() {
+        divert(state);
+    }
+}
+
+/// Makes the interrupted task go on in the trampoline, if that is possible.
+fn divert(state: &mut CpuState) {
     if let Some(frame) = place(state) {
         let place = core::ptr::with_exposed_provenance_mut::<PreemptFrame>(frame as usize);
         let contents = PreemptFrame {
@@ -81,11 +96,8 @@ pub(crate) fn tick(state: &mut CpuState) {
     }
 }
 
-/// Where the frame goes; `None` if the interrupted code is not to be preempted.
+/// Where the frame goes; `None` if the interrupted code cannot be preempted.
 fn place(state: &CpuState) -> Option<u64> {
-    if !scheduler::somebody_is_ready() {
-        return None;
-    }
     let trampoline = trampoline as *const () as u64..(&raw const END).expose_provenance() as u64;
     // SAFETY: the task was interrupted by the caller, and does not end meanwhile.
     let stack = unsafe { scheduler::running() }?.stack();
@@ -135,6 +147,11 @@ unsafe extern "C" fn trampoline() -> ! {
                 "3:",
                 // psABI x86-64 §3.2.1: an empty x87 stack on function entry.
                 "fninit",
+                // Nor may what is unwound fault for what the interrupted code asked for.
+                "push {mxcsr}",
+                "ldmxcsr [rsp]",
+                "add rsp, 8",
+                "mov rdi, rbx",
                 "call {preempted}",
                 "mov eax, [rip + {components}]",
                 "xor edx, edx",
@@ -165,6 +182,7 @@ unsafe extern "C" fn trampoline() -> ! {
                 area = sym extended_state::SIZE,
                 components = sym extended_state::COMPONENTS,
                 off = const offset_of!(Cpu, off),
+                mxcsr = const MXCSR,
                 preempted = sym preempted,
             )
         };
@@ -175,6 +193,10 @@ unsafe extern "C" fn trampoline() -> ! {
     )
 }
 
-extern "C" fn preempted() {
-    scheduler::preempted();
+extern "C" fn preempted(frame: &PreemptFrame) {
+    let PreemptFrame { gpr, rip, rflags, .. } = *frame;
+    let mut state = CpuState { gpr, rip, rflags };
+    state.gpr[RSP] = frame.rsp;
+    // SAFETY: these are the interrupted task's registers, and its trampoline called this.
+    unsafe { scheduler::preempted(&state.registers()) };
 }

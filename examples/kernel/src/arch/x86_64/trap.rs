@@ -23,13 +23,14 @@ use unspool::unwind::Registers;
 
 use super::context::MXCSR;
 use super::cpu_state::CpuState;
-use crate::fault::{self, FaultKind};
+use crate::fault::{self, Claim, FaultKind};
 
 /// What the handler leaves on the faulting task's stack.
 #[repr(C, align(16))]
 pub(crate) struct FaultFrame {
     state: CpuState,
     kind: FaultKind,
+    claim: Option<Claim>,
 }
 
 /// Bytes of stack that [`deliver`] uses.
@@ -41,10 +42,15 @@ pub(crate) const FRAME: u64 = size_of::<FaultFrame>() as u64;
 ///
 /// `frame` is a multiple of 16, and the [`FRAME`] bytes from there on are part of the stack of
 /// the interrupted task, below all that it uses.
-pub(crate) unsafe fn deliver(kind: FaultKind, state: &mut CpuState, frame: u64) {
+pub(crate) unsafe fn deliver(
+    kind: FaultKind,
+    claim: Option<Claim>,
+    state: &mut CpuState,
+    frame: u64,
+) {
     let place = core::ptr::with_exposed_provenance_mut::<FaultFrame>(frame as usize);
     // SAFETY: the caller found the place: on a mapped stack, aligned, used by nobody.
-    unsafe { place.write(FaultFrame { state: *state, kind }) };
+    unsafe { place.write(FaultFrame { state: *state, kind, claim }) };
     state.redirect(trampoline as *const () as u64, frame);
 }
 
@@ -88,7 +94,7 @@ unsafe extern "C" fn trampoline() -> ! {
 
 extern "C" fn enter(frame: &FaultFrame) -> ! {
     // SAFETY: this is the trampoline, and the frame is what `deliver` left for it.
-    unsafe { fault::unwind(frame.kind, &frame.state) }
+    unsafe { fault::unwind(frame.kind, frame.claim, &frame.state) }
 }
 
 /// Hands a fault to the panic runtime.

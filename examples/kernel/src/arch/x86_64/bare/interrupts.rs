@@ -235,6 +235,7 @@ fn handle(vector: u64, error: u64, state: &mut CpuState) {
                 Request::Flush => tlb::flush_all(),
                 Request::Walk => walk::answer(state),
             });
+            preempt::call(state);
         }
         SPURIOUS => {}
         _ => notice("unexpected external interrupt", state),

@@ -122,7 +122,9 @@ extern "C" fn call(_: i32, info: &SigInfo, context: &mut UserContext) {
             Request::Flush => {}
             Request::Walk => walk::answer(state),
         });
-        if info.code == SI_TIMER && profile::tick(state) {
+        if info.code != SI_TIMER {
+            preempt::call(state);
+        } else if profile::tick(state) {
             preempt::tick(state);
         }
     });
