@@ -121,7 +121,7 @@ impl Cache {
     }
 
     /// What is known of `address` in this generation, if that is all that there is to know.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn recall(
         &self,
         address: u64,

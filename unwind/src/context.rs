@@ -13,6 +13,7 @@ use crate::encoding::Pointer;
 use crate::environment::{Everywhere, LiveStack};
 use crate::error::UnwindError;
 use crate::exception::{Actions, Exception, Personality, Reason};
+use crate::glide::Stop;
 use crate::guess::FrameKind;
 use crate::known::{Known, Lsda};
 use crate::lsda::{self, Action};
@@ -22,13 +23,45 @@ use crate::stack::{ReadStack, StackBounds};
 /// The version of the personality interface (Itanium EH §1.6.1).
 pub(crate) const ABI_VERSION: i32 = 1;
 
+/// What is known of a frame's answer to an exception.
+#[derive(Clone, Copy)]
+pub(crate) enum Answer {
+    /// It goes on with the caller.
+    Nothing,
+    /// It has this cleanup.
+    Cleanup(u64),
+    /// It catches at this address.
+    Catch(u64),
+    /// It must be asked.
+    Unknown,
+}
+
+impl Answer {
+    /// That of a frame at `pc`; `plain` is the address of a personality that need not be asked.
+    #[inline(always)]
+    pub(crate) fn of(known: &Known, pc: Pc, plain: u64) -> Self {
+        let Some(pointer) = known.personality() else { return Self::Nothing };
+        match target(pointer) {
+            0 => Self::Nothing,
+            address if address == plain => match known.action() {
+                Some(Action::None) => Self::Nothing,
+                Some(Action::Cleanup(pad)) => Self::Cleanup(pad),
+                Some(Action::Catch(pad) | Action::Filter(pad)) => Self::Catch(pad),
+                Some(Action::Terminate) | None => Self::Unknown,
+            },
+            address if arch::is_catch(address) => Self::Catch(pc.address()),
+            _ => Self::Unknown,
+        }
+    }
+}
+
 /// One frame as a personality function sees it (`struct _Unwind_Context`).
 pub struct Context {
     cursor: Cursor<'static, LiveStack, Everywhere>,
     known: Known,
     cfa: u64,
-    /// What the stack is given back with.
-    control: ControlWords,
+    /// What the stack is given back with, if somebody has been asked since.
+    control: Option<ControlWords>,
     exit: Exit,
     /// It has no tables, but a frame pointer.
     guessed: bool,
@@ -40,10 +73,27 @@ impl Context {
     /// Made in place, and filled by functions that need their own stack only for a moment.
     #[inline(always)]
     pub(crate) fn new(registers: &Registers, pc: Pc, stack: StackBounds) -> Self {
-        let cursor = Cursor::new(registers.copied(), pc, LiveStack::new(stack), &Everywhere);
-        let control = ControlWords::current();
+        let cursor = Cursor::new(*registers, pc, LiveStack::new(stack), &Everywhere);
         let (known, exit) = (Known::NOTHING, Exit::Dwarf);
-        Self { cursor, known, exit, cfa: 0, control, guessed: false }
+        Self { cursor, known, exit, cfa: 0, control: None, guessed: false }
+    }
+
+    /// The frame where a [`Glide`] has stopped, of which it may know what is remembered; otherwise
+    /// [`look`](Self::look) before use.
+    #[inline(always)]
+    pub(crate) fn stopped(stop: &Stop<'_>) -> Self {
+        let mut context = Self::new(stop.registers, stop.pc, stop.stack);
+        if let Some(known) = stop.known {
+            context.cursor.follow(stop.trail);
+            context.cfa = known.rule.cfa(stop.registers);
+            (context.known, context.exit) = (known, Exit::Rule);
+        }
+        context
+    }
+
+    /// Goes back to where it has begun. [`look`](Self::look) before use.
+    pub(crate) fn go_back(&mut self, stop: &Stop<'_>) {
+        self.cursor.go_back(stop.registers, stop.pc);
     }
 
     /// Finds out about the frame where the cursor stands.
@@ -128,6 +178,8 @@ impl Context {
         let Some(personality) = personality(&self.known) else {
             return Reason::CONTINUE_UNWIND;
         };
+        // The words belong to the frames: whoever is asked may leave others.
+        self.control.get_or_insert_with(ControlWords::current);
         // SAFETY: the exception is valid (contract).
         let class = unsafe { (*exception).class };
         // SAFETY: a personality routine takes these arguments (Itanium EH §1.6.1).
@@ -137,6 +189,13 @@ impl Context {
     /// Whether the frame's personality is `wanted`.
     pub(crate) fn has_personality(&self, wanted: Personality) -> bool {
         personality(&self.known).is_some_and(|found| core::ptr::fn_addr_eq(found, wanted))
+    }
+
+    /// Gives the frames the control words that they had when nobody had been asked.
+    pub(crate) fn restore_control(&self) {
+        if let Some(control) = self.control {
+            control.restore();
+        }
     }
 
     /// Continues in the frame, where its personality has set it to; what the frame pushed for
@@ -149,14 +208,10 @@ impl Context {
         let pushed = self.known.rule.args_size();
         let sp = self.cursor.registers().sp().wrapping_add(pushed.into());
         self.set_register(Register::RSP, sp);
+        self.restore_control();
         // SAFETY: the personality chose the landing pad for this frame, whose registers these
         // are.
-        unsafe { arch::land(self.cursor.registers(), self.control) }
-    }
-
-    /// The registers of the frame.
-    pub(crate) const fn registers(&self) -> &Registers {
-        self.cursor.registers()
+        unsafe { arch::land(self.cursor.registers()) }
     }
 
     /// What is known of the frame's address.

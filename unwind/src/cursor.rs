@@ -273,6 +273,16 @@ impl<'m, S: ReadStack, M: FindModule> Cursor<'m, S, M> {
         step
     }
 
+    /// Goes back to a frame where it has been.
+    pub(crate) fn go_back(&mut self, registers: &Registers, pc: Pc) {
+        (self.registers, self.pc, self.trail) = (*registers, pc, Trail::START);
+    }
+
+    /// Goes on where another walk has come to.
+    pub(crate) const fn follow(&mut self, trail: Trail) {
+        self.trail = trail;
+    }
+
     pub(crate) const fn registers_mut(&mut self) -> &mut Registers {
         &mut self.registers
     }

@@ -18,6 +18,7 @@ use core::sync::atomic::{AtomicPtr, Ordering};
 use crate::arch;
 use crate::cache::Trail;
 use crate::error::RaiseError;
+use crate::exception::Personality;
 use crate::known::Known;
 use crate::module::Module;
 use crate::modules::{FindModule, global};
@@ -39,6 +40,7 @@ pub struct Environment {
     widen: Widen,
     find: Find,
     generation: Option<Generation>,
+    plain: Option<Personality>,
     guesses: bool,
     dead_end: fn(RaiseError) -> !,
 }
@@ -53,6 +55,7 @@ impl Environment {
             widen: no_more,
             find: nowhere,
             generation: None,
+            plain: None,
             guesses: false,
             dead_end,
         }
@@ -79,6 +82,15 @@ impl Environment {
     #[must_use]
     pub const unsafe fn with_modules(self, find: Find, generation: Generation) -> Self {
         Self { find, generation: Some(generation), ..self }
+    }
+
+    /// A personality that need not be called when something is raised, because it does what
+    /// [`Context::action`](crate::Context::action) says and nothing else: goes on without an action,
+    /// lands in cleanups with the exception in `rax` and 0 in `rdx`, and so catches whatever there is
+    /// an action or a filter for. It is called where there is no such answer.
+    #[must_use]
+    pub const fn with_plain_personality(self, plain: Personality) -> Self {
+        Self { plain: Some(plain), ..self }
     }
 
     /// [`backtrace`](crate::backtrace) (`_Unwind_Backtrace`) goes on by frame pointers where there
@@ -124,6 +136,12 @@ fn anew(sp: u64, _handler: u64) -> StackBounds {
 /// Whether walks go on by frame pointers.
 pub(crate) fn guesses() -> bool {
     environment().guesses
+}
+
+/// The address of the personality that need not be called; 0 if there is none.
+#[inline]
+pub(crate) fn plain_personality() -> u64 {
+    environment().plain.map_or(0, |plain| plain as usize as u64)
 }
 
 /// The stack with this stack pointer in use.
@@ -193,7 +211,7 @@ impl FindModule for Everywhere {
         global().rule(address)
     }
 
-    #[inline]
+    #[inline(always)]
     fn recall(&self, address: u64, trail: &mut Trail, known: &mut Known) -> bool {
         global().recall(address, trail, known)
     }

@@ -49,6 +49,7 @@ mod expression;
 mod fde;
 mod forced;
 mod frames;
+mod glide;
 mod guess;
 mod in_flight;
 mod instruction;

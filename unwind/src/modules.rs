@@ -304,7 +304,7 @@ impl FindModule for Modules {
         table.rule(address, eh_frame)
     }
 
-    #[inline]
+    #[inline(always)]
     fn recall(&self, address: u64, trail: &mut Trail, known: &mut Known) -> bool {
         self.cache.recall(address, self.generation(), trail, known)
     }

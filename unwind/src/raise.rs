@@ -13,14 +13,17 @@
 use core::convert::Infallible;
 
 use crate::address::Pc;
-use crate::context::Context;
+use crate::arch;
+use crate::context::{Answer, Context};
 use crate::cursor::Step;
-use crate::environment::{Everywhere, current_stack, dead_end, resumed_stack};
+use crate::environment::{Everywhere, current_stack, dead_end, plain_personality, resumed_stack};
 use crate::error::RaiseError;
 use crate::exception::{Actions, Exception, Reason};
 use crate::forced::resume_forced;
+use crate::glide::{Glide, Stop};
 use crate::in_flight::{IN_FLIGHT, Path};
-use crate::registers::Registers;
+use crate::known::Known;
+use crate::registers::{Register, Registers};
 use crate::stack::StackBounds;
 
 /// Raises an exception from here: unwinds this stack to the frame that catches it.
@@ -80,24 +83,56 @@ pub unsafe fn raise_here(exception: *mut Exception, registers: &mut Registers) -
 /// # Safety
 ///
 /// `exception` is the one that the landing pad was entered with.
-pub unsafe fn resume(exception: *mut Exception, registers: &Registers) -> ! {
+pub unsafe fn resume(exception: *mut Exception, registers: &mut Registers) -> ! {
     // What is remembered of the frames that are left is still true, whatever libraries a cleanup
     // has opened or closed: these frames have been on the stack since the exception was raised,
     // which made sure of it, so their modules have not gone.
     // SAFETY: the exception is valid (contract).
-    let error = if unsafe { (*exception).is_forced() } {
+    if unsafe { (*exception).is_forced() } {
         // SAFETY: as above: forced unwinding has brought it here.
-        unsafe { resume_forced(exception, registers) }
-    } else {
-        // SAFETY: as above.
-        let handler = unsafe { (*exception).private_2 };
-        let stack = resumed_stack(registers.sp(), handler);
-        let pc = Pc::Return(registers.ip());
-        // SAFETY: the exception was raised, so `raise`'s contract holds for it.
-        let Err(error) = unsafe { cleanup_phase(exception, registers, pc, stack) };
-        error.in_phase_2()
+        dead_end(unsafe { resume_forced(exception, registers) })
+    }
+    // SAFETY: as above.
+    let handler = unsafe { (*exception).private_2 };
+    let stack = resumed_stack(registers.sp(), handler);
+    let plain = plain_personality();
+    let pc = Pc::Return(registers.ip());
+    let mut glide = Glide::new(registers, pc, stack);
+    let known = loop {
+        let Some(known) = glide.look() else { break None };
+        let is_handler = known.rule.cfa(glide.registers) == handler;
+        match Answer::of(&known, glide.pc, plain) {
+            Answer::Nothing if !is_handler => {}
+            Answer::Cleanup(pad) | Answer::Catch(pad) if is_handler => {
+                IN_FLIGHT.end(exception);
+                // SAFETY: its tables ask for it.
+                unsafe { Landing::new(pad, &known).land(glide.registers, exception) }
+            }
+            // SAFETY: as above.
+            Answer::Cleanup(pad) => unsafe {
+                Landing::new(pad, &known).land(glide.registers, exception)
+            },
+            _ => break Some(known),
+        }
+        if !glide.leave(&known.rule) {
+            break Some(known);
+        }
     };
-    dead_end(error)
+    // SAFETY: handed on to the caller.
+    unsafe { resume_asking(exception, &glide.stop(known)) }
+}
+
+/// Phase 2 from this frame on.
+///
+/// # Safety
+///
+/// As [`resume`].
+#[inline(never)]
+unsafe fn resume_asking(exception: *mut Exception, stop: &Stop<'_>) -> ! {
+    let mut frame = Context::stopped(stop);
+    // SAFETY: the exception was raised, so `raise`'s contract holds for it.
+    let Err(error) = unsafe { cleanup_phase(exception, &mut frame, stop.known.is_some()) };
+    dead_end(error.in_phase_2())
 }
 
 /// Raises an exception again that was caught, or goes on with a forced unwinding
@@ -134,6 +169,42 @@ pub unsafe fn delete_exception(exception: *mut Exception) {
     }
 }
 
+/// A landing that a frame's tables ask for.
+#[derive(Clone, Copy)]
+struct Landing {
+    pad: u64,
+    /// What the frame pushed for the call (bytes).
+    pushed: u32,
+}
+
+impl Landing {
+    #[inline(always)]
+    const fn new(pad: u64, known: &Known) -> Self {
+        Self { pad, pushed: known.rule.args_size() }
+    }
+
+    /// Lands in the frame with these registers.
+    ///
+    /// # Safety
+    ///
+    /// The frame's personality would do the same.
+    #[inline(always)]
+    unsafe fn land(self, registers: &mut Registers, exception: *mut Exception) -> ! {
+        registers.set(Register::RAX, exception.expose_provenance() as u64);
+        registers.set(Register::RDX, 0);
+        registers.set(Register::RSP, registers.sp().wrapping_add(self.pushed.into()));
+        registers.set(Register::RA, self.pad);
+        // SAFETY: the caller's promise.
+        unsafe { arch::land(registers) }
+    }
+}
+
+/// The first frame that phase 2 lands in.
+struct Start {
+    registers: Registers,
+    landing: Landing,
+}
+
 /// # Safety
 ///
 /// As [`raise`].
@@ -141,56 +212,137 @@ pub unsafe fn delete_exception(exception: *mut Exception) {
 unsafe fn two_phases(
     exception: *mut Exception,
     registers: &mut Registers,
-    mut pc: Pc,
+    pc: Pc,
     stack: StackBounds,
 ) -> RaiseError {
     Everywhere.refresh();
-    // SAFETY: handed on to the caller.
-    let (handler, path) = match unsafe { search_phase(exception, registers, &mut pc, stack) } {
-        Ok(found) => found,
-        Err(error) => return error,
+    let plain = plain_personality();
+    let (mut start, mut path) = (None, Path::default());
+    let mut glide = Glide::new(registers, pc, stack);
+    let known = loop {
+        let Some(known) = glide.look() else { break None };
+        match Answer::of(&known, glide.pc, plain) {
+            Answer::Nothing => {}
+            Answer::Cleanup(pad) => {
+                start.get_or_insert_with(|| Start {
+                    registers: glide.registers.copied(),
+                    landing: Landing::new(pad, &known),
+                });
+            }
+            Answer::Catch(pad) => {
+                let cfa = known.rule.cfa(glide.registers);
+                // Phase 2 reads the stack up to there.
+                if !glide.is_on_stack(cfa) {
+                    break Some(known);
+                }
+                // SAFETY: the exception is valid (contract of `raise`).
+                unsafe { found(exception, cfa) };
+                let Some(Start { registers, landing }) = &mut start else {
+                    // Nobody has anything to do before.
+                    // SAFETY: its tables ask for it.
+                    unsafe { Landing::new(pad, &known).land(glide.registers, exception) }
+                };
+                path.add(known.module());
+                // SAFETY: as above.
+                unsafe { depart(exception, path) };
+                // SAFETY: its tables ask for it.
+                unsafe { landing.land(registers, exception) }
+            }
+            Answer::Unknown => break Some(known),
+        }
+        path.add(known.module());
+        if !glide.leave(&known.rule) {
+            break Some(known);
+        }
     };
-    // SAFETY: the exception is valid (contract of `raise`).
-    unsafe { (*exception).private_1 = 0 };
-    // SAFETY: as above.
-    unsafe { (*exception).private_2 = handler };
-    // SAFETY: as above.
-    let cleanup = unsafe { (*exception).cleanup };
-    IN_FLIGHT.begin(exception, path, cleanup.map_or(0, |cleanup| cleanup as usize as u64));
     // SAFETY: handed on to the caller.
-    let Err(error) = unsafe { cleanup_phase(exception, registers, pc, stack) };
-    IN_FLIGHT.end(exception);
-    error.in_phase_2()
+    unsafe { two_phases_asking(exception, &glide.stop(known), start.as_mut(), path) }
 }
 
-/// Phase 1: the CFA of the frame that catches, and whose frames lead there. Phase 2 may begin
-/// where `registers` and `pc` are left: nobody is to be asked about the frames before.
+/// Phase 1 from this frame on, and phase 2.
 ///
 /// # Safety
 ///
 /// As [`raise`].
 #[inline(never)]
+unsafe fn two_phases_asking(
+    exception: *mut Exception,
+    stop: &Stop<'_>,
+    start: Option<&mut Start>,
+    mut path: Path,
+) -> RaiseError {
+    let mut frame = Context::stopped(stop);
+    // SAFETY: handed on to the caller.
+    if let Err(error) =
+        unsafe { search_phase(exception, &mut frame, stop.known.is_some(), &mut path) }
+    {
+        return error;
+    }
+    // SAFETY: the exception is valid (contract of `raise`).
+    unsafe { found(exception, frame.cfa()) };
+    // SAFETY: as above.
+    unsafe { depart(exception, path) };
+    if let Some(Start { registers, landing }) = start {
+        frame.restore_control();
+        // SAFETY: its tables ask for it.
+        unsafe { landing.land(registers, exception) }
+    }
+    frame.go_back(stop);
+    // SAFETY: handed on to the caller.
+    let Err(error) = unsafe { cleanup_phase(exception, &mut frame, false) };
+    IN_FLIGHT.end(exception);
+    error.in_phase_2()
+}
+
+/// Notes in the exception where it is caught.
+///
+/// # Safety
+///
+/// The exception is valid.
+#[inline(always)]
+unsafe fn found(exception: *mut Exception, handler: u64) {
+    // SAFETY: the caller's promise.
+    unsafe { (*exception).private_1 = 0 };
+    // SAFETY: as above.
+    unsafe { (*exception).private_2 = handler };
+}
+
+/// Notes that phase 2 begins.
+///
+/// # Safety
+///
+/// The exception is valid.
+#[inline(always)]
+unsafe fn depart(exception: *mut Exception, path: Path) {
+    // SAFETY: the caller's promise.
+    let cleanup = unsafe { (*exception).cleanup };
+    IN_FLIGHT.begin(exception, path, cleanup.map_or(0, |cleanup| cleanup as usize as u64));
+}
+
+/// Phase 1: moves to the frame that catches; adds whose frames lead there. `looked` says whether the
+/// frame is known.
+///
+/// # Safety
+///
+/// As [`raise`].
+#[inline(always)]
 unsafe fn search_phase(
     exception: *mut Exception,
-    registers: &mut Registers,
-    pc: &mut Pc,
-    stack: StackBounds,
-) -> Result<(u64, Path), RaiseError> {
-    let mut path = Path::default();
-    let mut frame = Context::new(registers, *pc, stack);
-    let mut first = true;
+    frame: &mut Context,
+    mut looked: bool,
+    path: &mut Path,
+) -> Result<(), RaiseError> {
     loop {
-        frame.look()?;
-        path.add(frame.known().module());
-        if first && frame.known().personality().is_some() {
-            first = false;
-            (*registers, *pc) = (*frame.registers(), frame.pc());
+        if !looked {
+            frame.look()?;
         }
+        looked = false;
+        path.add(frame.known().module());
         // SAFETY: handed on to the caller.
         match unsafe { frame.ask(Actions::SEARCH_PHASE, exception) } {
             Reason::CONTINUE_UNWIND => {}
             // Phase 2 reads the stack up to there.
-            Reason::HANDLER_FOUND if frame.is_on_stack() => return Ok((frame.cfa(), path)),
+            Reason::HANDLER_FOUND if frame.is_on_stack() => return Ok(()),
             reason => {
                 return Err(RaiseError::Personality { pc: frame.pc().address(), reason });
             }
@@ -201,7 +353,8 @@ unsafe fn search_phase(
     }
 }
 
-/// Phase 2: lands in the next frame that has something to do; returns only on failure.
+/// Phase 2 from this frame on: lands in the next frame that has something to do; returns only on
+/// failure. `looked` says whether the frame is known.
 ///
 /// # Safety
 ///
@@ -209,15 +362,16 @@ unsafe fn search_phase(
 #[inline(never)]
 unsafe fn cleanup_phase(
     exception: *mut Exception,
-    registers: &Registers,
-    pc: Pc,
-    stack: StackBounds,
+    frame: &mut Context,
+    mut looked: bool,
 ) -> Result<Infallible, RaiseError> {
     // SAFETY: the exception is valid (contract).
     let handler = unsafe { (*exception).private_2 };
-    let mut frame = Context::new(registers, pc, stack);
     loop {
-        frame.look()?;
+        if !looked {
+            frame.look()?;
+        }
+        looked = false;
         let is_handler = frame.cfa() == handler;
         let actions = if is_handler {
             Actions::CLEANUP_PHASE.with(Actions::HANDLER_FRAME)

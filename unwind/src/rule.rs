@@ -17,7 +17,7 @@ use crate::cfi::{CfaRule, RegisterRule, Row};
 use crate::cursor::Step;
 use crate::error::UnwindError;
 use crate::registers::{Register, Registers};
-use crate::stack::ReadStack;
+use crate::stack::{ReadStack, WordsBelow};
 
 /// Bytes of a stack slot.
 const WORD: i32 = 8;
@@ -196,23 +196,49 @@ impl Rule {
         if cfa <= registers.sp() {
             return Err(UnwindError::CfaNotAbove { pc, cfa, sp: registers.sp() });
         }
-        if let Some(words) = stack.words_below(cfa, (self.places >> 56) as u8) {
-            registers.set(Register::RA, words.get(1));
-            registers.set(Register::RSP, cfa);
-            // Many frames save nothing.
-            if self.places & REGISTERS != 0 {
-                for (place, register) in SAVED.into_iter().enumerate() {
-                    match self.slots(place) {
-                        0 => {}
-                        slots => registers.set(register, words.get(slots)),
-                    }
-                }
-            }
+        if let Some(words) = stack.words_below(cfa, self.depth()) {
+            self.load(registers, cfa, words);
             return Ok(Step::Caller { cfa });
         }
         let (after, step) = self.apply_word_by_word(pc, cfa, *registers, stack);
         *registers = after;
         step
+    }
+
+    /// As [`apply`](Self::apply), if there is a caller and all words can be had at once. Otherwise the
+    /// registers stay.
+    #[inline(always)]
+    pub(crate) fn apply_at_once(&self, registers: &mut Registers, stack: &impl ReadStack) -> bool {
+        let cfa = self.cfa(registers);
+        if self.has(END) || cfa <= registers.sp() {
+            return false;
+        }
+        match stack.words_below(cfa, self.depth()) {
+            Some(words) if words.get(1) != 0 => self.load(registers, cfa, words),
+            _ => return false,
+        }
+        true
+    }
+
+    /// How many slots are read.
+    const fn depth(self) -> u8 {
+        (self.places >> 56) as u8
+    }
+
+    /// The caller's registers, from the words below the CFA.
+    #[inline(always)]
+    fn load(self, registers: &mut Registers, cfa: u64, words: WordsBelow) {
+        registers.set(Register::RA, words.get(1));
+        registers.set(Register::RSP, cfa);
+        // Many frames save nothing.
+        if self.places & REGISTERS != 0 {
+            for (place, register) in SAVED.into_iter().enumerate() {
+                match self.slots(place) {
+                    0 => {}
+                    slots => registers.set(register, words.get(slots)),
+                }
+            }
+        }
     }
 
     /// As [`apply`](Self::apply), of a stack that is not all there, or not known to be.
