@@ -16,13 +16,13 @@ use core::ptr::from_ref;
 use core::sync::atomic::{AtomicPtr, Ordering};
 
 use crate::arch;
-use crate::cache::Trail;
+use crate::cache::{Memory, Trail};
 use crate::error::RaiseError;
 use crate::known::Known;
 use crate::module::Module;
 use crate::modules::{FindModule, global};
 use crate::rule::Rule;
-use crate::stack::{ReadStack, StackBounds, WordsBelow};
+use crate::stack::{Climb, ReadStack, StackBounds, WordsBelow};
 
 type Stack = fn(sp: u64) -> StackBounds;
 type Resumed = fn(sp: u64, handler: u64) -> StackBounds;
@@ -167,6 +167,11 @@ impl ReadStack for LiveStack {
     fn words_below(&self, end: u64, count: u8) -> Option<WordsBelow> {
         self.0.get().words_below(end, count)
     }
+
+    #[inline]
+    fn climb(&self, sp: u64) -> Option<Climb> {
+        self.0.get().climb(sp)
+    }
 }
 
 /// All modules that exceptions pass through: the registered ones, and those of the environment.
@@ -201,6 +206,11 @@ impl FindModule for Everywhere {
     #[inline]
     fn recall_rule(&self, address: u64, trail: &mut Trail) -> Option<Rule> {
         global().recall_rule(address, trail)
+    }
+
+    #[inline]
+    fn memory(&self) -> Option<Memory<'_>> {
+        global().memory()
     }
 
     #[inline]

@@ -19,6 +19,13 @@ pub trait ReadStack {
         let _ = (end, count);
         None
     }
+
+    /// A way up this stack from `sp`, if it lies in this address space.
+    #[inline]
+    fn climb(&self, sp: u64) -> Option<Climb> {
+        let _ = sp;
+        None
+    }
 }
 
 /// Words of a stack that can be read.
@@ -44,6 +51,39 @@ impl WordsBelow {
     }
 }
 
+/// The way from a place on a stack to its high end, over words that can be read.
+///
+/// ```text
+///  low ─────────────────────────────► high
+///  │ words below │ left             │      where it is: left ≤ words, always
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Climb {
+    high: u64,
+    /// Of the whole stack.
+    words: u64,
+    /// From here to `high`.
+    left: u64,
+}
+
+impl Climb {
+    /// Goes up to `end`, which has to be further up and aligned; the words below it, if `count`
+    /// of them (one at least) are there.
+    ///
+    /// One comparison says all about `end`: as a rotated distance from the high end, what is
+    /// beyond that or misaligned is too far away.
+    #[inline(always)]
+    pub fn to(&mut self, end: u64, count: u8) -> Option<WordsBelow> {
+        let left = self.high.wrapping_sub(end).rotate_right(3);
+        let count = count.max(1);
+        if left >= self.left || self.words - left < u64::from(count) {
+            return None;
+        }
+        self.left = left;
+        Some(WordsBelow { end, count })
+    }
+}
+
 impl<S: ReadStack + ?Sized> ReadStack for &S {
     fn read(&self, address: u64) -> Option<u64> {
         (**self).read(address)
@@ -51,6 +91,11 @@ impl<S: ReadStack + ?Sized> ReadStack for &S {
 
     fn words_below(&self, end: u64, count: u8) -> Option<WordsBelow> {
         (**self).words_below(end, count)
+    }
+
+    #[inline]
+    fn climb(&self, sp: u64) -> Option<Climb> {
+        (**self).climb(sp)
     }
 }
 
@@ -123,6 +168,14 @@ impl ReadStack for StackBounds {
     fn words_below(&self, end: u64, count: u8) -> Option<WordsBelow> {
         let inside = self.low <= end && end <= self.high && end - self.low >= 8 * u64::from(count);
         (inside && end.is_multiple_of(8)).then_some(WordsBelow { end, count })
+    }
+
+    #[inline]
+    fn climb(&self, sp: u64) -> Option<Climb> {
+        let high = self.high & !7;
+        let low = self.low.checked_next_multiple_of(8)?;
+        let inside = low <= sp && sp <= high && sp.is_multiple_of(8);
+        inside.then(|| Climb { high, words: (high - low) / 8, left: (high - sp) / 8 })
     }
 }
 
