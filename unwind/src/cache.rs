@@ -40,13 +40,11 @@ const NONE: u16 = 0;
 pub struct Trail {
     /// The last entry.
     last: u16,
-    /// What it expects to be next, if that is not the one after it.
-    next: u16,
 }
 
 impl Trail {
     /// A walk that begins.
-    pub const START: Self = Self { last: NONE, next: NONE };
+    pub const START: Self = Self { last: NONE };
 }
 
 /// What a walk reads of an entry.
@@ -198,7 +196,7 @@ impl Cache {
         let mut entry = self.at(place);
         let mut head = entry.head_for(address, generation);
         if head.is_none() {
-            place = trail.next;
+            place = self.at(trail.last).next.load(Ordering::Relaxed);
             entry = self.at(place);
             head = entry.head_for(address, generation);
         }
@@ -209,7 +207,7 @@ impl Cache {
             head = entry.head_for(address, generation);
         }
         let head = head?;
-        *trail = Trail { last: place, next: entry.next.load(Ordering::Relaxed) };
+        *trail = Trail { last: place };
         Some((entry, head))
     }
 
@@ -218,7 +216,7 @@ impl Cache {
     fn search(&self, address: u64, generation: u32, trail: Trail) -> Option<u16> {
         let knows = |place: &u16| self.at(*place).head_for(address, generation).is_some();
         let place = self.index.places(address).find(knows)?;
-        if trail.next == NONE {
+        if self.at(trail.last).next.load(Ordering::Relaxed) == NONE {
             self.expect(place, trail);
         }
         Some(place)
@@ -256,7 +254,7 @@ impl Cache {
         let address_at = |place| self.at(place).address.load(Ordering::Relaxed);
         self.index.insert(address, place, |place| is_used(place).then(|| address_at(place)));
         self.expect(place, *trail);
-        *trail = Trail { last: place, next: NONE };
+        *trail = Trail { last: place };
     }
 
     /// Has the one that leads to an entry expect it from now on, if it does not anyway.

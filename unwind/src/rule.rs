@@ -290,8 +290,19 @@ pub(crate) struct Saves(u64);
 
 impl Saves {
     pub(crate) const NOTHING: Self = Self(0);
-    /// Every register that a rule can save.
-    pub(crate) const ALL: Self = Self(REGISTERS);
+
+    /// These, too: which they are, and not where.
+    #[inline(always)]
+    pub(crate) const fn or(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// All of a register that is saved by one of those that were put together.
+    pub(crate) const fn whole(self) -> Self {
+        const LOW: u64 = 0x7f7f_7f7f_7f7f_7f7f;
+        let high = (self.0 & LOW).wrapping_add(LOW) | self.0;
+        Self(((high & !LOW) >> 7) * 0xff & REGISTERS)
+    }
 
     /// Reads those of `wanted` that the frame with this CFA saved, and says which are wanted
     /// still.

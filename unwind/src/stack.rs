@@ -32,7 +32,8 @@ pub trait ReadStack {
 #[derive(Clone, Copy, Debug)]
 pub struct WordsBelow {
     end: u64,
-    count: u8,
+    /// How many words can be read.
+    count: u64,
 }
 
 impl WordsBelow {
@@ -43,11 +44,19 @@ impl WordsBelow {
     /// `number` is 0, or greater than what was asked for.
     #[inline]
     pub fn get(&self, number: u8) -> u64 {
-        assert!(0 < number && number <= self.count, "outside the words");
+        self.find(number).expect("one of the words")
+    }
+
+    /// As [`get`](Self::get); `None` if the number is 0, or greater than what was asked for.
+    #[inline(always)]
+    pub fn find(&self, number: u8) -> Option<u64> {
+        if u64::from(number).wrapping_sub(1) >= self.count {
+            return None;
+        }
         let address = self.end - 8 * u64::from(number);
         let word = core::ptr::with_exposed_provenance::<u64>(address as usize);
         // SAFETY: as in `StackBounds::read`, which has made sure of all these words.
-        unsafe { word.read_volatile() }
+        Some(unsafe { word.read_volatile() })
     }
 }
 
@@ -55,32 +64,37 @@ impl WordsBelow {
 ///
 /// ```text
 ///  low ─────────────────────────────► high
-///  │ words below │ left             │      where it is: left ≤ words, always
+///           │ at        left words │
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Climb {
-    high: u64,
-    /// Of the whole stack.
-    words: u64,
-    /// From here to `high`.
+    /// Aligned.
+    at: u64,
+    /// The words from there on can be read.
     left: u64,
 }
 
 impl Climb {
-    /// Goes up to `end`, which has to be further up and aligned; the words below it, if `count`
-    /// of them (one at least) are there.
+    /// Where it is.
+    #[inline(always)]
+    pub const fn at(&self) -> u64 {
+        self.at
+    }
+
+    /// Goes up to `end`, which has to be aligned and not beyond the high end: gives the words in
+    /// between, if they are `count` at least.
     ///
-    /// One comparison says all about `end`: as a rotated distance from the high end, what is
-    /// beyond that or misaligned is too far away.
+    /// One comparison says all about `end`: as a distance that is rotated, what is further down,
+    /// beyond the end or misaligned is too far away.
     #[inline(always)]
     pub fn to(&mut self, end: u64, count: u8) -> Option<WordsBelow> {
-        let left = self.high.wrapping_sub(end).rotate_right(3);
-        let count = count.max(1);
-        if left >= self.left || self.words - left < u64::from(count) {
+        let between = end.wrapping_sub(self.at).rotate_right(3);
+        if between > self.left || between < u64::from(count) {
             return None;
         }
-        self.left = left;
-        Some(WordsBelow { end, count })
+        self.at = end;
+        self.left -= between;
+        Some(WordsBelow { end, count: between })
     }
 }
 
@@ -167,15 +181,13 @@ impl ReadStack for StackBounds {
     #[inline]
     fn words_below(&self, end: u64, count: u8) -> Option<WordsBelow> {
         let inside = self.low <= end && end <= self.high && end - self.low >= 8 * u64::from(count);
-        (inside && end.is_multiple_of(8)).then_some(WordsBelow { end, count })
+        (inside && end.is_multiple_of(8)).then_some(WordsBelow { end, count: count.into() })
     }
 
     #[inline]
     fn climb(&self, sp: u64) -> Option<Climb> {
-        let high = self.high & !7;
-        let low = self.low.checked_next_multiple_of(8)?;
-        let inside = low <= sp && sp <= high && sp.is_multiple_of(8);
-        inside.then(|| Climb { high, words: (high - low) / 8, left: (high - sp) / 8 })
+        let inside = self.low <= sp && sp <= self.high && sp.is_multiple_of(8);
+        inside.then(|| Climb { at: sp, left: (self.high - sp) / 8 })
     }
 }
 

@@ -33,9 +33,33 @@ pub struct Frame<'a, S> {
     rbp: u64,
     kind: FrameKind,
     notes: &'a Notes,
-    count: usize,
+    noted: Noted,
     registers: &'a mut Registers,
     stack: &'a S,
+}
+
+/// How much is noted.
+#[derive(Clone, Copy)]
+struct Noted {
+    frames: usize,
+    /// What any of them saved.
+    saves: Saves,
+}
+
+impl Noted {
+    const NOTHING: Self = Self { frames: 0, saves: Saves::NOTHING };
+
+    /// Reads what the frames saved: each register where the latest of them did.
+    #[inline(never)]
+    fn restore(self, notes: &Notes, registers: &mut Registers, stack: &impl ReadStack) {
+        let mut wanted = self.saves.whole();
+        for (cfa, saves) in notes[..self.frames].iter().rev() {
+            if wanted.is_empty() {
+                break;
+            }
+            wanted = saves.restore(wanted, *cfa, registers, stack);
+        }
+    }
 }
 
 impl<S: ReadStack> Frame<'_, S> {
@@ -45,8 +69,8 @@ impl<S: ReadStack> Frame<'_, S> {
         self.pc
     }
 
-    /// The canonical frame address of the frame that was left for this one, whose stack pointer
-    /// this is.
+    /// The stack pointer of the frame: the canonical frame address of the one that was left for
+    /// it.
     #[inline]
     pub const fn sp(&self) -> u64 {
         self.sp
@@ -60,24 +84,12 @@ impl<S: ReadStack> Frame<'_, S> {
 
     /// The registers of the frame, as far as its callees saved them.
     pub fn registers(&mut self) -> &Registers {
-        restore(&self.notes[..self.count], self.registers, self.stack);
-        self.count = 0;
+        self.noted.restore(self.notes, self.registers, self.stack);
+        self.noted = Noted::NOTHING;
         self.registers.set(Register::RA, self.pc.address());
         self.registers.set(Register::RSP, self.sp);
         self.registers.set(Register::RBP, self.rbp);
         self.registers
-    }
-}
-
-/// Reads what the frames saved: each register where the latest of them did.
-#[inline(never)]
-fn restore(notes: &[(u64, Saves)], registers: &mut Registers, stack: &impl ReadStack) {
-    let mut wanted = Saves::ALL;
-    for (cfa, saves) in notes.iter().rev() {
-        wanted = saves.restore(wanted, *cfa, registers, stack);
-        if wanted.is_empty() {
-            break;
-        }
     }
 }
 
@@ -111,7 +123,7 @@ impl<S: ReadStack, M: FindModule> Cursor<'_, S, M> {
                 rbp: registers.get(Register::RBP),
                 kind: self.kind,
                 notes: &notes,
-                count: 0,
+                noted: Noted::NOTHING,
                 registers,
                 stack: &self.stack,
             };
@@ -122,59 +134,68 @@ impl<S: ReadStack, M: FindModule> Cursor<'_, S, M> {
     }
 
     /// As far as all is known, and as usual.
-    #[inline]
+    #[inline(always)]
     fn run<B>(
         &mut self,
         notes: &mut Notes,
         visit: &mut impl FnMut(&mut Frame<'_, S>) -> ControlFlow<B>,
     ) -> ControlFlow<B> {
-        let (mut sp, mut rbp) = (self.registers.sp(), self.registers.get(Register::RBP));
         let memory = self.modules.memory();
-        let (Some(memory), Some(mut climb)) = (memory, self.stack.climb(sp)) else {
+        let (Some(memory), Some(mut climb)) = (memory, self.stack.climb(self.registers.sp()))
+        else {
             return ControlFlow::Continue(());
         };
-        let (mut pc, mut kind, mut trail) = (self.pc, self.kind, self.trail);
-        let mut count = 0;
+        let (mut address, mut ip) = (self.pc.lookup(), 0);
+        let (mut rbp, mut trail) = (self.registers.get(Register::RBP), self.trail);
+        let mut noted = Noted::NOTHING;
         let result = loop {
             let mut ahead = trail;
-            let Some(rule) = memory.recall_rule(pc.lookup(), &mut ahead) else {
+            let Some(rule) = memory.recall_rule(address, &mut ahead) else {
                 break ControlFlow::Continue(());
             };
-            let cfa = rule.cfa_of(sp, rbp);
             if rule.is_unusual() {
                 break ControlFlow::Continue(());
             }
-            let Some(words) = climb.to(cfa, rule.depth()) else {
+            let mut higher = climb;
+            let cfa = rule.cfa_of(climb.at(), rbp);
+            let Some(words) = higher.to(cfa, rule.depth()) else {
                 break ControlFlow::Continue(());
             };
-            let ip = words.get(1);
-            if ip == 0 {
+            let Some(caller @ 1..) = words.find(1) else {
                 break ControlFlow::Continue(());
-            }
-            if count == NOTES {
-                restore(notes, &mut self.registers, &self.stack);
-                count = 0;
-            }
-            notes[count] = (cfa, rule.saves());
-            count += 1;
-            rbp = match rule.rbp_slots() {
-                0 => rbp,
-                slots => words.get(slots),
             };
-            (sp, pc, kind, trail) = (cfa, Pc::Return(ip), FrameKind::Known, ahead);
-            let (registers, stack) = (&mut self.registers, &self.stack);
-            let mut frame = Frame { pc, sp, rbp, kind, notes, count, registers, stack };
+            (ip, climb, trail) = (caller, higher, ahead);
+            address = Pc::Return(ip).lookup();
+            rbp = words.find(rule.rbp_slots()).unwrap_or(rbp);
+            if noted.frames == NOTES {
+                noted.restore(notes, &mut self.registers, &self.stack);
+                noted = Noted::NOTHING;
+            }
+            notes[noted.frames] = (cfa, rule.saves());
+            noted = Noted { frames: noted.frames + 1, saves: noted.saves.or(rule.saves()) };
+            let mut frame = Frame {
+                pc: Pc::Return(ip),
+                sp: cfa,
+                rbp,
+                kind: FrameKind::Known,
+                notes,
+                noted,
+                registers: &mut self.registers,
+                stack: &self.stack,
+            };
             let result = visit(&mut frame);
-            count = frame.count;
+            noted = frame.noted;
             if result.is_break() {
                 break result;
             }
         };
-        restore(&notes[..count], &mut self.registers, &self.stack);
-        self.registers.set(Register::RSP, sp);
-        self.registers.set(Register::RBP, rbp);
-        self.registers.set(Register::RA, pc.address());
-        (self.pc, self.kind, self.trail) = (pc, kind, trail);
+        if ip != 0 {
+            noted.restore(notes, &mut self.registers, &self.stack);
+            self.registers.set(Register::RSP, climb.at());
+            self.registers.set(Register::RBP, rbp);
+            self.registers.set(Register::RA, ip);
+            (self.pc, self.kind, self.trail) = (Pc::Return(ip), FrameKind::Known, trail);
+        }
         result
     }
 }
