@@ -13,7 +13,6 @@ use crate::encoding::Pointer;
 use crate::environment::{Everywhere, LiveStack};
 use crate::error::UnwindError;
 use crate::exception::{Actions, Exception, Personality, Reason};
-use crate::glide::Stop;
 use crate::guess::FrameKind;
 use crate::known::{Known, Lsda};
 use crate::lsda::{self, Action};
@@ -76,24 +75,6 @@ impl Context {
         let cursor = Cursor::new(*registers, pc, LiveStack::new(stack), &Everywhere);
         let (known, exit) = (Known::NOTHING, Exit::Dwarf);
         Self { cursor, known, exit, cfa: 0, control: None, guessed: false }
-    }
-
-    /// The frame where a [`Glide`] has stopped, of which it may know what is remembered; otherwise
-    /// [`look`](Self::look) before use.
-    #[inline(always)]
-    pub(crate) fn stopped(stop: &Stop<'_>) -> Self {
-        let mut context = Self::new(stop.registers, stop.pc, stop.stack);
-        if let Some(known) = stop.known {
-            context.cursor.follow(stop.trail);
-            context.cfa = known.rule.cfa(stop.registers);
-            (context.known, context.exit) = (known, Exit::Rule);
-        }
-        context
-    }
-
-    /// Goes back to where it has begun. [`look`](Self::look) before use.
-    pub(crate) fn go_back(&mut self, stop: &Stop<'_>) {
-        self.cursor.go_back(stop.registers, stop.pc);
     }
 
     /// Finds out about the frame where the cursor stands.
@@ -191,13 +172,6 @@ impl Context {
         personality(&self.known).is_some_and(|found| core::ptr::fn_addr_eq(found, wanted))
     }
 
-    /// Gives the frames the control words that they had when nobody had been asked.
-    pub(crate) fn restore_control(&self) {
-        if let Some(control) = self.control {
-            control.restore();
-        }
-    }
-
     /// Continues in the frame, where its personality has set it to; what the frame pushed for
     /// the call is gone then.
     ///
@@ -208,10 +182,17 @@ impl Context {
         let pushed = self.known.rule.args_size();
         let sp = self.cursor.registers().sp().wrapping_add(pushed.into());
         self.set_register(Register::RSP, sp);
-        self.restore_control();
+        if let Some(control) = self.control {
+            control.restore();
+        }
         // SAFETY: the personality chose the landing pad for this frame, whose registers these
         // are.
         unsafe { arch::land(self.cursor.registers()) }
+    }
+
+    /// The registers of the frame.
+    pub(crate) const fn registers(&self) -> &Registers {
+        self.cursor.registers()
     }
 
     /// What is known of the frame's address.

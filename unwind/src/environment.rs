@@ -16,14 +16,14 @@ use core::ptr::from_ref;
 use core::sync::atomic::{AtomicPtr, Ordering};
 
 use crate::arch;
-use crate::cache::Trail;
+use crate::cache::{Memory, Trail};
 use crate::error::RaiseError;
 use crate::exception::Personality;
 use crate::known::Known;
 use crate::module::Module;
 use crate::modules::{FindModule, global};
 use crate::rule::Rule;
-use crate::stack::{ReadStack, StackBounds, WordsBelow};
+use crate::stack::{Climb, ReadStack, StackBounds, WordsBelow};
 
 type Stack = fn(sp: u64) -> StackBounds;
 type Resumed = fn(sp: u64, handler: u64) -> StackBounds;
@@ -138,10 +138,10 @@ pub(crate) fn guesses() -> bool {
     environment().guesses
 }
 
-/// The address of the personality that need not be called; 0 if there is none.
+/// The address of the personality that need not be called, if there is one.
 #[inline]
-pub(crate) fn plain_personality() -> u64 {
-    environment().plain.map_or(0, |plain| plain as usize as u64)
+pub(crate) fn plain_personality() -> Option<u64> {
+    environment().plain.map(|plain| plain as usize as u64)
 }
 
 /// The stack with this stack pointer in use.
@@ -185,6 +185,11 @@ impl ReadStack for LiveStack {
     fn words_below(&self, end: u64, count: u8) -> Option<WordsBelow> {
         self.0.get().words_below(end, count)
     }
+
+    #[inline]
+    fn climb(&self, sp: u64) -> Option<Climb> {
+        self.0.get().climb(sp)
+    }
 }
 
 /// All modules that exceptions pass through: the registered ones, and those of the environment.
@@ -211,7 +216,7 @@ impl FindModule for Everywhere {
         global().rule(address)
     }
 
-    #[inline(always)]
+    #[inline]
     fn recall(&self, address: u64, trail: &mut Trail, known: &mut Known) -> bool {
         global().recall(address, trail, known)
     }
@@ -219,6 +224,11 @@ impl FindModule for Everywhere {
     #[inline]
     fn recall_rule(&self, address: u64, trail: &mut Trail) -> Option<Rule> {
         global().recall_rule(address, trail)
+    }
+
+    #[inline]
+    fn memory(&self) -> Option<Memory<'_>> {
+        global().memory()
     }
 
     #[inline]

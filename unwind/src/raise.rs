@@ -20,7 +20,7 @@ use crate::environment::{Everywhere, current_stack, dead_end, plain_personality,
 use crate::error::RaiseError;
 use crate::exception::{Actions, Exception, Reason};
 use crate::forced::resume_forced;
-use crate::glide::{Glide, Stop};
+use crate::glide::Glide;
 use crate::in_flight::{IN_FLIGHT, Path};
 use crate::known::Known;
 use crate::registers::{Register, Registers};
@@ -95,43 +95,11 @@ pub unsafe fn resume(exception: *mut Exception, registers: &mut Registers) -> ! 
     // SAFETY: as above.
     let handler = unsafe { (*exception).private_2 };
     let stack = resumed_stack(registers.sp(), handler);
-    let plain = plain_personality();
-    let pc = Pc::Return(registers.ip());
-    let mut glide = Glide::new(registers, pc, stack);
-    let known = loop {
-        let Some(known) = glide.look() else { break None };
-        let is_handler = known.rule.cfa(glide.registers) == handler;
-        match Answer::of(&known, glide.pc, plain) {
-            Answer::Nothing if !is_handler => {}
-            Answer::Cleanup(pad) | Answer::Catch(pad) if is_handler => {
-                IN_FLIGHT.end(exception);
-                // SAFETY: its tables ask for it.
-                unsafe { Landing::new(pad, &known).land(glide.registers, exception) }
-            }
-            // SAFETY: as above.
-            Answer::Cleanup(pad) => unsafe {
-                Landing::new(pad, &known).land(glide.registers, exception)
-            },
-            _ => break Some(known),
-        }
-        if !glide.leave(&known.rule) {
-            break Some(known);
-        }
-    };
-    // SAFETY: handed on to the caller.
-    unsafe { resume_asking(exception, &glide.stop(known)) }
-}
-
-/// Phase 2 from this frame on.
-///
-/// # Safety
-///
-/// As [`resume`].
-#[inline(never)]
-unsafe fn resume_asking(exception: *mut Exception, stop: &Stop<'_>) -> ! {
-    let mut frame = Context::stopped(stop);
     // SAFETY: the exception was raised, so `raise`'s contract holds for it.
-    let Err(error) = unsafe { cleanup_phase(exception, &mut frame, stop.known.is_some()) };
+    unsafe { glide_on(exception, registers, stack) };
+    let pc = Pc::Return(registers.ip());
+    // SAFETY: as above.
+    let Err(error) = unsafe { cleanup_phase(exception, registers, pc, stack) };
     dead_end(error.in_phase_2())
 }
 
@@ -199,12 +167,6 @@ impl Landing {
     }
 }
 
-/// The first frame that phase 2 lands in.
-struct Start {
-    registers: Registers,
-    landing: Landing,
-}
-
 /// # Safety
 ///
 /// As [`raise`].
@@ -212,84 +174,23 @@ struct Start {
 unsafe fn two_phases(
     exception: *mut Exception,
     registers: &mut Registers,
-    pc: Pc,
+    mut pc: Pc,
     stack: StackBounds,
 ) -> RaiseError {
     Everywhere.refresh();
-    let plain = plain_personality();
-    let (mut start, mut path) = (None, Path::default());
-    let mut glide = Glide::new(registers, pc, stack);
-    let known = loop {
-        let Some(known) = glide.look() else { break None };
-        match Answer::of(&known, glide.pc, plain) {
-            Answer::Nothing => {}
-            Answer::Cleanup(pad) => {
-                start.get_or_insert_with(|| Start {
-                    registers: glide.registers.copied(),
-                    landing: Landing::new(pad, &known),
-                });
-            }
-            Answer::Catch(pad) => {
-                let cfa = known.rule.cfa(glide.registers);
-                // Phase 2 reads the stack up to there.
-                if !glide.is_on_stack(cfa) {
-                    break Some(known);
-                }
-                // SAFETY: the exception is valid (contract of `raise`).
-                unsafe { found(exception, cfa) };
-                let Some(Start { registers, landing }) = &mut start else {
-                    // Nobody has anything to do before.
-                    // SAFETY: its tables ask for it.
-                    unsafe { Landing::new(pad, &known).land(glide.registers, exception) }
-                };
-                path.add(known.module());
-                // SAFETY: as above.
-                unsafe { depart(exception, path) };
-                // SAFETY: its tables ask for it.
-                unsafe { landing.land(registers, exception) }
-            }
-            Answer::Unknown => break Some(known),
-        }
-        path.add(known.module());
-        if !glide.leave(&known.rule) {
-            break Some(known);
-        }
+    // SAFETY: handed on to the caller.
+    unsafe { glide(exception, registers, &mut pc, stack) };
+    // SAFETY: handed on to the caller.
+    let (handler, path) = match unsafe { search_phase(exception, registers, &mut pc, stack) } {
+        Ok(found) => found,
+        Err(error) => return error,
     };
-    // SAFETY: handed on to the caller.
-    unsafe { two_phases_asking(exception, &glide.stop(known), start.as_mut(), path) }
-}
-
-/// Phase 1 from this frame on, and phase 2.
-///
-/// # Safety
-///
-/// As [`raise`].
-#[inline(never)]
-unsafe fn two_phases_asking(
-    exception: *mut Exception,
-    stop: &Stop<'_>,
-    start: Option<&mut Start>,
-    mut path: Path,
-) -> RaiseError {
-    let mut frame = Context::stopped(stop);
-    // SAFETY: handed on to the caller.
-    if let Err(error) =
-        unsafe { search_phase(exception, &mut frame, stop.known.is_some(), &mut path) }
-    {
-        return error;
-    }
     // SAFETY: the exception is valid (contract of `raise`).
-    unsafe { found(exception, frame.cfa()) };
+    unsafe { found(exception, handler) };
     // SAFETY: as above.
     unsafe { depart(exception, path) };
-    if let Some(Start { registers, landing }) = start {
-        frame.restore_control();
-        // SAFETY: its tables ask for it.
-        unsafe { landing.land(registers, exception) }
-    }
-    frame.go_back(stop);
     // SAFETY: handed on to the caller.
-    let Err(error) = unsafe { cleanup_phase(exception, &mut frame, false) };
+    let Err(error) = unsafe { cleanup_phase(exception, registers, pc, stack) };
     IN_FLIGHT.end(exception);
     error.in_phase_2()
 }
@@ -319,30 +220,131 @@ unsafe fn depart(exception: *mut Exception, path: Path) {
     IN_FLIGHT.begin(exception, path, cleanup.map_or(0, |cleanup| cleanup as usize as u64));
 }
 
-/// Phase 1: moves to the frame that catches; adds whose frames lead there. `looked` says whether the
-/// frame is known.
+/// Both phases, if nobody need be asked. Otherwise returns: nobody has anything to do below the frame
+/// with the registers that are left.
 ///
 /// # Safety
 ///
 /// As [`raise`].
 #[inline(always)]
+unsafe fn glide(
+    exception: *mut Exception,
+    registers: &mut Registers,
+    pc: &mut Pc,
+    stack: StackBounds,
+) {
+    let Some(plain) = plain_personality() else { return };
+    let Some(mut glide) = Glide::new(registers, *pc, stack) else { return };
+    let mut path = Path::default();
+    // To the first frame that something lands in. There the registers stay.
+    let (mut answer, mut known) = loop {
+        let Some(known) = glide.look() else { return };
+        match Answer::of(&known, *pc, plain) {
+            Answer::Nothing => {}
+            Answer::Unknown => return,
+            answer => break (answer, known),
+        }
+        path.add(known.module());
+        if !glide.leave_with(known.rule, registers) {
+            return;
+        }
+        *pc = Pc::Return(registers.ip());
+    };
+    let (Answer::Cleanup(pad) | Answer::Catch(pad)) = answer else { return };
+    let landing = Landing::new(pad, &known);
+    let lands_before = matches!(answer, Answer::Cleanup(_));
+    // To the frame that catches.
+    while !matches!(answer, Answer::Catch(_)) {
+        path.add(known.module());
+        if !glide.leave(known.rule) {
+            return;
+        }
+        let Some(next) = glide.look() else { return };
+        known = next;
+        answer = Answer::of(&known, *pc, plain);
+        if matches!(answer, Answer::Unknown) {
+            return;
+        }
+    }
+    let handler = glide.cfa(known.rule);
+    // Phase 2 reads the stack up to there.
+    if !glide.is_on_stack(handler) {
+        return;
+    }
+    // SAFETY: the exception is valid (contract of `raise`).
+    unsafe { found(exception, handler) };
+    if lands_before {
+        path.add(known.module());
+        // SAFETY: as above.
+        unsafe { depart(exception, path) };
+    }
+    // SAFETY: the frame's tables ask for it.
+    unsafe { landing.land(registers, exception) }
+}
+
+/// Phase 2 from the frame with these registers to the next one that something lands in, if nobody need
+/// be asked. Otherwise returns, with the registers of the frame that must be.
+///
+/// # Safety
+///
+/// As [`raise`], and phase 1 has set the exception's handler.
+#[inline(always)]
+unsafe fn glide_on(exception: *mut Exception, registers: &mut Registers, stack: StackBounds) {
+    let Some(plain) = plain_personality() else { return };
+    let pc = Pc::Return(registers.ip());
+    let Some(mut glide) = Glide::new(registers, pc, stack) else { return };
+    // SAFETY: the exception is valid (contract).
+    let handler = unsafe { (*exception).private_2 };
+    loop {
+        let Some(known) = glide.look() else { return };
+        let is_handler = glide.cfa(known.rule) == handler;
+        let pad = match Answer::of(&known, Pc::Return(registers.ip()), plain) {
+            Answer::Nothing if !is_handler => None,
+            Answer::Cleanup(pad) => Some(pad),
+            Answer::Catch(pad) if is_handler => Some(pad),
+            _ => return,
+        };
+        if let Some(pad) = pad {
+            if is_handler {
+                IN_FLIGHT.end(exception);
+            }
+            // SAFETY: the frame's tables ask for it.
+            unsafe { Landing::new(pad, &known).land(registers, exception) }
+        }
+        if !glide.leave_with(known.rule, registers) {
+            return;
+        }
+    }
+}
+
+/// Phase 1: the CFA of the frame that catches, and whose frames lead there. Phase 2 may begin
+/// where `registers` and `pc` are left: nobody is to be asked about the frames before.
+///
+/// # Safety
+///
+/// As [`raise`].
+#[inline(never)]
 unsafe fn search_phase(
     exception: *mut Exception,
-    frame: &mut Context,
-    mut looked: bool,
-    path: &mut Path,
-) -> Result<(), RaiseError> {
+    registers: &mut Registers,
+    pc: &mut Pc,
+    stack: StackBounds,
+) -> Result<(u64, Path), RaiseError> {
+    let mut path = Path::default();
+    let mut frame = Context::new(registers, *pc, stack);
+    let mut first = true;
     loop {
-        if !looked {
-            frame.look()?;
-        }
-        looked = false;
+        frame.look()?;
         path.add(frame.known().module());
+        if first && frame.known().personality().is_some() {
+            first = false;
+            (*registers, *pc) = (frame.registers().copied(), frame.pc());
+        }
         // SAFETY: handed on to the caller.
         match unsafe { frame.ask(Actions::SEARCH_PHASE, exception) } {
             Reason::CONTINUE_UNWIND => {}
             // Phase 2 reads the stack up to there.
-            Reason::HANDLER_FOUND if frame.is_on_stack() => return Ok(()),
+            Reason::HANDLER_FOUND if frame.is_on_stack() => return Ok((frame.cfa(), path)),
             reason => {
                 return Err(RaiseError::Personality { pc: frame.pc().address(), reason });
             }
@@ -353,8 +355,7 @@ unsafe fn search_phase(
     }
 }
 
-/// Phase 2 from this frame on: lands in the next frame that has something to do; returns only on
-/// failure. `looked` says whether the frame is known.
+/// Phase 2: lands in the next frame that has something to do; returns only on failure.
 ///
 /// # Safety
 ///
@@ -362,16 +363,15 @@ unsafe fn search_phase(
 #[inline(never)]
 unsafe fn cleanup_phase(
     exception: *mut Exception,
-    frame: &mut Context,
-    mut looked: bool,
+    registers: &Registers,
+    pc: Pc,
+    stack: StackBounds,
 ) -> Result<Infallible, RaiseError> {
     // SAFETY: the exception is valid (contract).
     let handler = unsafe { (*exception).private_2 };
+    let mut frame = Context::new(registers, pc, stack);
     loop {
-        if !looked {
-            frame.look()?;
-        }
-        looked = false;
+        frame.look()?;
         let is_handler = frame.cfa() == handler;
         let actions = if is_handler {
             Actions::CLEANUP_PHASE.with(Actions::HANDLER_FRAME)
