@@ -28,6 +28,7 @@ impl Index {
     }
 
     /// Where the entry of an address may be.
+    #[inline(always)]
     pub(super) fn places(&self, address: u64) -> impl Iterator<Item = u16> {
         let (set, tag) = hash(address);
         let slots = self.sets[set].iter().map(|slot| slot.load(Ordering::Relaxed));
@@ -35,12 +36,7 @@ impl Index {
     }
 
     /// Has `address` found at `place` from now on; `address_at` says whose entry a place is.
-    pub(super) fn insert(
-        &self,
-        address: u64,
-        place: u16,
-        address_at: impl Fn(u16) -> Option<u64>,
-    ) {
+    pub(super) fn insert(&self, address: u64, place: u16, address_at: impl Fn(u16) -> Option<u64>) {
         let (set, tag) = hash(address);
         let new = tag << 16 | u32::from(place);
         let slots = &self.sets[set];
@@ -51,7 +47,8 @@ impl Index {
         let is_free = |slot: &&AtomicU32| {
             let slot = slot.load(Ordering::Relaxed);
             // Its entry may be another's by now.
-            slot == 0 || address_at(slot as u16).is_none_or(|other| hash(other) != (set, slot >> 16))
+            slot == 0
+                || address_at(slot as u16).is_none_or(|other| hash(other) != (set, slot >> 16))
         };
         // Another one each time, in no order.
         let any = &slots[(tag as usize ^ usize::from(place)) % WAYS];
@@ -60,6 +57,7 @@ impl Index {
 }
 
 /// The set of an address, and its tag.
+#[inline(always)]
 fn hash(address: u64) -> (usize, u32) {
     // The upper bits of a product depend on all bits of the factor. Twice, because functions of
     // the same size one after the other come together again after one multiplication.

@@ -70,8 +70,7 @@ fn another_generation_or_address_knows_nothing() {
 fn as_many_addresses_as_a_set_has_entries_are_kept_and_then_old_ones_go() {
     let cache = Cache::new();
     let set = Cache::places(ADDRESS);
-    let all: Vec<u64> =
-        (ADDRESS..).filter(|&each| Cache::places(each) == set).take(5).collect();
+    let all: Vec<u64> = (ADDRESS..).filter(|&each| Cache::places(each) == set).take(5).collect();
     for &each in &all[..WAYS] {
         memorize(&cache, each, 4, &known(0x900));
     }
