@@ -13,9 +13,12 @@ use crate::encoding::Pointer;
 use crate::environment::{Everywhere, LiveStack};
 use crate::error::UnwindError;
 use crate::exception::{Actions, Exception, Personality, Reason};
+use crate::glide::Glide;
 use crate::guess::FrameKind;
+use crate::in_flight::Path;
 use crate::known::{Known, Lsda};
 use crate::lsda::{self, Action};
+use crate::modules::FindModule as _;
 use crate::registers::{Register, Registers};
 use crate::stack::{ReadStack, StackBounds};
 
@@ -72,7 +75,10 @@ impl Context {
     /// Made in place, and filled by functions that need their own stack only for a moment.
     #[inline(always)]
     pub(crate) fn new(registers: &Registers, pc: Pc, stack: StackBounds) -> Self {
-        let cursor = Cursor::new(*registers, pc, LiveStack::new(stack), &Everywhere);
+        let mut cursor = Cursor::new(registers.copied(), pc, LiveStack::new(stack), &Everywhere);
+        if let Some(memory) = Everywhere.memory() {
+            cursor.trail = memory.trail_to(pc.lookup());
+        }
         let (known, exit) = (Known::NOTHING, Exit::Dwarf);
         Self { cursor, known, exit, cfa: 0, control: None, guessed: false }
     }
@@ -113,6 +119,69 @@ impl Context {
         }
     }
 
+    /// Moves to the next frame that has a personality, or this CFA, and finds out about it: the frame
+    /// where it stands, unless that was `asked`. `path` gets the modules of those up to there.
+    ///
+    /// Part of the loops that call it, as [`look`](Self::look).
+    #[inline(always)]
+    pub(crate) fn seek(
+        &mut self,
+        mut asked: bool,
+        cfa: u64,
+        path: &mut Path,
+    ) -> Result<Step, UnwindError> {
+        while !self.glide(&mut asked, cfa, path) {
+            if asked {
+                if self.leave()? == Step::End {
+                    return Ok(Step::End);
+                }
+                asked = false;
+                continue;
+            }
+            self.look()?;
+            path.add(self.known.module());
+            if self.known.personality().is_some() || self.cfa == cfa {
+                break;
+            }
+            asked = true;
+        }
+        Ok(Step::Caller { cfa: self.cfa })
+    }
+
+    /// As [`seek`](Self::seek), as far as frames are remembered; whether that was far enough.
+    #[inline(never)]
+    fn glide(&mut self, asked: &mut bool, cfa: u64, path: &mut Path) -> bool {
+        let cursor = &mut self.cursor;
+        let Some(mut glide) = Glide::on(&cursor.registers, cursor.pc, &cursor.stack, cursor.trail)
+        else {
+            return false;
+        };
+        let mut rule = (*asked && self.exit == Exit::Rule).then_some(self.known.rule);
+        if *asked && rule.is_none() {
+            return false;
+        }
+        loop {
+            if let Some(rule) = rule {
+                if !glide.leave_with(rule, &mut cursor.registers) {
+                    return false;
+                }
+                cursor.pc = Pc::Return(cursor.registers.ip());
+                // Only now: an entry must not come to expect itself.
+                cursor.trail = glide.trail();
+                *asked = false;
+            }
+            let Some(known) = glide.look() else { return false };
+            path.add(known.module());
+            let found = glide.cfa(known.rule);
+            if known.personality().is_some() || found == cfa {
+                (self.known, self.cfa, self.exit) = (known, found, Exit::Rule);
+                cursor.trail = glide.trail();
+                return true;
+            }
+            rule = Some(known.rule);
+        }
+    }
+
     /// From now on, frames without tables may be left by their frame pointer.
     pub(crate) fn allow_guesses(&mut self) {
         self.cursor.allow_guesses();
@@ -150,6 +219,13 @@ impl Context {
         Ok(())
     }
 
+    /// Keeps the control words for the frames, if that has not been done: whoever is asked may leave
+    /// others.
+    #[inline(always)]
+    pub(crate) fn keep_control(&mut self) {
+        self.control.get_or_insert_with(ControlWords::current);
+    }
+
     /// Asks the personality of the frame; a frame without one goes on.
     ///
     /// # Safety
@@ -159,8 +235,7 @@ impl Context {
         let Some(personality) = personality(&self.known) else {
             return Reason::CONTINUE_UNWIND;
         };
-        // The words belong to the frames: whoever is asked may leave others.
-        self.control.get_or_insert_with(ControlWords::current);
+        self.keep_control();
         // SAFETY: the exception is valid (contract).
         let class = unsafe { (*exception).class };
         // SAFETY: a personality routine takes these arguments (Itanium EH §1.6.1).
@@ -188,16 +263,6 @@ impl Context {
         // SAFETY: the personality chose the landing pad for this frame, whose registers these
         // are.
         unsafe { arch::land(self.cursor.registers()) }
-    }
-
-    /// The registers of the frame.
-    pub(crate) const fn registers(&self) -> &Registers {
-        self.cursor.registers()
-    }
-
-    /// What is known of the frame's address.
-    pub(crate) const fn known(&self) -> &Known {
-        &self.known
     }
 
     /// Whether the word below the frame's CFA, its return address, can be read.

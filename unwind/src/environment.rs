@@ -226,7 +226,7 @@ impl FindModule for Everywhere {
         global().recall_rule(address, trail)
     }
 
-    #[inline]
+    #[inline(always)]
     fn memory(&self) -> Option<Memory<'_>> {
         global().memory()
     }

@@ -17,7 +17,7 @@ use crate::known::Known;
 use crate::modules::FindModule as _;
 use crate::registers::{Register, Registers};
 use crate::rule::Rule;
-use crate::stack::{Climb, ReadStack as _, StackBounds, WordsBelow};
+use crate::stack::{Climb, ReadStack, WordsBelow};
 
 /// A position in a walk of frames that are remembered.
 pub(crate) struct Glide {
@@ -30,12 +30,31 @@ pub(crate) struct Glide {
 }
 
 impl Glide {
-    /// In the frame with these registers.
+    /// In the frame with these registers, where a walk begins.
     #[inline(always)]
-    pub(crate) fn new(registers: &Registers, pc: Pc, stack: StackBounds) -> Option<Self> {
+    pub(crate) fn new(registers: &Registers, pc: Pc, stack: &impl ReadStack) -> Option<Self> {
         let (climb, memory) = (stack.climb(registers.sp())?, Everywhere.memory()?);
         let (address, rbp) = (pc.lookup(), registers.get(Register::RBP));
         Some(Self { address, rbp, climb, memory, trail: memory.trail_to(address) })
+    }
+
+    /// In the frame with these registers, to which a walk has come.
+    #[inline(always)]
+    pub(crate) fn on(
+        registers: &Registers,
+        pc: Pc,
+        stack: &impl ReadStack,
+        trail: Trail,
+    ) -> Option<Self> {
+        let (climb, memory) = (stack.climb(registers.sp())?, Everywhere.memory()?);
+        let (address, rbp) = (pc.lookup(), registers.get(Register::RBP));
+        Some(Self { address, rbp, climb, memory, trail })
+    }
+
+    /// Where it remembers to be.
+    #[inline(always)]
+    pub(crate) const fn trail(&self) -> Trail {
+        self.trail
     }
 
     /// What is remembered of the frame.

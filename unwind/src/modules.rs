@@ -319,7 +319,7 @@ impl FindModule for Modules {
         self.cache.recall_rule(address, self.generation(), trail)
     }
 
-    #[inline]
+    #[inline(always)]
     fn memory(&self) -> Option<Memory<'_>> {
         Some(self.cache.memory(self.generation()))
     }

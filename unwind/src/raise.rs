@@ -205,7 +205,7 @@ unsafe fn two_phases(
     // SAFETY: handed on to the caller.
     unsafe { glide(exception, registers, &mut pc, stack) };
     // SAFETY: handed on to the caller.
-    let (handler, path) = match unsafe { search_phase(exception, registers, &mut pc, stack) } {
+    let (handler, path) = match unsafe { search_phase(exception, registers, pc, stack) } {
         Ok(found) => found,
         Err(error) => return error,
     };
@@ -250,7 +250,7 @@ unsafe fn depart(exception: *mut Exception, path: Path) {
 /// # Safety
 ///
 /// As [`raise`].
-#[inline(always)]
+#[inline(never)]
 unsafe fn glide(
     exception: *mut Exception,
     registers: &mut Registers,
@@ -258,7 +258,7 @@ unsafe fn glide(
     stack: StackBounds,
 ) {
     let Some(plain) = plain_personality() else { return };
-    let Some(mut glide) = Glide::new(registers, *pc, stack) else { return };
+    let Some(mut glide) = Glide::new(registers, *pc, &stack) else { return };
     let mut path = Path::default();
     // To the first frame that something lands in. There the registers stay.
     let (mut answer, mut known) = loop {
@@ -316,7 +316,7 @@ unsafe fn glide(
 unsafe fn glide_on(exception: *mut Exception, registers: &mut Registers, stack: StackBounds) {
     let Some(plain) = plain_personality() else { return };
     let pc = Pc::Return(registers.ip());
-    let Some(mut glide) = Glide::new(registers, pc, stack) else { return };
+    let Some(mut glide) = Glide::new(registers, pc, &stack) else { return };
     // SAFETY: the exception is valid (contract).
     let handler = unsafe { (*exception).private_2 };
     loop {
@@ -341,8 +341,7 @@ unsafe fn glide_on(exception: *mut Exception, registers: &mut Registers, stack: 
     }
 }
 
-/// Phase 1: the CFA of the frame that catches, and whose frames lead there. Phase 2 may begin
-/// where `registers` and `pc` are left: nobody is to be asked about the frames before.
+/// Phase 1: the CFA of the frame that catches, and whose frames lead there.
 ///
 /// # Safety
 ///
@@ -350,20 +349,14 @@ unsafe fn glide_on(exception: *mut Exception, registers: &mut Registers, stack: 
 #[inline(never)]
 unsafe fn search_phase(
     exception: *mut Exception,
-    registers: &mut Registers,
-    pc: &mut Pc,
+    registers: &Registers,
+    pc: Pc,
     stack: StackBounds,
 ) -> Result<(u64, Path), RaiseError> {
     let mut path = Path::default();
-    let mut frame = Context::new(registers, *pc, stack);
-    let mut first = true;
-    loop {
-        frame.look()?;
-        path.add(frame.known().module());
-        if first && frame.known().personality().is_some() {
-            first = false;
-            (*registers, *pc) = (frame.registers().copied(), frame.pc());
-        }
+    let mut frame = Context::new(registers, pc, stack);
+    let mut asked = false;
+    while frame.seek(asked, 0, &mut path)? != Step::End {
         // SAFETY: handed on to the caller.
         match unsafe { frame.ask(Actions::SEARCH_PHASE, exception) } {
             Reason::CONTINUE_UNWIND => {}
@@ -373,10 +366,9 @@ unsafe fn search_phase(
                 return Err(RaiseError::Personality { pc: frame.pc().address(), reason });
             }
         }
-        if frame.leave()? == Step::End {
-            return Err(RaiseError::EndOfStack);
-        }
+        asked = true;
     }
+    Err(RaiseError::EndOfStack)
 }
 
 /// Phase 2: lands in the next frame that has something to do; returns only on failure.
@@ -394,8 +386,8 @@ unsafe fn cleanup_phase(
     // SAFETY: the exception is valid (contract).
     let handler = unsafe { (*exception).private_2 };
     let mut frame = Context::new(registers, pc, stack);
-    loop {
-        frame.look()?;
+    let mut asked = false;
+    while frame.seek(asked, handler, &mut Path::default())? != Step::End {
         let is_handler = frame.cfa() == handler;
         let actions = if is_handler {
             Actions::CLEANUP_PHASE.with(Actions::HANDLER_FRAME)
@@ -416,8 +408,10 @@ unsafe fn cleanup_phase(
                 return Err(RaiseError::Personality { pc: frame.pc().address(), reason });
             }
         }
-        if is_handler || frame.leave()? == Step::End {
-            return Err(RaiseError::HandlerLost { cfa: handler });
+        if is_handler {
+            break;
         }
+        asked = true;
     }
+    Err(RaiseError::HandlerLost { cfa: handler })
 }
