@@ -39,12 +39,18 @@ const NONE: u16 = 0;
 #[derive(Clone, Copy, Debug)]
 pub struct Trail {
     /// The last entry.
-    last: u16,
+    last: u32,
 }
 
 impl Trail {
     /// A walk that begins.
-    pub const START: Self = Self { last: NONE };
+    pub const START: Self = Self { last: NONE as u32 };
+
+    /// The place to guess first.
+    #[inline(always)]
+    const fn after(self) -> u32 {
+        self.last.wrapping_add(1)
+    }
 }
 
 /// What a walk reads of an entry.
@@ -134,8 +140,8 @@ impl Cache {
     }
 
     #[inline(always)]
-    fn at(&self, place: u16) -> &Hot {
-        &self.hot[usize::from(place) % ENTRIES]
+    fn at(&self, place: u32) -> &Hot {
+        &self.hot[place as usize % ENTRIES]
     }
 
     /// It, in this generation.
@@ -155,7 +161,7 @@ impl Cache {
     ) -> bool {
         let before = *trail;
         let Some((hot, head)) = self.find(address, generation, trail) else { return false };
-        let cold = &self.cold[usize::from(trail.last) % ENTRIES];
+        let cold = &self.cold[trail.last as usize % ENTRIES];
         let near = |distance: u32| address.wrapping_add_signed(i64::from(distance as i32));
         let distances = cold.distances.load(Ordering::Relaxed);
         let args_size = u64::from(cold.args_size.load(Ordering::Relaxed));
@@ -192,11 +198,11 @@ impl Cache {
     /// The entry of `address`, which is the last one of the trail then, and its head as it was.
     #[inline(always)]
     fn find(&self, address: u64, generation: u32, trail: &mut Trail) -> Option<(&Hot, u64)> {
-        let mut place = after(trail.last);
+        let mut place = trail.after();
         let mut entry = self.at(place);
         let mut head = entry.head_for(address, generation);
         if head.is_none() {
-            place = self.at(trail.last).next.load(Ordering::Relaxed);
+            place = self.at(trail.last).next.load(Ordering::Relaxed).into();
             entry = self.at(place);
             head = entry.head_for(address, generation);
         }
@@ -207,19 +213,19 @@ impl Cache {
             head = entry.head_for(address, generation);
         }
         let head = head?;
-        *trail = Trail { last: place };
+        *trail = Trail { last: place.into() };
         Some((entry, head))
     }
 
     #[cold]
     #[inline(never)]
-    fn search(&self, address: u64, generation: u32, trail: Trail) -> Option<u16> {
-        let knows = |place: &u16| self.at(*place).head_for(address, generation).is_some();
+    fn search(&self, address: u64, generation: u32, trail: Trail) -> Option<u32> {
+        let knows = |place: &u16| self.at((*place).into()).head_for(address, generation).is_some();
         let place = self.index.places(address).find(knows)?;
         if self.at(trail.last).next.load(Ordering::Relaxed) == NONE {
             self.expect(place, trail);
         }
-        Some(place)
+        Some(place.into())
     }
 
     /// Remembers `address`, unless its entry is being written, or something of it is too far away
@@ -228,7 +234,7 @@ impl Cache {
     pub(crate) fn memorize(&self, address: u64, generation: u32, known: &Known, trail: &mut Trail) {
         let Some((distances, landing_pad)) = encode(address, known) else { return };
         let place = self.place_for(address);
-        let (hot, cold) = (self.at(place), &self.cold[usize::from(place) % ENTRIES]);
+        let (hot, cold) = (self.at(place.into()), &self.cold[usize::from(place) % ENTRIES]);
         let head = hot.head.load(Ordering::Relaxed);
         let odd = head | 1;
         if head & 1 != 0
@@ -250,34 +256,29 @@ impl Cache {
         cold.args_size.store((offsets >> 32) as u32, Ordering::Relaxed);
         let count = (head >> 32).wrapping_add(1);
         hot.head.store(count << 32 | u64::from(generation), Ordering::Release);
-        let is_used = |place| self.at(place).head.load(Ordering::Relaxed) as u32 == generation;
-        let address_at = |place| self.at(place).address.load(Ordering::Relaxed);
+        let is_used = |place: u16| self.at(place.into()).head.load(Ordering::Relaxed) as u32 == generation;
+        let address_at = |place: u16| self.at(place.into()).address.load(Ordering::Relaxed);
         self.index.insert(address, place, |place| is_used(place).then(|| address_at(place)));
         self.expect(place, *trail);
-        *trail = Trail { last: place };
+        *trail = Trail { last: place.into() };
     }
 
     /// Has the one that leads to an entry expect it from now on, if it does not anyway.
     fn expect(&self, place: u16, trail: Trail) {
-        if trail.last != NONE && after(trail.last) != place {
+        let is_after = trail.after() as usize % ENTRIES == usize::from(place);
+        if trail.last != NONE.into() && !is_after {
             self.at(trail.last).next.store(place, Ordering::Relaxed);
         }
     }
 
     /// Where to remember `address`: where it was, or in the next entry in turn.
     fn place_for(&self, address: u64) -> u16 {
-        let is_at = |place: &u16| self.at(*place).address.load(Ordering::Relaxed) == address;
+        let is_at = |place: &u16| self.at((*place).into()).address.load(Ordering::Relaxed) == address;
         self.index.places(address).find(is_at).unwrap_or_else(|| {
             let turn = self.made.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
             in_turn(turn as usize)
         })
     }
-}
-
-/// The place that guesses come from first.
-#[inline(always)]
-const fn after(place: u16) -> u16 {
-    place.wrapping_add(1)
 }
 
 /// Which entry is written when so many have been. Each time round in another order, a run as a

@@ -142,7 +142,7 @@ impl<'m, S: ReadStack, M: FindModule> Cursor<'m, S, M> {
     #[inline]
     pub fn step(&mut self) -> Result<Step, UnwindError> {
         match self.modules.recall_rule(self.pc.lookup(), &mut self.trail) {
-            Some(rule) => self.leave_by(&rule),
+            Some(rule) => self.advance(&rule),
             None => self.step_by_tables(),
         }
     }
@@ -235,6 +235,11 @@ impl<'m, S: ReadStack, M: FindModule> Cursor<'m, S, M> {
     /// Moves to the caller by the frame's rule.
     #[inline]
     pub(crate) fn leave_by(&mut self, rule: &Rule) -> Result<Step, UnwindError> {
+        self.advance(rule)
+    }
+
+    #[inline(always)]
+    fn advance(&mut self, rule: &Rule) -> Result<Step, UnwindError> {
         let step = rule.apply(self.pc.lookup(), &mut self.registers, &self.stack)?;
         Ok(self.arrive(step, rule.is_of_signal_frame()))
     }

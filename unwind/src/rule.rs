@@ -1,9 +1,9 @@
 //! A row in sixteen bytes: enough for all but two in a thousand.
 //!
 //! ```text
-//!   0         4          8      9                             15     16
-//!   │ cfa: +n │ args     │ bits │ rbx rbp r12 r13 r14 r15     │ depth │
-//!                          │      └ saved at CFA − 8·k; 0: not saved  └ the largest k
+//!   0         4          8      9                             15        16
+//!   │ cfa: +n │ args     │ bits │ rbx rbp r12 r13 r14 r15     │ further │
+//!                          │      └ saved at CFA − 8·k; 0: not saved    └ the largest k, less one
 //!                          └ base rbp, else rsp · end of stack · signal frame
 //! ```
 //!
@@ -17,7 +17,7 @@ use crate::cfi::{CfaRule, RegisterRule, Row};
 use crate::cursor::Step;
 use crate::error::UnwindError;
 use crate::registers::{Register, Registers};
-use crate::stack::ReadStack;
+use crate::stack::{ReadStack, WordsBelow};
 
 /// Bytes of a stack slot.
 const WORD: i32 = 8;
@@ -86,7 +86,7 @@ impl Rule {
         }
         Self {
             offsets: cfa_offset as u32 as u64 | (args_size as u64) << 32,
-            places: u64::from_le_bytes([bits, a, b, c, d, e, f, depth]),
+            places: u64::from_le_bytes([bits, a, b, c, d, e, f, depth - 1]),
         }
     }
 
@@ -136,7 +136,7 @@ impl Rule {
 
     /// How many slots below the CFA the register at this place of [`SAVED`] is; 0: not saved.
     const fn slots(self, place: usize) -> u8 {
-        (self.places >> (8 * (place + 1))) as u8
+        self.saves().slots(place)
     }
 
     /// The rule that says the same as `row`, or `None` if the row needs DWARF.
@@ -183,9 +183,9 @@ impl Rule {
         base.wrapping_add_signed(self.cfa_offset() as i64)
     }
 
-    /// How many slots below the CFA the lowest one is that is read.
+    /// How many slots below the return address's the lowest one is that is read.
     #[inline(always)]
-    pub(crate) const fn depth(self) -> u8 {
+    pub(crate) const fn further(self) -> u8 {
         (self.places >> 56) as u8
     }
 
@@ -228,17 +228,12 @@ impl Rule {
         if cfa <= registers.sp() {
             return Err(UnwindError::CfaNotAbove { pc, cfa, sp: registers.sp() });
         }
-        if let Some(words) = stack.words_below(cfa, self.depth()) {
+        if let Some(words) = stack.words_below(cfa, self.saves().depth()) {
             registers.set(Register::RA, words.get(1));
             registers.set(Register::RSP, cfa);
             // Many frames save nothing.
-            if self.places & REGISTERS != 0 {
-                for (place, register) in SAVED.into_iter().enumerate() {
-                    match self.slots(place) {
-                        0 => {}
-                        slots => registers.set(register, words.get(slots)),
-                    }
-                }
+            if !self.saves().is_empty() {
+                self.saves().read(&words, registers);
             }
             return Ok(Step::Caller { cfa });
         }
@@ -304,34 +299,44 @@ impl Saves {
         Self(((high & !LOW) >> 7) * 0xff & REGISTERS)
     }
 
-    /// Reads those of `wanted` that the frame with this CFA saved, and says which are wanted
-    /// still.
-    pub(crate) fn restore(
-        self,
-        wanted: Self,
-        cfa: u64,
-        registers: &mut Registers,
-        stack: &impl ReadStack,
-    ) -> Self {
-        let (mut here, mut left) = (self.0 & wanted.0, wanted.0);
-        let Some(words) = (here != 0).then(|| stack.words_below(cfa, (self.0 >> 56) as u8)) else {
-            return wanted;
-        };
-        while here != 0 {
-            let byte = here.trailing_zeros() / 8;
-            let mask = 0xff << (8 * byte);
-            let slots = ((here & mask) >> (8 * byte)) as u8;
-            if let Some(words) = words {
-                registers.set(SAVED[byte as usize - 1], words.get(slots));
-            }
-            here &= !mask;
-            left &= !mask;
-        }
-        Self(left)
+    /// These without those.
+    pub(crate) const fn without(self, others: Self) -> Self {
+        Self(self.0 & !others.whole().0)
+    }
+
+    /// Of these only what those are about.
+    pub(crate) const fn of(self, others: Self) -> Self {
+        Self(self.0 & others.whole().0 | self.0 & !REGISTERS)
     }
 
     pub(crate) const fn is_empty(self) -> bool {
-        self.0 == 0
+        self.0 & REGISTERS == 0
+    }
+
+    /// How many slots below the CFA the register at this place of [`SAVED`] is; 0: not saved.
+    const fn slots(self, place: usize) -> u8 {
+        (self.0 >> (8 * (place + 1))) as u8
+    }
+
+    /// How many slots below the CFA the lowest one is that is read.
+    const fn depth(self) -> u8 {
+        (self.0 >> 56) as u8 + 1
+    }
+
+    /// Reads the registers of the frame with this CFA.
+    pub(crate) fn restore(self, cfa: u64, registers: &mut Registers, stack: &impl ReadStack) {
+        if let Some(words) = stack.words_below(cfa, self.depth()) {
+            self.read(&words, registers);
+        }
+    }
+
+    #[inline(always)]
+    fn read(self, words: &WordsBelow, registers: &mut Registers) {
+        for (place, register) in SAVED.into_iter().enumerate() {
+            if let Some(value) = words.find(self.slots(place)) {
+                registers.set(register, value);
+            }
+        }
     }
 }
 

@@ -82,14 +82,14 @@ impl Climb {
     }
 
     /// Goes up to `end`, which has to be aligned and not beyond the high end: gives the words in
-    /// between, if they are `count` at least.
+    /// between, if they are more than `further`.
     ///
     /// One comparison says all about `end`: as a distance that is rotated, what is further down,
     /// beyond the end or misaligned is too far away.
     #[inline(always)]
-    pub fn to(&mut self, end: u64, count: u8) -> Option<WordsBelow> {
+    pub fn to(&mut self, end: u64, further: u8) -> Option<WordsBelow> {
         let between = end.wrapping_sub(self.at).rotate_right(3);
-        if between > self.left || between < u64::from(count) {
+        if between > self.left || between <= u64::from(further) {
             return None;
         }
         self.at = end;
