@@ -21,7 +21,7 @@
 
 mod index;
 
-use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering, fence};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 use crate::known::Known;
 use crate::rule::Rule;
@@ -32,25 +32,42 @@ const ENTRIES: usize = 1024;
 /// So many entries lie in the order in which they were made. Which entries are written over is
 /// decided for so many at once.
 const RUN: usize = if ENTRIES < 16 { ENTRIES } else { 16 };
-/// No entry in particular. A guess like any other: memory that is zero has it.
-const NONE: u16 = 0;
+
+/// Where an entry is, in bytes from the first one: what adding it to an address takes. Any number
+/// is some entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place(u32);
+
+impl Place {
+    /// No entry in particular. A guess like any other: memory that is zero has it.
+    const NONE: Self = Self(0);
+    const SIZE: usize = size_of::<Hot>();
+
+    const fn of(index: usize) -> Self {
+        Self((index % ENTRIES * Self::SIZE) as u32)
+    }
+
+    #[inline(always)]
+    const fn index(self) -> usize {
+        self.0 as usize / Self::SIZE % ENTRIES
+    }
+
+    #[inline(always)]
+    const fn after(self) -> Self {
+        Self(self.0.wrapping_add(Self::SIZE as u32))
+    }
+}
 
 /// Where in the cache a walk is, and where it expects to go on.
 #[derive(Clone, Copy, Debug)]
 pub struct Trail {
     /// The last entry.
-    last: u32,
+    last: Place,
 }
 
 impl Trail {
     /// A walk that begins.
-    pub const START: Self = Self { last: NONE as u32 };
-
-    /// The place to guess first.
-    #[inline(always)]
-    const fn after(self) -> u32 {
-        self.last.wrapping_add(1)
-    }
+    pub const START: Self = Self { last: Place::NONE };
 }
 
 /// What a walk reads of an entry.
@@ -64,7 +81,7 @@ struct Hot {
     places: AtomicU64,
     cfa: AtomicU32,
     /// The entry of the caller, maybe.
-    next: AtomicU16,
+    next: AtomicU32,
 }
 
 /// What raising reads of it besides.
@@ -90,8 +107,13 @@ impl Hot {
         address: AtomicU64::new(0),
         places: AtomicU64::new(0),
         cfa: AtomicU32::new(0),
-        next: AtomicU16::new(NONE),
+        next: AtomicU32::new(Place::NONE.0),
     };
+
+    #[inline(always)]
+    fn next(&self) -> Place {
+        Place(self.next.load(Ordering::Relaxed))
+    }
 
     /// Its head, if it is whole and knows `address` in this generation.
     #[inline(always)]
@@ -140,8 +162,8 @@ impl Cache {
     }
 
     #[inline(always)]
-    fn at(&self, place: u32) -> &Hot {
-        &self.hot[place as usize % ENTRIES]
+    fn at(&self, place: Place) -> &Hot {
+        &self.hot[place.index()]
     }
 
     /// It, in this generation.
@@ -161,7 +183,7 @@ impl Cache {
     ) -> bool {
         let before = *trail;
         let Some((hot, head)) = self.find(address, generation, trail) else { return false };
-        let cold = &self.cold[trail.last as usize % ENTRIES];
+        let cold = &self.cold[trail.last.index()];
         let near = |distance: u32| address.wrapping_add_signed(i64::from(distance as i32));
         let distances = cold.distances.load(Ordering::Relaxed);
         let args_size = u64::from(cold.args_size.load(Ordering::Relaxed));
@@ -198,11 +220,11 @@ impl Cache {
     /// The entry of `address`, which is the last one of the trail then, and its head as it was.
     #[inline(always)]
     fn find(&self, address: u64, generation: u32, trail: &mut Trail) -> Option<(&Hot, u64)> {
-        let mut place = trail.after();
+        let mut place = trail.last.after();
         let mut entry = self.at(place);
         let mut head = entry.head_for(address, generation);
         if head.is_none() {
-            place = self.at(trail.last).next.load(Ordering::Relaxed).into();
+            place = self.at(trail.last).next();
             entry = self.at(place);
             head = entry.head_for(address, generation);
         }
@@ -213,19 +235,19 @@ impl Cache {
             head = entry.head_for(address, generation);
         }
         let head = head?;
-        *trail = Trail { last: place.into() };
+        *trail = Trail { last: place };
         Some((entry, head))
     }
 
     #[cold]
     #[inline(never)]
-    fn search(&self, address: u64, generation: u32, trail: Trail) -> Option<u32> {
-        let knows = |place: &u16| self.at((*place).into()).head_for(address, generation).is_some();
+    fn search(&self, address: u64, generation: u32, trail: Trail) -> Option<Place> {
+        let knows = |place: &Place| self.at(*place).head_for(address, generation).is_some();
         let place = self.index.places(address).find(knows)?;
-        if self.at(trail.last).next.load(Ordering::Relaxed) == NONE {
+        if self.at(trail.last).next() == Place::NONE {
             self.expect(place, trail);
         }
-        Some(place.into())
+        Some(place)
     }
 
     /// Remembers `address`, unless its entry is being written, or something of it is too far away
@@ -234,7 +256,7 @@ impl Cache {
     pub(crate) fn memorize(&self, address: u64, generation: u32, known: &Known, trail: &mut Trail) {
         let Some((distances, landing_pad)) = encode(address, known) else { return };
         let place = self.place_for(address);
-        let (hot, cold) = (self.at(place.into()), &self.cold[usize::from(place) % ENTRIES]);
+        let (hot, cold) = (self.at(place), &self.cold[place.index()]);
         let head = hot.head.load(Ordering::Relaxed);
         let odd = head | 1;
         if head & 1 != 0
@@ -248,7 +270,7 @@ impl Cache {
         hot.address.store(address, Ordering::Relaxed);
         hot.places.store(places, Ordering::Relaxed);
         hot.cfa.store(offsets as u32, Ordering::Relaxed);
-        hot.next.store(NONE, Ordering::Relaxed);
+        hot.next.store(Place::NONE.0, Ordering::Relaxed);
         cold.personality.store(known.personality, Ordering::Relaxed);
         cold.distances.store(distances, Ordering::Relaxed);
         cold.flags.store(known.flags, Ordering::Relaxed);
@@ -256,24 +278,26 @@ impl Cache {
         cold.args_size.store((offsets >> 32) as u32, Ordering::Relaxed);
         let count = (head >> 32).wrapping_add(1);
         hot.head.store(count << 32 | u64::from(generation), Ordering::Release);
-        let is_used = |place: u16| self.at(place.into()).head.load(Ordering::Relaxed) as u32 == generation;
-        let address_at = |place: u16| self.at(place.into()).address.load(Ordering::Relaxed);
-        self.index.insert(address, place, |place| is_used(place).then(|| address_at(place)));
+        self.index.insert(address, place, |place| {
+            let entry = self.at(place);
+            let is_used = entry.head.load(Ordering::Relaxed) as u32 == generation;
+            is_used.then(|| entry.address.load(Ordering::Relaxed))
+        });
         self.expect(place, *trail);
-        *trail = Trail { last: place.into() };
+        *trail = Trail { last: place };
     }
 
     /// Has the one that leads to an entry expect it from now on, if it does not anyway.
-    fn expect(&self, place: u16, trail: Trail) {
-        let is_after = trail.after() as usize % ENTRIES == usize::from(place);
-        if trail.last != NONE.into() && !is_after {
-            self.at(trail.last).next.store(place, Ordering::Relaxed);
+    fn expect(&self, place: Place, trail: Trail) {
+        let is_after = trail.last.after().index() == place.index();
+        if trail.last != Place::NONE && !is_after {
+            self.at(trail.last).next.store(place.0, Ordering::Relaxed);
         }
     }
 
     /// Where to remember `address`: where it was, or in the next entry in turn.
-    fn place_for(&self, address: u64) -> u16 {
-        let is_at = |place: &u16| self.at((*place).into()).address.load(Ordering::Relaxed) == address;
+    fn place_for(&self, address: u64) -> Place {
+        let is_at = |place: &Place| self.at(*place).address.load(Ordering::Relaxed) == address;
         self.index.places(address).find(is_at).unwrap_or_else(|| {
             let turn = self.made.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
             in_turn(turn as usize)
@@ -283,11 +307,11 @@ impl Cache {
 
 /// Which entry is written when so many have been. Each time round in another order, a run as a
 /// whole: a walk that is longer than the cache does not drive out what it needs next each time.
-const fn in_turn(turn: usize) -> u16 {
+const fn in_turn(turn: usize) -> Place {
     const RUNS: usize = ENTRIES / RUN;
     let (round, run) = (turn / ENTRIES, turn / RUN % RUNS);
     let other = round.wrapping_mul(0x9e37_79b9) >> 16;
-    ((run ^ other % RUNS) * RUN + turn % RUN) as u16
+    Place::of((run ^ other % RUNS) * RUN + turn % RUN)
 }
 
 /// The cache as it is in one generation: what the code of frames that live is known by does not

@@ -299,14 +299,14 @@ impl Saves {
         Self(((high & !LOW) >> 7) * 0xff & REGISTERS)
     }
 
-    /// These without those.
+    /// These without those of the others.
     pub(crate) const fn without(self, others: Self) -> Self {
         Self(self.0 & !others.whole().0)
     }
 
-    /// Of these only what those are about.
+    /// These as far as they are among the others, which are [`whole`](Self::whole).
     pub(crate) const fn of(self, others: Self) -> Self {
-        Self(self.0 & others.whole().0 | self.0 & !REGISTERS)
+        Self(self.0 & (others.0 | !REGISTERS))
     }
 
     pub(crate) const fn is_empty(self) -> bool {

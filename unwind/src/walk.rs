@@ -42,7 +42,8 @@ pub struct Frame<'a, S> {
 /// Reads what the frames saved: each register where the latest of them did.
 #[inline(never)]
 fn restore(notes: &[(u64, Saves)], registers: &mut Registers, stack: &impl ReadStack) {
-    let mut wanted = notes.iter().fold(Saves::NOTHING, |all, (_, saves)| all.or(*saves));
+    let all = notes.iter().fold(Saves::NOTHING, |all, (_, saves)| all.or(*saves));
+    let mut wanted = all.whole();
     for (cfa, saves) in notes.iter().rev() {
         let here = saves.of(wanted);
         if !here.is_empty() {

@@ -9,7 +9,7 @@
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
-use super::ENTRIES;
+use super::{ENTRIES, Place};
 
 /// Slots that an address may be in.
 const WAYS: usize = 4;
@@ -28,21 +28,21 @@ impl Index {
     }
 
     /// Where the entry of an address may be.
-    pub(super) fn places(&self, address: u64) -> impl Iterator<Item = u16> {
+    pub(super) fn places(&self, address: u64) -> impl Iterator<Item = Place> {
         let (set, tag) = hash(address);
         let slots = self.sets[set].iter().map(|slot| slot.load(Ordering::Relaxed));
-        slots.filter(move |slot| slot >> 16 == tag).map(|slot| slot as u16)
+        slots.filter(move |slot| slot >> 16 == tag).map(place_in)
     }
 
     /// Has `address` found at `place` from now on; `address_at` says whose entry a place is.
     pub(super) fn insert(
         &self,
         address: u64,
-        place: u16,
-        address_at: impl Fn(u16) -> Option<u64>,
+        place: Place,
+        address_at: impl Fn(Place) -> Option<u64>,
     ) {
         let (set, tag) = hash(address);
-        let new = tag << 16 | u32::from(place);
+        let new = tag << 16 | place.index() as u32;
         let slots = &self.sets[set];
         let is = |slot: &&AtomicU32| slot.load(Ordering::Relaxed) == new;
         if slots.iter().any(|slot| is(&slot)) {
@@ -51,12 +51,16 @@ impl Index {
         let is_free = |slot: &&AtomicU32| {
             let slot = slot.load(Ordering::Relaxed);
             // Its entry may be another's by now.
-            slot == 0 || address_at(slot as u16).is_none_or(|other| hash(other) != (set, slot >> 16))
+            slot == 0 || address_at(place_in(slot)).is_none_or(|other| hash(other) != (set, slot >> 16))
         };
         // Another one each time, in no order.
-        let any = &slots[(tag as usize ^ usize::from(place)) % WAYS];
+        let any = &slots[(tag as usize ^ place.index()) % WAYS];
         slots.iter().find(is_free).unwrap_or(any).store(new, Ordering::Relaxed);
     }
+}
+
+const fn place_in(slot: u32) -> Place {
+    Place::of((slot & 0xffff) as usize)
 }
 
 /// The set of an address, and its tag.
