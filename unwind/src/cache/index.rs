@@ -1,7 +1,7 @@
 //! Finds the entry of an address by hash.
 //!
 //! ```text
-//!   address ─ hash ─► set of four │ tag, place │ tag, place │ …      tag: more bits of the hash
+//!   address ─ hash ─► set of eight │ tag, place │ tag, place │ …      tag: more bits of the hash
 //! ```
 //!
 //! What it says is where to look, and no more: slots are written one by one, without order.
@@ -12,7 +12,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use super::{ENTRIES, Place};
 
 /// Slots that an address may be in.
-const WAYS: usize = 4;
+const WAYS: usize = 8;
 /// Twice as many slots as entries: few sets are full before all entries are.
 const SETS: usize = (2 * ENTRIES).div_ceil(WAYS);
 
