@@ -30,7 +30,7 @@ const SAVED: [Register; 6] =
 const RBP: usize = 1;
 
 /// The CFA is relative to `rbp`; otherwise to `rsp`.
-const BASE_RBP: u8 = 1;
+pub(crate) const BASE_RBP: u8 = 1;
 /// The return address is undefined: the frame is the outermost.
 const END: u8 = 2;
 /// The caller is to be looked up at its exact address.
@@ -76,7 +76,12 @@ impl Rule {
         Self::new(END, 0, args_size, [0; SAVED.len()])
     }
 
-    const fn new(bits: u8, cfa_offset: i32, args_size: u32, saved: [u8; SAVED.len()]) -> Self {
+    pub(crate) const fn new(
+        bits: u8,
+        cfa_offset: i32,
+        args_size: u32,
+        saved: [u8; SAVED.len()],
+    ) -> Self {
         let [a, b, c, d, e, f] = saved;
         // The return address is in the first slot.
         let (mut depth, mut place) = (1, 0);

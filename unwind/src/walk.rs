@@ -193,3 +193,6 @@ impl<S: ReadStack, M: FindModule> Cursor<'_, S, M> {
         result
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -51,7 +51,8 @@ impl Index {
         let is_free = |slot: &&AtomicU32| {
             let slot = slot.load(Ordering::Relaxed);
             // Its entry may be another's by now.
-            slot == 0 || address_at(place_in(slot)).is_none_or(|other| hash(other) != (set, slot >> 16))
+            slot == 0
+                || address_at(place_in(slot)).is_none_or(|other| hash(other) != (set, slot >> 16))
         };
         // Another one each time, in no order.
         let any = &slots[(tag as usize ^ place.index()) % WAYS];
