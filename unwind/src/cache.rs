@@ -102,13 +102,15 @@ static_assertions::const_assert_eq!(size_of::<Cold>(), 32);
 static_assertions::const_assert!(ENTRIES.is_power_of_two() && ENTRIES <= 1 << 16);
 
 impl Hot {
-    const EMPTY: Self = Self {
-        head: AtomicU64::new(0),
-        address: AtomicU64::new(0),
-        places: AtomicU64::new(0),
-        cfa: AtomicU32::new(0),
-        next: AtomicU32::new(Place::NONE.0),
-    };
+    const fn new() -> Self {
+        Self {
+            head: AtomicU64::new(0),
+            address: AtomicU64::new(0),
+            places: AtomicU64::new(0),
+            cfa: AtomicU32::new(0),
+            next: AtomicU32::new(Place::NONE.0),
+        }
+    }
 
     #[inline(always)]
     fn next(&self) -> Place {
@@ -133,13 +135,15 @@ impl Hot {
 }
 
 impl Cold {
-    const EMPTY: Self = Self {
-        personality: AtomicU64::new(0),
-        distances: AtomicU64::new(0),
-        flags: AtomicU64::new(0),
-        landing_pad: AtomicU32::new(0),
-        args_size: AtomicU32::new(0),
-    };
+    const fn new() -> Self {
+        Self {
+            personality: AtomicU64::new(0),
+            distances: AtomicU64::new(0),
+            flags: AtomicU64::new(0),
+            landing_pad: AtomicU32::new(0),
+            args_size: AtomicU32::new(0),
+        }
+    }
 }
 
 /// A cache of entries that are made in turn, and found by an index. Generations are even.
@@ -154,8 +158,8 @@ pub(crate) struct Cache {
 impl Cache {
     pub(crate) const fn new() -> Self {
         Self {
-            hot: [const { Hot::EMPTY }; ENTRIES],
-            cold: [const { Cold::EMPTY }; ENTRIES],
+            hot: [const { Hot::new() }; ENTRIES],
+            cold: [const { Cold::new() }; ENTRIES],
             index: Index::new(),
             made: AtomicU32::new(0),
         }
@@ -311,7 +315,7 @@ const fn in_turn(turn: usize) -> Place {
     const RUNS: usize = ENTRIES / RUN;
     let (round, run) = (turn / ENTRIES, turn / RUN % RUNS);
     let other = round.wrapping_mul(0x9e37_79b9) >> 16;
-    Place::of((run ^ other % RUNS) * RUN + turn % RUN)
+    Place::of((run ^ (other % RUNS)) * RUN + turn % RUN)
 }
 
 /// The cache as it is in one generation: what the code of frames that live is known by does not

@@ -142,7 +142,7 @@ impl<'m, S: ReadStack, M: FindModule> Cursor<'m, S, M> {
     #[inline]
     pub fn step(&mut self) -> Result<Step, UnwindError> {
         match self.modules.recall_rule(self.pc.lookup(), &mut self.trail) {
-            Some(rule) => self.advance(&rule),
+            Some(rule) => self.leave_by(&rule),
             None => self.step_by_tables(),
         }
     }
@@ -235,11 +235,17 @@ impl<'m, S: ReadStack, M: FindModule> Cursor<'m, S, M> {
     /// Moves to the caller by the frame's rule.
     #[inline]
     pub(crate) fn leave_by(&mut self, rule: &Rule) -> Result<Step, UnwindError> {
-        self.advance(rule)
+        let Some(cfa) = rule.apply_usual(&mut self.registers, &self.stack) else {
+            return self.leave_carefully(rule);
+        };
+        (self.pc, self.kind) = (Pc::Return(self.registers.ip()), FrameKind::Known);
+        Ok(Step::Caller { cfa })
     }
 
-    #[inline(always)]
-    fn advance(&mut self, rule: &Rule) -> Result<Step, UnwindError> {
+    /// As [`leave_by`](Self::leave_by), of a stack that is not all there, or not known to be.
+    #[cold]
+    #[inline(never)]
+    fn leave_carefully(&mut self, rule: &Rule) -> Result<Step, UnwindError> {
         let step = rule.apply(self.pc.lookup(), &mut self.registers, &self.stack)?;
         Ok(self.arrive(step, rule.is_of_signal_frame()))
     }

@@ -213,13 +213,35 @@ impl Rule {
         self.cfa_of(registers.sp(), registers.get(Register::RBP))
     }
 
+    /// As [`apply`](Self::apply), and gives the CFA, if there is nothing unusual about the frame
+    /// and its stack; otherwise nothing is changed.
+    #[inline(always)]
+    pub(crate) fn apply_usual(
+        &self,
+        registers: &mut Registers,
+        stack: &impl ReadStack,
+    ) -> Option<u64> {
+        let cfa = self.cfa(registers);
+        if self.is_unusual() || cfa <= registers.sp() {
+            return None;
+        }
+        let words = stack.words_below(cfa, self.saves().depth())?;
+        let ip @ 1.. = words.get(1) else { return None };
+        registers.set(Register::RA, ip);
+        registers.set(Register::RSP, cfa);
+        // Many frames save nothing.
+        if !self.saves().is_empty() {
+            self.saves().read(&words, registers);
+        }
+        Some(cfa)
+    }
+
     /// Replaces the registers of a frame by those of its caller.
     ///
     /// # Errors
     ///
     /// [`UnwindError::CfaNotAbove`] or [`UnwindError::StackRead`]; the registers are then those of
     /// no frame. `pc` is only for these.
-    #[inline]
     pub fn apply(
         &self,
         pc: u64,
@@ -233,32 +255,7 @@ impl Rule {
         if cfa <= registers.sp() {
             return Err(UnwindError::CfaNotAbove { pc, cfa, sp: registers.sp() });
         }
-        if let Some(words) = stack.words_below(cfa, self.saves().depth()) {
-            registers.set(Register::RA, words.get(1));
-            registers.set(Register::RSP, cfa);
-            // Many frames save nothing.
-            if !self.saves().is_empty() {
-                self.saves().read(&words, registers);
-            }
-            return Ok(Step::Caller { cfa });
-        }
-        let (after, step) = self.apply_word_by_word(pc, cfa, *registers, stack);
-        *registers = after;
-        step
-    }
-
-    /// As [`apply`](Self::apply), of a stack that is not all there, or not known to be.
-    #[cold]
-    #[inline(never)]
-    fn apply_word_by_word(
-        self,
-        pc: u64,
-        cfa: u64,
-        mut registers: Registers,
-        stack: &impl ReadStack,
-    ) -> (Registers, Result<Step, UnwindError>) {
-        let step = self.read_all(pc, cfa, &mut registers, stack);
-        (registers, step)
+        self.read_all(pc, cfa, registers, stack)
     }
 
     fn read_all(
@@ -301,7 +298,7 @@ impl Saves {
     pub(crate) const fn whole(self) -> Self {
         const LOW: u64 = 0x7f7f_7f7f_7f7f_7f7f;
         let high = (self.0 & LOW).wrapping_add(LOW) | self.0;
-        Self(((high & !LOW) >> 7) * 0xff & REGISTERS)
+        Self((((high & !LOW) >> 7) * 0xff) & REGISTERS)
     }
 
     /// These without those of the others.

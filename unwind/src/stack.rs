@@ -53,8 +53,8 @@ impl WordsBelow {
         if u64::from(number).wrapping_sub(1) >= self.count {
             return None;
         }
-        let address = self.end - 8 * u64::from(number);
-        let word = core::ptr::with_exposed_provenance::<u64>(address as usize);
+        let end = core::ptr::with_exposed_provenance::<u64>(self.end as usize);
+        let word = end.wrapping_sub(number.into());
         // SAFETY: as in `StackBounds::read`, which has made sure of all these words.
         Some(unsafe { word.read_volatile() })
     }
