@@ -23,6 +23,7 @@ mod index;
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
+use crate::arch::prefetch;
 use crate::known::Known;
 use crate::rule::Rule;
 use index::Index;
@@ -32,6 +33,9 @@ const ENTRIES: usize = 1024;
 /// So many entries lie in the order in which they were made. Which entries are written over is
 /// decided for so many at once.
 const RUN: usize = if ENTRIES < 16 { ENTRIES } else { 16 };
+
+/// Entries ahead of a walk that are fetched, in case they are in no cache of the CPU.
+const AHEAD: usize = 16;
 
 /// Where an entry is, in bytes from the first one: what adding it to an address takes. Any number
 /// is some entry.
@@ -225,6 +229,7 @@ impl Cache {
     #[inline(always)]
     fn find(&self, address: u64, generation: u32, trail: &mut Trail) -> Option<(&Hot, u64)> {
         let mut place = trail.last.after();
+        prefetch(core::ptr::from_ref(self.at(place)).wrapping_add(AHEAD));
         let mut entry = self.at(place);
         let mut head = entry.head_for(address, generation);
         if head.is_none() {

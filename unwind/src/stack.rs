@@ -7,6 +7,11 @@
 
 use core::ops::Range;
 
+use crate::arch::prefetch;
+
+/// Words ahead of a climb that are fetched, in case they are in no cache of the CPU.
+const AHEAD: usize = 128;
+
 /// Answers the one question unwinding has about a stack.
 pub trait ReadStack {
     /// The word at `address`, or `None` if it is not wholly inside this stack.
@@ -94,6 +99,7 @@ impl Climb {
         }
         self.at = end;
         self.left -= between;
+        prefetch(core::ptr::without_provenance::<u64>(end as usize).wrapping_add(AHEAD));
         Some(WordsBelow { end, count: between })
     }
 }
