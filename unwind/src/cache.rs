@@ -21,8 +21,9 @@
 
 mod index;
 
-use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering, fence};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
+use crate::arch::prefetch;
 use crate::known::Known;
 use crate::rule::Rule;
 use index::Index;
@@ -32,19 +33,50 @@ const ENTRIES: usize = 1024;
 /// So many entries lie in the order in which they were made. Which entries are written over is
 /// decided for so many at once.
 const RUN: usize = if ENTRIES < 16 { ENTRIES } else { 16 };
-/// No entry in particular. A guess like any other: memory that is zero has it.
-const NONE: u16 = 0;
+
+/// Entries ahead of a walk that are fetched, in case they are in no cache of the CPU.
+const AHEAD: usize = 16;
+
+/// Where an entry is, in bytes from the first one: what adding it to an address takes. Any number
+/// is some entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place(u32);
+
+impl Place {
+    /// No entry in particular. A guess like any other: memory that is zero has it.
+    const NONE: Self = Self(0);
+    const SIZE: usize = size_of::<Hot>();
+
+    const fn of(index: usize) -> Self {
+        Self((index % ENTRIES * Self::SIZE) as u32)
+    }
+
+    #[inline(always)]
+    const fn index(self) -> usize {
+        self.0 as usize / Self::SIZE % ENTRIES
+    }
+
+    #[inline(always)]
+    const fn before(self) -> Self {
+        Self(self.0.wrapping_sub(Self::SIZE as u32))
+    }
+
+    #[inline(always)]
+    const fn after(self) -> Self {
+        Self(self.0.wrapping_add(Self::SIZE as u32))
+    }
+}
 
 /// Where in the cache a walk is, and where it expects to go on.
 #[derive(Clone, Copy, Debug)]
 pub struct Trail {
     /// The last entry.
-    last: u16,
+    last: Place,
 }
 
 impl Trail {
     /// A walk that begins.
-    pub const START: Self = Self { last: NONE };
+    pub const START: Self = Self { last: Place::NONE };
 }
 
 /// What a walk reads of an entry.
@@ -58,7 +90,7 @@ struct Hot {
     places: AtomicU64,
     cfa: AtomicU32,
     /// The entry of the caller, maybe.
-    next: AtomicU16,
+    next: AtomicU32,
 }
 
 /// What raising reads of it besides.
@@ -79,13 +111,20 @@ static_assertions::const_assert_eq!(size_of::<Cold>(), 32);
 static_assertions::const_assert!(ENTRIES.is_power_of_two() && ENTRIES <= 1 << 16);
 
 impl Hot {
-    const EMPTY: Self = Self {
-        head: AtomicU64::new(0),
-        address: AtomicU64::new(0),
-        places: AtomicU64::new(0),
-        cfa: AtomicU32::new(0),
-        next: AtomicU16::new(NONE),
-    };
+    const fn new() -> Self {
+        Self {
+            head: AtomicU64::new(0),
+            address: AtomicU64::new(0),
+            places: AtomicU64::new(0),
+            cfa: AtomicU32::new(0),
+            next: AtomicU32::new(Place::NONE.0),
+        }
+    }
+
+    #[inline(always)]
+    fn next(&self) -> Place {
+        Place(self.next.load(Ordering::Relaxed))
+    }
 
     /// Its head, if it is whole and knows `address` in this generation.
     #[inline(always)]
@@ -105,13 +144,15 @@ impl Hot {
 }
 
 impl Cold {
-    const EMPTY: Self = Self {
-        personality: AtomicU64::new(0),
-        distances: AtomicU64::new(0),
-        flags: AtomicU64::new(0),
-        landing_pad: AtomicU32::new(0),
-        args_size: AtomicU32::new(0),
-    };
+    const fn new() -> Self {
+        Self {
+            personality: AtomicU64::new(0),
+            distances: AtomicU64::new(0),
+            flags: AtomicU64::new(0),
+            landing_pad: AtomicU32::new(0),
+            args_size: AtomicU32::new(0),
+        }
+    }
 }
 
 /// A cache of entries that are made in turn, and found by an index. Generations are even.
@@ -126,16 +167,16 @@ pub(crate) struct Cache {
 impl Cache {
     pub(crate) const fn new() -> Self {
         Self {
-            hot: [const { Hot::EMPTY }; ENTRIES],
-            cold: [const { Cold::EMPTY }; ENTRIES],
+            hot: [const { Hot::new() }; ENTRIES],
+            cold: [const { Cold::new() }; ENTRIES],
             index: Index::new(),
             made: AtomicU32::new(0),
         }
     }
 
     #[inline(always)]
-    fn at(&self, place: u16) -> &Hot {
-        &self.hot[usize::from(place) % ENTRIES]
+    fn at(&self, place: Place) -> &Hot {
+        &self.hot[place.index()]
     }
 
     /// It, in this generation.
@@ -155,7 +196,7 @@ impl Cache {
     ) -> bool {
         let before = *trail;
         let Some((hot, head)) = self.find(address, generation, trail) else { return false };
-        let cold = &self.cold[usize::from(trail.last) % ENTRIES];
+        let cold = &self.cold[trail.last.index()];
         let near = |distance: u32| address.wrapping_add_signed(i64::from(distance as i32));
         let distances = cold.distances.load(Ordering::Relaxed);
         let args_size = u64::from(cold.args_size.load(Ordering::Relaxed));
@@ -192,11 +233,12 @@ impl Cache {
     /// The entry of `address`, which is the last one of the trail then, and its head as it was.
     #[inline(always)]
     fn find(&self, address: u64, generation: u32, trail: &mut Trail) -> Option<(&Hot, u64)> {
-        let mut place = after(trail.last);
+        let mut place = trail.last.after();
+        prefetch(core::ptr::from_ref(self.at(place)).wrapping_add(AHEAD));
         let mut entry = self.at(place);
         let mut head = entry.head_for(address, generation);
         if head.is_none() {
-            place = self.at(trail.last).next.load(Ordering::Relaxed);
+            place = self.at(trail.last).next();
             entry = self.at(place);
             head = entry.head_for(address, generation);
         }
@@ -213,10 +255,10 @@ impl Cache {
 
     #[cold]
     #[inline(never)]
-    fn search(&self, address: u64, generation: u32, trail: Trail) -> Option<u16> {
-        let knows = |place: &u16| self.at(*place).head_for(address, generation).is_some();
+    fn search(&self, address: u64, generation: u32, trail: Trail) -> Option<Place> {
+        let knows = |place: &Place| self.at(*place).head_for(address, generation).is_some();
         let place = self.index.places(address).find(knows)?;
-        if self.at(trail.last).next.load(Ordering::Relaxed) == NONE {
+        if self.at(trail.last).next() == Place::NONE {
             self.expect(place, trail);
         }
         Some(place)
@@ -228,7 +270,7 @@ impl Cache {
     pub(crate) fn memorize(&self, address: u64, generation: u32, known: &Known, trail: &mut Trail) {
         let Some((distances, landing_pad)) = encode(address, known) else { return };
         let place = self.place_for(address);
-        let (hot, cold) = (self.at(place), &self.cold[usize::from(place) % ENTRIES]);
+        let (hot, cold) = (self.at(place), &self.cold[place.index()]);
         let head = hot.head.load(Ordering::Relaxed);
         let odd = head | 1;
         if head & 1 != 0
@@ -242,7 +284,7 @@ impl Cache {
         hot.address.store(address, Ordering::Relaxed);
         hot.places.store(places, Ordering::Relaxed);
         hot.cfa.store(offsets as u32, Ordering::Relaxed);
-        hot.next.store(NONE, Ordering::Relaxed);
+        hot.next.store(Place::NONE.0, Ordering::Relaxed);
         cold.personality.store(known.personality, Ordering::Relaxed);
         cold.distances.store(distances, Ordering::Relaxed);
         cold.flags.store(known.flags, Ordering::Relaxed);
@@ -250,23 +292,26 @@ impl Cache {
         cold.args_size.store((offsets >> 32) as u32, Ordering::Relaxed);
         let count = (head >> 32).wrapping_add(1);
         hot.head.store(count << 32 | u64::from(generation), Ordering::Release);
-        let is_used = |place| self.at(place).head.load(Ordering::Relaxed) as u32 == generation;
-        let address_at = |place| self.at(place).address.load(Ordering::Relaxed);
-        self.index.insert(address, place, |place| is_used(place).then(|| address_at(place)));
+        self.index.insert(address, place, |place| {
+            let entry = self.at(place);
+            let is_used = entry.head.load(Ordering::Relaxed) as u32 == generation;
+            is_used.then(|| entry.address.load(Ordering::Relaxed))
+        });
         self.expect(place, *trail);
         *trail = Trail { last: place };
     }
 
     /// Has the one that leads to an entry expect it from now on, if it does not anyway.
-    fn expect(&self, place: u16, trail: Trail) {
-        if trail.last != NONE && after(trail.last) != place {
-            self.at(trail.last).next.store(place, Ordering::Relaxed);
+    fn expect(&self, place: Place, trail: Trail) {
+        let is_after = trail.last.after().index() == place.index();
+        if trail.last != Place::NONE && !is_after {
+            self.at(trail.last).next.store(place.0, Ordering::Relaxed);
         }
     }
 
     /// Where to remember `address`: where it was, or in the next entry in turn.
-    fn place_for(&self, address: u64) -> u16 {
-        let is_at = |place: &u16| self.at(*place).address.load(Ordering::Relaxed) == address;
+    fn place_for(&self, address: u64) -> Place {
+        let is_at = |place: &Place| self.at(*place).address.load(Ordering::Relaxed) == address;
         self.index.places(address).find(is_at).unwrap_or_else(|| {
             let turn = self.made.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
             in_turn(turn as usize)
@@ -274,19 +319,13 @@ impl Cache {
     }
 }
 
-/// The place that guesses come from first.
-#[inline(always)]
-const fn after(place: u16) -> u16 {
-    place.wrapping_add(1)
-}
-
 /// Which entry is written when so many have been. Each time round in another order, a run as a
 /// whole: a walk that is longer than the cache does not drive out what it needs next each time.
-const fn in_turn(turn: usize) -> u16 {
+const fn in_turn(turn: usize) -> Place {
     const RUNS: usize = ENTRIES / RUN;
     let (round, run) = (turn / ENTRIES, turn / RUN % RUNS);
     let other = round.wrapping_mul(0x9e37_79b9) >> 16;
-    ((run ^ other % RUNS) * RUN + turn % RUN) as u16
+    Place::of((run ^ (other % RUNS)) * RUN + turn % RUN)
 }
 
 /// The cache as it is in one generation: what the code of frames that live is known by does not
@@ -308,9 +347,9 @@ impl Memory<'_> {
     #[inline(always)]
     pub(crate) fn trail_to(self, address: u64) -> Trail {
         let is_there =
-            |place: &u16| self.cache.at(*place).address.load(Ordering::Relaxed) == address;
+            |place: &Place| self.cache.at(*place).address.load(Ordering::Relaxed) == address;
         let place = self.cache.index.places(address).find(is_there);
-        place.map_or(Trail::START, |place| Trail { last: place.wrapping_sub(1) })
+        place.map_or(Trail::START, |place| Trail { last: place.before() })
     }
 
     /// What is known of `address`, if that is all that there is to know, and on to its entry.

@@ -235,6 +235,17 @@ impl<'m, S: ReadStack, M: FindModule> Cursor<'m, S, M> {
     /// Moves to the caller by the frame's rule.
     #[inline]
     pub(crate) fn leave_by(&mut self, rule: &Rule) -> Result<Step, UnwindError> {
+        let Some(cfa) = rule.apply_usual(&mut self.registers, &self.stack) else {
+            return self.leave_carefully(rule);
+        };
+        (self.pc, self.kind) = (Pc::Return(self.registers.ip()), FrameKind::Known);
+        Ok(Step::Caller { cfa })
+    }
+
+    /// As [`leave_by`](Self::leave_by), of a stack that is not all there, or not known to be.
+    #[cold]
+    #[inline(never)]
+    fn leave_carefully(&mut self, rule: &Rule) -> Result<Step, UnwindError> {
         let step = rule.apply(self.pc.lookup(), &mut self.registers, &self.stack)?;
         Ok(self.arrive(step, rule.is_of_signal_frame()))
     }

@@ -78,7 +78,7 @@ impl Glide {
             return None;
         }
         let mut higher = self.climb;
-        let words = higher.to(self.cfa(rule), rule.depth())?;
+        let words = higher.to(self.cfa(rule), rule.further())?;
         let ip = Some(words.get(1)).filter(|ip| *ip != 0)?;
         self.climb = higher;
         self.address = Pc::Return(ip).lookup();
@@ -89,9 +89,7 @@ impl Glide {
     #[inline(always)]
     pub(crate) fn leave(&mut self, rule: Rule) -> bool {
         let Some(words) = self.words(rule) else { return false };
-        if rule.rbp_slots() != 0 {
-            self.rbp = words.get(rule.rbp_slots());
-        }
+        self.rbp = words.find(rule.rbp_slots()).unwrap_or(self.rbp);
         true
     }
 
@@ -99,7 +97,12 @@ impl Glide {
     #[inline(always)]
     pub(crate) fn leave_with(&mut self, rule: Rule, registers: &mut Registers) -> bool {
         let Some(words) = self.words(rule) else { return false };
-        rule.load(registers, self.climb.at(), words);
+        registers.set(Register::RA, words.get(1));
+        registers.set(Register::RSP, self.climb.at());
+        // Many frames save nothing.
+        if !rule.saves().is_empty() {
+            rule.saves().read(&words, registers);
+        }
         self.rbp = registers.get(Register::RBP);
         true
     }
@@ -107,6 +110,6 @@ impl Glide {
     /// Whether the word below `cfa`, which is further up, can be read.
     #[inline(always)]
     pub(crate) fn is_on_stack(&self, cfa: u64) -> bool {
-        { self.climb }.to(cfa, 1).is_some()
+        { self.climb }.to(cfa, 0).is_some()
     }
 }

@@ -1,9 +1,9 @@
 //! A row in sixteen bytes: enough for all but two in a thousand.
 //!
 //! ```text
-//!   0         4          8      9                             15     16
-//!   │ cfa: +n │ args     │ bits │ rbx rbp r12 r13 r14 r15     │ depth │
-//!                          │      └ saved at CFA − 8·k; 0: not saved  └ the largest k
+//!   0         4          8      9                             15        16
+//!   │ cfa: +n │ args     │ bits │ rbx rbp r12 r13 r14 r15     │ further │
+//!                          │      └ saved at CFA − 8·k; 0: not saved    └ the largest k, less one
 //!                          └ base rbp, else rsp · end of stack · signal frame
 //! ```
 //!
@@ -26,14 +26,11 @@ const WORD: i32 = 8;
 const SAVED: [Register; 6] =
     [Register::RBX, Register::RBP, Register::R12, Register::R13, Register::R14, Register::R15];
 
-/// So many of them are used first by compilers.
-const FEW: usize = 2;
-
 /// Where `rbp` is among them.
 const RBP: usize = 1;
 
 /// The CFA is relative to `rbp`; otherwise to `rsp`.
-const BASE_RBP: u8 = 1;
+pub(crate) const BASE_RBP: u8 = 1;
 /// The return address is undefined: the frame is the outermost.
 const END: u8 = 2;
 /// The caller is to be looked up at its exact address.
@@ -79,7 +76,12 @@ impl Rule {
         Self::new(END, 0, args_size, [0; SAVED.len()])
     }
 
-    const fn new(bits: u8, cfa_offset: i32, args_size: u32, saved: [u8; SAVED.len()]) -> Self {
+    pub(crate) const fn new(
+        bits: u8,
+        cfa_offset: i32,
+        args_size: u32,
+        saved: [u8; SAVED.len()],
+    ) -> Self {
         let [a, b, c, d, e, f] = saved;
         // The return address is in the first slot.
         let (mut depth, mut place) = (1, 0);
@@ -89,7 +91,7 @@ impl Rule {
         }
         Self {
             offsets: cfa_offset as u32 as u64 | (args_size as u64) << 32,
-            places: u64::from_le_bytes([bits, a, b, c, d, e, f, depth]),
+            places: u64::from_le_bytes([bits, a, b, c, d, e, f, depth - 1]),
         }
     }
 
@@ -139,7 +141,7 @@ impl Rule {
 
     /// How many slots below the CFA the register at this place of [`SAVED`] is; 0: not saved.
     const fn slots(self, place: usize) -> u8 {
-        (self.places >> (8 * (place + 1))) as u8
+        self.saves().slots(place)
     }
 
     /// The rule that says the same as `row`, or `None` if the row needs DWARF.
@@ -186,9 +188,9 @@ impl Rule {
         base.wrapping_add_signed(self.cfa_offset() as i64)
     }
 
-    /// How many slots below the CFA the lowest one is that is read.
+    /// How many slots below the return address's the lowest one is that is read.
     #[inline(always)]
-    pub(crate) const fn depth(self) -> u8 {
+    pub(crate) const fn further(self) -> u8 {
         (self.places >> 56) as u8
     }
 
@@ -211,13 +213,35 @@ impl Rule {
         self.cfa_of(registers.sp(), registers.get(Register::RBP))
     }
 
+    /// As [`apply`](Self::apply), and gives the CFA, if there is nothing unusual about the frame
+    /// and its stack; otherwise nothing is changed.
+    #[inline(always)]
+    pub(crate) fn apply_usual(
+        &self,
+        registers: &mut Registers,
+        stack: &impl ReadStack,
+    ) -> Option<u64> {
+        let cfa = self.cfa(registers);
+        if self.is_unusual() || cfa <= registers.sp() {
+            return None;
+        }
+        let words = stack.words_below(cfa, self.saves().depth())?;
+        let ip @ 1.. = words.get(1) else { return None };
+        registers.set(Register::RA, ip);
+        registers.set(Register::RSP, cfa);
+        // Many frames save nothing.
+        if !self.saves().is_empty() {
+            self.saves().read(&words, registers);
+        }
+        Some(cfa)
+    }
+
     /// Replaces the registers of a frame by those of its caller.
     ///
     /// # Errors
     ///
     /// [`UnwindError::CfaNotAbove`] or [`UnwindError::StackRead`]; the registers are then those of
     /// no frame. `pc` is only for these.
-    #[inline]
     pub fn apply(
         &self,
         pc: u64,
@@ -231,46 +255,7 @@ impl Rule {
         if cfa <= registers.sp() {
             return Err(UnwindError::CfaNotAbove { pc, cfa, sp: registers.sp() });
         }
-        if let Some(words) = stack.words_below(cfa, self.depth()) {
-            self.load(registers, cfa, words);
-            return Ok(Step::Caller { cfa });
-        }
-        let (after, step) = self.apply_word_by_word(pc, cfa, *registers, stack);
-        *registers = after;
-        step
-    }
-
-    /// The caller's registers, from the words below the CFA.
-    #[inline(always)]
-    pub(crate) fn load(self, registers: &mut Registers, cfa: u64, words: WordsBelow) {
-        registers.set(Register::RA, words.get(1));
-        registers.set(Register::RSP, cfa);
-        // Many frames save nothing, or few.
-        if self.places & REGISTERS == 0 {
-            return;
-        }
-        let few = self.places & (REGISTERS << (8 * FEW)) & REGISTERS == 0;
-        let saved = if few { &SAVED[..FEW] } else { &SAVED[..] };
-        for (place, register) in saved.iter().enumerate() {
-            match self.slots(place) {
-                0 => {}
-                slots => registers.set(*register, words.get(slots)),
-            }
-        }
-    }
-
-    /// As [`apply`](Self::apply), of a stack that is not all there, or not known to be.
-    #[cold]
-    #[inline(never)]
-    fn apply_word_by_word(
-        self,
-        pc: u64,
-        cfa: u64,
-        mut registers: Registers,
-        stack: &impl ReadStack,
-    ) -> (Registers, Result<Step, UnwindError>) {
-        let step = self.read_all(pc, cfa, &mut registers, stack);
-        (registers, step)
+        self.read_all(pc, cfa, registers, stack)
     }
 
     fn read_all(
@@ -313,37 +298,47 @@ impl Saves {
     pub(crate) const fn whole(self) -> Self {
         const LOW: u64 = 0x7f7f_7f7f_7f7f_7f7f;
         let high = (self.0 & LOW).wrapping_add(LOW) | self.0;
-        Self(((high & !LOW) >> 7) * 0xff & REGISTERS)
+        Self((((high & !LOW) >> 7) * 0xff) & REGISTERS)
     }
 
-    /// Reads those of `wanted` that the frame with this CFA saved, and says which are wanted
-    /// still.
-    pub(crate) fn restore(
-        self,
-        wanted: Self,
-        cfa: u64,
-        registers: &mut Registers,
-        stack: &impl ReadStack,
-    ) -> Self {
-        let (mut here, mut left) = (self.0 & wanted.0, wanted.0);
-        let Some(words) = (here != 0).then(|| stack.words_below(cfa, (self.0 >> 56) as u8)) else {
-            return wanted;
-        };
-        while here != 0 {
-            let byte = here.trailing_zeros() / 8;
-            let mask = 0xff << (8 * byte);
-            let slots = ((here & mask) >> (8 * byte)) as u8;
-            if let Some(words) = words {
-                registers.set(SAVED[byte as usize - 1], words.get(slots));
-            }
-            here &= !mask;
-            left &= !mask;
-        }
-        Self(left)
+    /// These without those of the others.
+    pub(crate) const fn without(self, others: Self) -> Self {
+        Self(self.0 & !others.whole().0)
+    }
+
+    /// These as far as they are among the others, which are [`whole`](Self::whole).
+    pub(crate) const fn of(self, others: Self) -> Self {
+        Self(self.0 & (others.0 | !REGISTERS))
     }
 
     pub(crate) const fn is_empty(self) -> bool {
-        self.0 == 0
+        self.0 & REGISTERS == 0
+    }
+
+    /// How many slots below the CFA the register at this place of [`SAVED`] is; 0: not saved.
+    const fn slots(self, place: usize) -> u8 {
+        (self.0 >> (8 * (place + 1))) as u8
+    }
+
+    /// How many slots below the CFA the lowest one is that is read.
+    const fn depth(self) -> u8 {
+        (self.0 >> 56) as u8 + 1
+    }
+
+    /// Reads the registers of the frame with this CFA.
+    pub(crate) fn restore(self, cfa: u64, registers: &mut Registers, stack: &impl ReadStack) {
+        if let Some(words) = stack.words_below(cfa, self.depth()) {
+            self.read(&words, registers);
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn read(self, words: &WordsBelow, registers: &mut Registers) {
+        for (place, register) in SAVED.into_iter().enumerate() {
+            if let Some(value) = words.find(self.slots(place)) {
+                registers.set(register, value);
+            }
+        }
     }
 }
 

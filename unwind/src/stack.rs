@@ -7,6 +7,11 @@
 
 use core::ops::Range;
 
+use crate::arch::prefetch;
+
+/// Words ahead of a climb that are fetched, in case they are in no cache of the CPU.
+const AHEAD: usize = 128;
+
 /// Answers the one question unwinding has about a stack.
 pub trait ReadStack {
     /// The word at `address`, or `None` if it is not wholly inside this stack.
@@ -53,8 +58,8 @@ impl WordsBelow {
         if u64::from(number).wrapping_sub(1) >= self.count {
             return None;
         }
-        let address = self.end - 8 * u64::from(number);
-        let word = core::ptr::with_exposed_provenance::<u64>(address as usize);
+        let end = core::ptr::with_exposed_provenance::<u64>(self.end as usize);
+        let word = end.wrapping_sub(number.into());
         // SAFETY: as in `StackBounds::read`, which has made sure of all these words.
         Some(unsafe { word.read_volatile() })
     }
@@ -82,18 +87,19 @@ impl Climb {
     }
 
     /// Goes up to `end`, which has to be aligned and not beyond the high end: gives the words in
-    /// between, if they are `count` at least.
+    /// between, if they are more than `further`.
     ///
     /// One comparison says all about `end`: as a distance that is rotated, what is further down,
     /// beyond the end or misaligned is too far away.
     #[inline(always)]
-    pub fn to(&mut self, end: u64, count: u8) -> Option<WordsBelow> {
+    pub fn to(&mut self, end: u64, further: u8) -> Option<WordsBelow> {
         let between = end.wrapping_sub(self.at).rotate_right(3);
-        if between > self.left || between < u64::from(count) {
+        if between > self.left || between <= u64::from(further) {
             return None;
         }
         self.at = end;
         self.left -= between;
+        prefetch(core::ptr::without_provenance::<u64>(end as usize).wrapping_add(AHEAD));
         Some(WordsBelow { end, count: between })
     }
 }

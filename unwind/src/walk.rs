@@ -33,31 +33,25 @@ pub struct Frame<'a, S> {
     rbp: u64,
     kind: FrameKind,
     notes: &'a Notes,
-    noted: Noted,
+    /// How many notes there are.
+    noted: usize,
     registers: &'a mut Registers,
     stack: &'a S,
 }
 
-/// How much is noted.
-#[derive(Clone, Copy)]
-struct Noted {
-    frames: usize,
-    /// What any of them saved.
-    saves: Saves,
-}
-
-impl Noted {
-    const NOTHING: Self = Self { frames: 0, saves: Saves::NOTHING };
-
-    /// Reads what the frames saved: each register where the latest of them did.
-    #[inline(never)]
-    fn restore(self, notes: &Notes, registers: &mut Registers, stack: &impl ReadStack) {
-        let mut wanted = self.saves.whole();
-        for (cfa, saves) in notes[..self.frames].iter().rev() {
+/// Reads what the frames saved: each register where the latest of them did.
+#[inline(never)]
+fn restore(notes: &[(u64, Saves)], registers: &mut Registers, stack: &impl ReadStack) {
+    let all = notes.iter().fold(Saves::NOTHING, |all, (_, saves)| all.or(*saves));
+    let mut wanted = all.whole();
+    for (cfa, saves) in notes.iter().rev() {
+        let here = saves.of(wanted);
+        if !here.is_empty() {
+            here.restore(*cfa, registers, stack);
+            wanted = wanted.without(here);
             if wanted.is_empty() {
                 break;
             }
-            wanted = saves.restore(wanted, *cfa, registers, stack);
         }
     }
 }
@@ -84,8 +78,8 @@ impl<S: ReadStack> Frame<'_, S> {
 
     /// The registers of the frame, as far as its callees saved them.
     pub fn registers(&mut self) -> &Registers {
-        self.noted.restore(self.notes, self.registers, self.stack);
-        self.noted = Noted::NOTHING;
+        restore(&self.notes[..self.noted], self.registers, self.stack);
+        self.noted = 0;
         self.registers.set(Register::RA, self.pc.address());
         self.registers.set(Register::RSP, self.sp);
         self.registers.set(Register::RBP, self.rbp);
@@ -123,7 +117,7 @@ impl<S: ReadStack, M: FindModule> Cursor<'_, S, M> {
                 rbp: registers.get(Register::RBP),
                 kind: self.kind,
                 notes: &notes,
-                noted: Noted::NOTHING,
+                noted: 0,
                 registers,
                 stack: &self.stack,
             };
@@ -147,7 +141,7 @@ impl<S: ReadStack, M: FindModule> Cursor<'_, S, M> {
         };
         let (mut address, mut ip) = (self.pc.lookup(), 0);
         let (mut rbp, mut trail) = (self.registers.get(Register::RBP), self.trail);
-        let mut noted = Noted::NOTHING;
+        let mut noted = 0;
         let result = loop {
             let mut ahead = trail;
             let Some(rule) = memory.recall_rule(address, &mut ahead) else {
@@ -158,7 +152,7 @@ impl<S: ReadStack, M: FindModule> Cursor<'_, S, M> {
             }
             let mut higher = climb;
             let cfa = rule.cfa_of(climb.at(), rbp);
-            let Some(words) = higher.to(cfa, rule.depth()) else {
+            let Some(words) = higher.to(cfa, rule.further()) else {
                 break ControlFlow::Continue(());
             };
             let Some(caller @ 1..) = words.find(1) else {
@@ -167,12 +161,12 @@ impl<S: ReadStack, M: FindModule> Cursor<'_, S, M> {
             (ip, climb, trail) = (caller, higher, ahead);
             address = Pc::Return(ip).lookup();
             rbp = words.find(rule.rbp_slots()).unwrap_or(rbp);
-            if noted.frames == NOTES {
-                noted.restore(notes, &mut self.registers, &self.stack);
-                noted = Noted::NOTHING;
+            if noted == NOTES {
+                restore(notes, &mut self.registers, &self.stack);
+                noted = 0;
             }
-            notes[noted.frames] = (cfa, rule.saves());
-            noted = Noted { frames: noted.frames + 1, saves: noted.saves.or(rule.saves()) };
+            notes[noted] = (cfa, rule.saves());
+            noted += 1;
             let mut frame = Frame {
                 pc: Pc::Return(ip),
                 sp: cfa,
@@ -190,7 +184,7 @@ impl<S: ReadStack, M: FindModule> Cursor<'_, S, M> {
             }
         };
         if ip != 0 {
-            noted.restore(notes, &mut self.registers, &self.stack);
+            restore(&notes[..noted], &mut self.registers, &self.stack);
             self.registers.set(Register::RSP, climb.at());
             self.registers.set(Register::RBP, rbp);
             self.registers.set(Register::RA, ip);
@@ -199,3 +193,6 @@ impl<S: ReadStack, M: FindModule> Cursor<'_, S, M> {
         result
     }
 }
+
+#[cfg(test)]
+mod tests;

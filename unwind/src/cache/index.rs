@@ -1,7 +1,7 @@
 //! Finds the entry of an address by hash.
 //!
 //! ```text
-//!   address ─ hash ─► set of four │ tag, place │ tag, place │ …      tag: more bits of the hash
+//!   address ─ hash ─► set of eight │ tag, place │ tag, place │ …      tag: more bits of the hash
 //! ```
 //!
 //! What it says is where to look, and no more: slots are written one by one, without order.
@@ -9,10 +9,10 @@
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
-use super::ENTRIES;
+use super::{ENTRIES, Place};
 
 /// Slots that an address may be in.
-const WAYS: usize = 4;
+const WAYS: usize = 8;
 /// Twice as many slots as entries: few sets are full before all entries are.
 const SETS: usize = (2 * ENTRIES).div_ceil(WAYS);
 
@@ -29,16 +29,21 @@ impl Index {
 
     /// Where the entry of an address may be.
     #[inline(always)]
-    pub(super) fn places(&self, address: u64) -> impl Iterator<Item = u16> {
+    pub(super) fn places(&self, address: u64) -> impl Iterator<Item = Place> {
         let (set, tag) = hash(address);
         let slots = self.sets[set].iter().map(|slot| slot.load(Ordering::Relaxed));
-        slots.filter(move |slot| slot >> 16 == tag).map(|slot| slot as u16)
+        slots.filter(move |slot| slot >> 16 == tag).map(place_in)
     }
 
     /// Has `address` found at `place` from now on; `address_at` says whose entry a place is.
-    pub(super) fn insert(&self, address: u64, place: u16, address_at: impl Fn(u16) -> Option<u64>) {
+    pub(super) fn insert(
+        &self,
+        address: u64,
+        place: Place,
+        address_at: impl Fn(Place) -> Option<u64>,
+    ) {
         let (set, tag) = hash(address);
-        let new = tag << 16 | u32::from(place);
+        let new = tag << 16 | place.index() as u32;
         let slots = &self.sets[set];
         let is = |slot: &&AtomicU32| slot.load(Ordering::Relaxed) == new;
         if slots.iter().any(|slot| is(&slot)) {
@@ -48,12 +53,16 @@ impl Index {
             let slot = slot.load(Ordering::Relaxed);
             // Its entry may be another's by now.
             slot == 0
-                || address_at(slot as u16).is_none_or(|other| hash(other) != (set, slot >> 16))
+                || address_at(place_in(slot)).is_none_or(|other| hash(other) != (set, slot >> 16))
         };
         // Another one each time, in no order.
-        let any = &slots[(tag as usize ^ usize::from(place)) % WAYS];
+        let any = &slots[(tag as usize ^ place.index()) % WAYS];
         slots.iter().find(is_free).unwrap_or(any).store(new, Ordering::Relaxed);
     }
+}
+
+const fn place_in(slot: u32) -> Place {
+    Place::of((slot & 0xffff) as usize)
 }
 
 /// The set of an address, and its tag.
