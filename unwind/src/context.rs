@@ -13,22 +13,57 @@ use crate::encoding::Pointer;
 use crate::environment::{Everywhere, LiveStack};
 use crate::error::UnwindError;
 use crate::exception::{Actions, Exception, Personality, Reason};
+use crate::glide::Glide;
 use crate::guess::FrameKind;
+use crate::in_flight::Path;
 use crate::known::{Known, Lsda};
 use crate::lsda::{self, Action};
+use crate::modules::FindModule as _;
 use crate::registers::{Register, Registers};
 use crate::stack::{ReadStack, StackBounds};
 
 /// The version of the personality interface (Itanium EH §1.6.1).
 pub(crate) const ABI_VERSION: i32 = 1;
 
+/// What is known of a frame's answer to an exception.
+#[derive(Clone, Copy)]
+pub(crate) enum Answer {
+    /// It goes on with the caller.
+    Nothing,
+    /// It has this cleanup.
+    Cleanup(u64),
+    /// It catches at this address.
+    Catch(u64),
+    /// It must be asked.
+    Unknown,
+}
+
+impl Answer {
+    /// That of a frame at `pc`; `plain` is the address of a personality that need not be asked.
+    #[inline(always)]
+    pub(crate) fn of(known: &Known, pc: Pc, plain: u64) -> Self {
+        let Some(pointer) = known.personality() else { return Self::Nothing };
+        match target(pointer) {
+            0 => Self::Nothing,
+            address if address == plain => match known.action() {
+                Some(Action::None) => Self::Nothing,
+                Some(Action::Cleanup(pad)) => Self::Cleanup(pad),
+                Some(Action::Catch(pad) | Action::Filter(pad)) => Self::Catch(pad),
+                Some(Action::Terminate) | None => Self::Unknown,
+            },
+            address if arch::is_catch(address) => Self::Catch(pc.address()),
+            _ => Self::Unknown,
+        }
+    }
+}
+
 /// One frame as a personality function sees it (`struct _Unwind_Context`).
 pub struct Context {
     cursor: Cursor<'static, LiveStack, Everywhere>,
     known: Known,
     cfa: u64,
-    /// What the stack is given back with.
-    control: ControlWords,
+    /// What the stack is given back with, if somebody has been asked since.
+    control: Option<ControlWords>,
     exit: Exit,
     /// It has no tables, but a frame pointer.
     guessed: bool,
@@ -40,10 +75,17 @@ impl Context {
     /// Made in place, and filled by functions that need their own stack only for a moment.
     #[inline(always)]
     pub(crate) fn new(registers: &Registers, pc: Pc, stack: StackBounds) -> Self {
-        let cursor = Cursor::new(registers.copied(), pc, LiveStack::new(stack), &Everywhere);
-        let control = ControlWords::current();
+        let mut cursor = Cursor::new(registers.copied(), pc, LiveStack::new(stack), &Everywhere);
+        if let Some(memory) = Everywhere.memory() {
+            cursor.trail = memory.trail_to(pc.lookup());
+        }
         let (known, exit) = (Known::NOTHING, Exit::Dwarf);
-        Self { cursor, known, exit, cfa: 0, control, guessed: false }
+        Self { cursor, known, exit, cfa: 0, control: None, guessed: false }
+    }
+
+    /// The registers of the frame.
+    pub(crate) const fn registers(&self) -> &Registers {
+        self.cursor.registers()
     }
 
     /// Finds out about the frame where the cursor stands.
@@ -79,6 +121,69 @@ impl Context {
         match self.exit {
             Exit::Rule => self.cursor.leave_by(&self.known.rule),
             Exit::Dwarf => self.cursor.leave_by_dwarf(),
+        }
+    }
+
+    /// Moves to the next frame that has a personality, or this CFA, and finds out about it: the frame
+    /// where it stands, unless that was `asked`. `path` gets the modules of those up to there.
+    ///
+    /// Part of the loops that call it, as [`look`](Self::look).
+    #[inline(always)]
+    pub(crate) fn seek(
+        &mut self,
+        mut asked: bool,
+        cfa: u64,
+        path: &mut Path,
+    ) -> Result<Step, UnwindError> {
+        while !self.glide(&mut asked, cfa, path) {
+            if asked {
+                if self.leave()? == Step::End {
+                    return Ok(Step::End);
+                }
+                asked = false;
+                continue;
+            }
+            self.look()?;
+            path.add(self.known.module());
+            if self.known.personality().is_some() || self.cfa == cfa {
+                break;
+            }
+            asked = true;
+        }
+        Ok(Step::Caller { cfa: self.cfa })
+    }
+
+    /// As [`seek`](Self::seek), as far as frames are remembered; whether that was far enough.
+    #[inline(never)]
+    fn glide(&mut self, asked: &mut bool, cfa: u64, path: &mut Path) -> bool {
+        let cursor = &mut self.cursor;
+        let Some(mut glide) = Glide::on(&cursor.registers, cursor.pc, &cursor.stack, cursor.trail)
+        else {
+            return false;
+        };
+        let mut rule = (*asked && self.exit == Exit::Rule).then_some(self.known.rule);
+        if *asked && rule.is_none() {
+            return false;
+        }
+        loop {
+            if let Some(rule) = rule {
+                if !glide.leave_with(rule, &mut cursor.registers) {
+                    return false;
+                }
+                cursor.pc = Pc::Return(cursor.registers.ip());
+                // Only now: an entry must not come to expect itself.
+                cursor.trail = glide.trail();
+                *asked = false;
+            }
+            let Some(known) = glide.look() else { return false };
+            path.add(known.module());
+            let found = glide.cfa(known.rule);
+            if known.personality().is_some() || found == cfa {
+                (self.known, self.cfa, self.exit) = (known, found, Exit::Rule);
+                cursor.trail = glide.trail();
+                return true;
+            }
+            rule = Some(known.rule);
         }
     }
 
@@ -119,6 +224,13 @@ impl Context {
         Ok(())
     }
 
+    /// Keeps the control words for the frames, if that has not been done: whoever is asked may leave
+    /// others.
+    #[inline(always)]
+    pub(crate) fn keep_control(&mut self) {
+        self.control.get_or_insert_with(ControlWords::current);
+    }
+
     /// Asks the personality of the frame; a frame without one goes on.
     ///
     /// # Safety
@@ -128,6 +240,7 @@ impl Context {
         let Some(personality) = personality(&self.known) else {
             return Reason::CONTINUE_UNWIND;
         };
+        self.keep_control();
         // SAFETY: the exception is valid (contract).
         let class = unsafe { (*exception).class };
         // SAFETY: a personality routine takes these arguments (Itanium EH §1.6.1).
@@ -149,19 +262,12 @@ impl Context {
         let pushed = self.known.rule.args_size();
         let sp = self.cursor.registers().sp().wrapping_add(pushed.into());
         self.set_register(Register::RSP, sp);
+        if let Some(control) = self.control {
+            control.restore();
+        }
         // SAFETY: the personality chose the landing pad for this frame, whose registers these
         // are.
-        unsafe { arch::land(self.cursor.registers(), self.control) }
-    }
-
-    /// The registers of the frame.
-    pub(crate) const fn registers(&self) -> &Registers {
-        self.cursor.registers()
-    }
-
-    /// What is known of the frame's address.
-    pub(crate) const fn known(&self) -> &Known {
-        &self.known
+        unsafe { arch::land(self.cursor.registers()) }
     }
 
     /// Whether the word below the frame's CFA, its return address, can be read.

@@ -39,16 +39,16 @@ pub enum Step {
 
 /// A position in a walk: one frame's registers.
 pub struct Cursor<'m, S, M> {
-    registers: Registers,
-    pc: Pc,
-    stack: S,
-    modules: &'m M,
+    pub(crate) registers: Registers,
+    pub(crate) pc: Pc,
+    pub(crate) stack: S,
+    pub(crate) modules: &'m M,
     /// Signal frames so far whose caller was on a lower stack.
     descents: u8,
     /// Frames without tables are left by their frame pointer.
     guesses: bool,
-    kind: FrameKind,
-    trail: Trail,
+    pub(crate) kind: FrameKind,
+    pub(crate) trail: Trail,
 }
 
 /// How often a walk may go from a handler's stack to a lower one. Handlers nest on their stack, so
@@ -235,6 +235,17 @@ impl<'m, S: ReadStack, M: FindModule> Cursor<'m, S, M> {
     /// Moves to the caller by the frame's rule.
     #[inline]
     pub(crate) fn leave_by(&mut self, rule: &Rule) -> Result<Step, UnwindError> {
+        let Some(cfa) = rule.apply_usual(&mut self.registers, &self.stack) else {
+            return self.leave_carefully(rule);
+        };
+        (self.pc, self.kind) = (Pc::Return(self.registers.ip()), FrameKind::Known);
+        Ok(Step::Caller { cfa })
+    }
+
+    /// As [`leave_by`](Self::leave_by), of a stack that is not all there, or not known to be.
+    #[cold]
+    #[inline(never)]
+    fn leave_carefully(&mut self, rule: &Rule) -> Result<Step, UnwindError> {
         let step = rule.apply(self.pc.lookup(), &mut self.registers, &self.stack)?;
         Ok(self.arrive(step, rule.is_of_signal_frame()))
     }

@@ -16,13 +16,14 @@ use core::ptr::from_ref;
 use core::sync::atomic::{AtomicPtr, Ordering};
 
 use crate::arch;
-use crate::cache::Trail;
+use crate::cache::{Memory, Trail};
 use crate::error::RaiseError;
+use crate::exception::Personality;
 use crate::known::Known;
 use crate::module::Module;
 use crate::modules::{FindModule, global};
 use crate::rule::Rule;
-use crate::stack::{ReadStack, StackBounds, WordsBelow};
+use crate::stack::{Climb, ReadStack, StackBounds, WordsBelow};
 
 type Stack = fn(sp: u64) -> StackBounds;
 type Resumed = fn(sp: u64, handler: u64) -> StackBounds;
@@ -39,6 +40,7 @@ pub struct Environment {
     widen: Widen,
     find: Find,
     generation: Option<Generation>,
+    plain: Option<Personality>,
     guesses: bool,
     dead_end: fn(RaiseError) -> !,
 }
@@ -53,6 +55,7 @@ impl Environment {
             widen: no_more,
             find: nowhere,
             generation: None,
+            plain: None,
             guesses: false,
             dead_end,
         }
@@ -79,6 +82,15 @@ impl Environment {
     #[must_use]
     pub const unsafe fn with_modules(self, find: Find, generation: Generation) -> Self {
         Self { find, generation: Some(generation), ..self }
+    }
+
+    /// A personality that need not be called when something is raised, because it does what
+    /// [`Context::action`](crate::Context::action) says and nothing else: goes on without an action,
+    /// lands in cleanups with the exception in `rax` and 0 in `rdx`, and so catches whatever there is
+    /// an action or a filter for. It is called where there is no such answer.
+    #[must_use]
+    pub const fn with_plain_personality(self, plain: Personality) -> Self {
+        Self { plain: Some(plain), ..self }
     }
 
     /// [`backtrace`](crate::backtrace) (`_Unwind_Backtrace`) goes on by frame pointers where there
@@ -126,6 +138,12 @@ pub(crate) fn guesses() -> bool {
     environment().guesses
 }
 
+/// The address of the personality that need not be called, if there is one.
+#[inline]
+pub(crate) fn plain_personality() -> Option<u64> {
+    environment().plain.map(|plain| plain as usize as u64)
+}
+
 /// The stack with this stack pointer in use.
 pub(crate) fn current_stack(sp: u64) -> StackBounds {
     (environment().stack)(sp)
@@ -167,6 +185,11 @@ impl ReadStack for LiveStack {
     fn words_below(&self, end: u64, count: u8) -> Option<WordsBelow> {
         self.0.get().words_below(end, count)
     }
+
+    #[inline]
+    fn climb(&self, sp: u64) -> Option<Climb> {
+        self.0.get().climb(sp)
+    }
 }
 
 /// All modules that exceptions pass through: the registered ones, and those of the environment.
@@ -201,6 +224,11 @@ impl FindModule for Everywhere {
     #[inline]
     fn recall_rule(&self, address: u64, trail: &mut Trail) -> Option<Rule> {
         global().recall_rule(address, trail)
+    }
+
+    #[inline(always)]
+    fn memory(&self) -> Option<Memory<'_>> {
+        global().memory()
     }
 
     #[inline]

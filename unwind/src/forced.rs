@@ -103,6 +103,8 @@ unsafe fn go_on(exception: *mut Exception, registers: &Registers) -> RaiseError 
     let argument = core::ptr::with_exposed_provenance_mut(private_2 as usize);
     let stack = current_stack(registers.sp());
     let mut frame = Context::new(registers, Pc::Return(registers.ip()), stack);
+    // The stop function is asked before any personality.
+    frame.keep_control();
     let actions = Actions::FORCE_UNWIND.with(Actions::CLEANUP_PHASE);
     loop {
         let ended = match frame.look_or_end() {

@@ -12,7 +12,7 @@
 
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 
-use crate::cache::{Cache, Trail};
+use crate::cache::{Cache, Memory, Trail};
 use crate::error::RegisterError;
 use crate::fde::FdeEntry;
 use crate::known::Known;
@@ -44,6 +44,11 @@ pub trait FindModule {
     fn recall_rule(&self, address: u64, trail: &mut Trail) -> Option<Rule> {
         let mut known = Known::NOTHING;
         self.recall(address, trail, &mut known).then_some(known.rule)
+    }
+
+    /// What is memorized now, for a walk of many frames.
+    fn memory(&self) -> Option<Memory<'_>> {
+        None
     }
 
     /// Changes whenever what is known of addresses may have changed.
@@ -324,6 +329,13 @@ impl FindModule for Modules {
         if REMEMBERS { self.cache.recall_rule(address, self.generation(), trail) } else { None }
     }
 
+    #[inline(always)]
+    fn memory(&self) -> Option<Memory<'_>> {
+        REMEMBERS.then(|| self.cache.memory(self.generation()))
+    }
+
+    /// Even: while a writer is at work, nothing has changed yet. Not zero, as memory is that was
+    /// never used.
     #[inline]
     fn generation(&self) -> u32 {
         const MASK: u32 = (1 << GENERATION_BITS) - 1;

@@ -1,9 +1,9 @@
 //! A row in sixteen bytes: enough for all but two in a thousand.
 //!
 //! ```text
-//!   0         4          8      9                             15     16
-//!   │ cfa: +n │ args     │ bits │ rbx rbp r12 r13 r14 r15     │ depth │
-//!                          │      └ saved at CFA − 8·k; 0: not saved  └ the largest k
+//!   0         4          8      9                             15        16
+//!   │ cfa: +n │ args     │ bits │ rbx rbp r12 r13 r14 r15     │ further │
+//!                          │      └ saved at CFA − 8·k; 0: not saved    └ the largest k, less one
 //!                          └ base rbp, else rsp · end of stack · signal frame
 //! ```
 //!
@@ -17,7 +17,7 @@ use crate::cfi::{CfaRule, RegisterRule, Row};
 use crate::cursor::Step;
 use crate::error::UnwindError;
 use crate::registers::{Register, Registers};
-use crate::stack::ReadStack;
+use crate::stack::{ReadStack, WordsBelow};
 
 /// Bytes of a stack slot.
 const WORD: i32 = 8;
@@ -26,8 +26,11 @@ const WORD: i32 = 8;
 const SAVED: [Register; 6] =
     [Register::RBX, Register::RBP, Register::R12, Register::R13, Register::R14, Register::R15];
 
+/// Where `rbp` is among them.
+const RBP: usize = 1;
+
 /// The CFA is relative to `rbp`; otherwise to `rsp`.
-const BASE_RBP: u8 = 1;
+pub(crate) const BASE_RBP: u8 = 1;
 /// The return address is undefined: the frame is the outermost.
 const END: u8 = 2;
 /// The caller is to be looked up at its exact address.
@@ -73,7 +76,12 @@ impl Rule {
         Self::new(END, 0, args_size, [0; SAVED.len()])
     }
 
-    const fn new(bits: u8, cfa_offset: i32, args_size: u32, saved: [u8; SAVED.len()]) -> Self {
+    pub(crate) const fn new(
+        bits: u8,
+        cfa_offset: i32,
+        args_size: u32,
+        saved: [u8; SAVED.len()],
+    ) -> Self {
         let [a, b, c, d, e, f] = saved;
         // The return address is in the first slot.
         let (mut depth, mut place) = (1, 0);
@@ -83,7 +91,7 @@ impl Rule {
         }
         Self {
             offsets: cfa_offset as u32 as u64 | (args_size as u64) << 32,
-            places: u64::from_le_bytes([bits, a, b, c, d, e, f, depth]),
+            places: u64::from_le_bytes([bits, a, b, c, d, e, f, depth - 1]),
         }
     }
 
@@ -133,7 +141,7 @@ impl Rule {
 
     /// How many slots below the CFA the register at this place of [`SAVED`] is; 0: not saved.
     const fn slots(self, place: usize) -> u8 {
-        (self.places >> (8 * (place + 1))) as u8
+        self.saves().slots(place)
     }
 
     /// The rule that says the same as `row`, or `None` if the row needs DWARF.
@@ -168,13 +176,65 @@ impl Rule {
         (self.offsets >> 32) as u32
     }
 
+    /// Whether there is no caller, or it is to be looked up at its exact address.
+    #[inline(always)]
+    pub(crate) const fn is_unusual(self) -> bool {
+        self.places & (END | SIGNAL_FRAME) as u64 != 0
+    }
+
+    /// The CFA, given the two registers that it may be relative to.
+    #[inline(always)]
+    pub(crate) const fn cfa_of(self, sp: u64, rbp: u64) -> u64 {
+        let base = if self.has(BASE_RBP) { rbp } else { sp };
+        base.wrapping_add_signed(self.cfa_offset() as i64)
+    }
+
+    /// How many slots below the return address's the lowest one is that is read.
+    #[inline(always)]
+    pub(crate) const fn further(self) -> u8 {
+        (self.places >> 56) as u8
+    }
+
+    /// How many slots below the CFA `rbp` is saved; 0: not saved.
+    #[inline(always)]
+    pub(crate) const fn rbp_slots(self) -> u8 {
+        self.slots(RBP)
+    }
+
+    /// The saved registers, as where each is.
+    #[inline(always)]
+    pub(crate) const fn saves(self) -> Saves {
+        Saves(self.places)
+    }
+
     /// The canonical frame address, given the registers of the frame.
     #[inline]
     pub const fn cfa(&self, registers: &Registers) -> u64 {
         // Not the choice of a place in memory: registers may live in registers.
-        let (rbp, rsp) = (registers.get(Register::RBP), registers.get(Register::RSP));
-        let base = if self.has(BASE_RBP) { rbp } else { rsp };
-        base.wrapping_add_signed(self.cfa_offset() as i64)
+        self.cfa_of(registers.sp(), registers.get(Register::RBP))
+    }
+
+    /// As [`apply`](Self::apply), and gives the CFA, if there is nothing unusual about the frame
+    /// and its stack; otherwise nothing is changed.
+    #[inline(always)]
+    pub(crate) fn apply_usual(
+        &self,
+        registers: &mut Registers,
+        stack: &impl ReadStack,
+    ) -> Option<u64> {
+        let cfa = self.cfa(registers);
+        if self.is_unusual() || cfa <= registers.sp() {
+            return None;
+        }
+        let words = stack.words_below(cfa, self.saves().depth())?;
+        let ip @ 1.. = words.get(1) else { return None };
+        registers.set(Register::RA, ip);
+        registers.set(Register::RSP, cfa);
+        // Many frames save nothing.
+        if !self.saves().is_empty() {
+            self.saves().read(&words, registers);
+        }
+        Some(cfa)
     }
 
     /// Replaces the registers of a frame by those of its caller.
@@ -183,7 +243,6 @@ impl Rule {
     ///
     /// [`UnwindError::CfaNotAbove`] or [`UnwindError::StackRead`]; the registers are then those of
     /// no frame. `pc` is only for these.
-    #[inline]
     pub fn apply(
         &self,
         pc: u64,
@@ -197,37 +256,7 @@ impl Rule {
         if cfa <= registers.sp() {
             return Err(UnwindError::CfaNotAbove { pc, cfa, sp: registers.sp() });
         }
-        if let Some(words) = stack.words_below(cfa, (self.places >> 56) as u8) {
-            registers.set(Register::RA, words.get(1));
-            registers.set(Register::RSP, cfa);
-            // Many frames save nothing.
-            if self.places & REGISTERS != 0 {
-                for (place, register) in SAVED.into_iter().enumerate() {
-                    match self.slots(place) {
-                        0 => {}
-                        slots => registers.set(register, words.get(slots)),
-                    }
-                }
-            }
-            return Ok(Step::Caller { cfa });
-        }
-        let (after, step) = self.apply_word_by_word(pc, cfa, *registers, stack);
-        *registers = after;
-        step
-    }
-
-    /// As [`apply`](Self::apply), of a stack that is not all there, or not known to be.
-    #[cold]
-    #[inline(never)]
-    fn apply_word_by_word(
-        self,
-        pc: u64,
-        cfa: u64,
-        mut registers: Registers,
-        stack: &impl ReadStack,
-    ) -> (Registers, Result<Step, UnwindError>) {
-        let step = self.read_all(pc, cfa, &mut registers, stack);
-        (registers, step)
+        self.read_all(pc, cfa, registers, stack)
     }
 
     fn read_all(
@@ -250,6 +279,67 @@ impl Rule {
             }
         }
         Ok(Step::Caller { cfa })
+    }
+}
+
+/// Which registers a frame saved, and where: a [`Rule`]'s.
+#[derive(Clone, Copy)]
+pub(crate) struct Saves(u64);
+
+impl Saves {
+    pub(crate) const NOTHING: Self = Self(0);
+
+    /// These, too: which they are, and not where.
+    #[inline(always)]
+    pub(crate) const fn or(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// All of a register that is saved by one of those that were put together.
+    pub(crate) const fn whole(self) -> Self {
+        const LOW: u64 = 0x7f7f_7f7f_7f7f_7f7f;
+        let high = (self.0 & LOW).wrapping_add(LOW) | self.0;
+        Self((((high & !LOW) >> 7) * 0xff) & REGISTERS)
+    }
+
+    /// These without those of the others.
+    pub(crate) const fn without(self, others: Self) -> Self {
+        Self(self.0 & !others.whole().0)
+    }
+
+    /// These as far as they are among the others, which are [`whole`](Self::whole).
+    pub(crate) const fn of(self, others: Self) -> Self {
+        Self(self.0 & (others.0 | !REGISTERS))
+    }
+
+    pub(crate) const fn is_empty(self) -> bool {
+        self.0 & REGISTERS == 0
+    }
+
+    /// How many slots below the CFA the register at this place of [`SAVED`] is; 0: not saved.
+    const fn slots(self, place: usize) -> u8 {
+        (self.0 >> (8 * (place + 1))) as u8
+    }
+
+    /// How many slots below the CFA the lowest one is that is read.
+    const fn depth(self) -> u8 {
+        (self.0 >> 56) as u8 + 1
+    }
+
+    /// Reads the registers of the frame with this CFA.
+    pub(crate) fn restore(self, cfa: u64, registers: &mut Registers, stack: &impl ReadStack) {
+        if let Some(words) = stack.words_below(cfa, self.depth()) {
+            self.read(&words, registers);
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn read(self, words: &WordsBelow, registers: &mut Registers) {
+        for (place, register) in SAVED.into_iter().enumerate() {
+            if let Some(value) = words.find(self.slots(place)) {
+                registers.set(register, value);
+            }
+        }
     }
 }
 

@@ -1,6 +1,7 @@
-//! Made-up `.eh_frame` sections for unit tests: what compilers do not emit.
+//! Made-up `.eh_frame` sections for unit tests, what compilers do not emit; and stacks.
 
 use crate::module::{Module, Section};
+use crate::stack::{Climb, ReadStack, StackBounds, WordsBelow};
 
 /// Where the made-up function starts; it has 0x100 bytes.
 pub(crate) const START: u64 = 0x40_1000;
@@ -46,4 +47,30 @@ pub(crate) fn section(version: u8, initial: &[u8], program: &[u8]) -> Vec<u8> {
 /// The module around it.
 pub(crate) fn module(section: &[u8]) -> Module<'_> {
     Module::new(START..START + 0x1000, Section { data: section, address: SECTION })
+}
+
+/// Words as a stack.
+#[derive(Clone, Copy)]
+pub struct Words<'a>(pub &'a [u64]);
+
+impl Words<'_> {
+    fn bounds(&self) -> StackBounds {
+        let low = self.0.as_ptr().expose_provenance() as u64;
+        // SAFETY: they are borrowed for longer than this value is used.
+        unsafe { StackBounds::new(low, low + size_of_val(self.0) as u64) }
+    }
+}
+
+impl ReadStack for Words<'_> {
+    fn read(&self, address: u64) -> Option<u64> {
+        self.bounds().read(address)
+    }
+
+    fn words_below(&self, end: u64, count: u8) -> Option<WordsBelow> {
+        self.bounds().words_below(end, count)
+    }
+
+    fn climb(&self, sp: u64) -> Option<Climb> {
+        self.bounds().climb(sp)
+    }
 }

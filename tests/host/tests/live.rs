@@ -2,6 +2,7 @@
 
 use std::ffi::{c_int, c_void};
 use std::hint::black_box;
+use std::ops::ControlFlow;
 use std::sync::Mutex;
 
 use libc::{dl_iterate_phdr, dl_phdr_info, size_t};
@@ -103,9 +104,35 @@ fn ours(modules: &Modules) -> Vec<Frame> {
     let mut frames = Vec::new();
     while let Step::Caller { .. } = cursor.step().expect("every frame here has tables") {
         let registers = cursor.registers();
-        frames.push(Frame { ip: registers.ip(), saved: SAVED.map(|r| registers.get(r)) });
+        frames.push(Frame::of(registers));
+    }
+    // Registers are right whenever they are asked for: of every frame, of some, of the last one.
+    for every in [1, 3, 50, usize::MAX] {
+        let stack = stack().above(registers.sp());
+        let mut cursor = Cursor::new(registers, Pc::Return(registers.ip()), stack, modules);
+        let mut left = frames.iter().zip(1..);
+        let end = cursor.walk(|frame| {
+            let (expected, number) = left.next().expect("as many frames as by steps");
+            assert_eq!(frame.pc(), Pc::Return(expected.ip));
+            if number % every == 0 {
+                assert_eq!(Frame::of(frame.registers()), *expected);
+            }
+            ControlFlow::<()>::Continue(())
+        });
+        assert!(matches!(end, Ok(None)) && left.next().is_none());
+        assert_eq!(frames.last().map(|last| last.saved), Some(saved(cursor.registers())));
     }
     frames
+}
+
+fn saved(registers: &Registers) -> [u64; 6] {
+    SAVED.map(|register| registers.get(register))
+}
+
+impl Frame {
+    fn of(registers: &Registers) -> Self {
+        Self { ip: registers.ip(), saved: saved(registers) }
+    }
 }
 
 #[inline(never)]

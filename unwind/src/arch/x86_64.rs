@@ -153,7 +153,7 @@ static_assertions::const_assert_eq!(offset(Register::RA), 128);
 
 /// The floating-point control words, which callees keep as they are (psABI x86-64 §3.2.1):
 /// MXCSR and the x87's.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
 pub(crate) struct ControlWords {
     mxcsr: u32,
@@ -175,12 +175,28 @@ impl ControlWords {
         }
         words
     }
+
+    /// Makes these the current ones. Loading them takes long, so only others are replaced.
+    pub(crate) fn restore(self) {
+        if self == Self::current() {
+            return;
+        }
+        // SAFETY: reads four bytes, and two, from where they are; they were current once.
+        unsafe {
+            asm!(
+                "ldmxcsr [{from}]",
+                "fldcw [{from} + 4]",
+                from = in(reg) &raw const self,
+                options(nostack, preserves_flags, readonly),
+            );
+        }
+    }
 }
 
 static_assertions::const_assert_eq!(offset_of!(ControlWords, x87), 4);
 
 /// Continues at `registers`' ip with all of `registers`, except `r11`, which no landing pad reads
-/// (psABI x86-64 §3.2.1: a scratch register), and with these control words.
+/// (psABI x86-64 §3.2.1: a scratch register).
 ///
 /// # Safety
 ///
@@ -190,14 +206,10 @@ static_assertions::const_assert_eq!(offset_of!(ControlWords, x87), 4);
 /// An interrupt may walk the stack meanwhile. As soon as a register of the caller is lost, the
 /// frame that control goes to is the caller: first its registers are in the struct, then in place.
 #[unsafe(naked)]
-pub(crate) unsafe extern "C" fn land(registers: &Registers, control: ControlWords) -> ! {
+pub(crate) unsafe extern "C" fn land(registers: &Registers) -> ! {
     naked_asm!(
         ".cfi_startproc",
         "cld",
-        "push rsi",
-        ".cfi_adjust_cfa_offset 8",
-        "ldmxcsr [rsp]",
-        "fldcw [rsp + 4]",
         "mov rax, [rdi + {rax}]",
         "mov rdx, [rdi + {rdx}]",
         "mov rcx, [rdi + {rcx}]",
@@ -351,22 +363,30 @@ pub(crate) unsafe extern "C" fn catch_forced_personality(
     }
 }
 
+/// Whether the personality at `address` is that of a frame that catches everything that is raised, at
+/// the return address of its call.
+#[inline(always)]
+pub(crate) fn is_catch(address: u64) -> bool {
+    address == catch_personality as *const () as u64
+        || address == catch_forced_personality as *const () as u64
+}
+
 /// Goes on after the call in a frame that catches, which returns the exception then.
 fn enter_handler(exception: *mut Exception, context: &mut Context) -> Reason {
     context.set_register(Register::RAX, exception.expose_provenance() as u64);
     Reason::INSTALL_CONTEXT
 }
 
-/// Has the cache line that `place` begins in fetched, if it is not there; nobody waits for it.
+/// Has the cache line at an address fetched, if it is not there and may be read; nobody waits for
+/// it.
 #[inline(always)]
-pub(crate) fn prefetch<T>(place: &T) {
+pub(crate) fn prefetch<T>(place: *const T) {
     if cfg!(miri) {
         // It knows no caches.
         return;
     }
-    let place = (&raw const *place).cast::<i8>();
     // SAFETY: every x86-64 CPU has the instruction, and it changes nothing.
-    unsafe { _mm_prefetch::<_MM_HINT_T0>(place) };
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(place.cast()) };
 }
 
 /// Stops for good, by an instruction that is invalid on purpose.
