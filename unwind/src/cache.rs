@@ -15,8 +15,12 @@
 //! Which entry comes next is a guess, and checked by its address: a walk that was taken before
 //! goes from entry to entry without waiting for return addresses. A guess is written when
 //! there is none yet, or its entry was just made, so that walks on many CPUs write nothing.
+//!
+//! An entry is known by its address and by what code is there: where libraries come and go, nobody
+//! is told, and what is remembered of one must not be taken for another's in its place.
 #![forbid(unsafe_code)]
 
+use core::ops::Range;
 use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering, fence};
 
 use crate::arch::prefetch;
@@ -40,17 +44,41 @@ pub struct Trail {
     /// The last entries, the latest first.
     last: [u16; AHEAD],
     next: u16,
+    /// The code that the walk is in, if that was asked for, and what tells it from other code that
+    /// may have been at its addresses.
+    start: u64,
+    length: u64,
+    identity: u64,
 }
 
 impl Trail {
     /// A walk that begins.
-    pub const START: Self = Self { last: [NONE; AHEAD], next: NONE };
+    pub const START: Self =
+        Self { last: [NONE; AHEAD], next: NONE, start: 0, length: 0, identity: 0 };
 
     /// On to an entry, and what it expects to be next.
     #[inline(always)]
-    const fn go(self, place: u16, next: u16) -> Self {
+    const fn go(&mut self, place: u16, next: u16) {
         let [a, b, c, _] = self.last;
-        Self { last: [place, a, b, c], next }
+        (self.last, self.next) = ([place, a, b, c], next);
+    }
+
+    /// Whether `address` lies in the code that was entered last.
+    #[inline(always)]
+    pub(crate) const fn covers(&self, address: u64) -> bool {
+        address.wrapping_sub(self.start) < self.length
+    }
+
+    /// From now on, what is remembered of addresses counts for code with this identity only.
+    pub(crate) const fn enter(&mut self, code: Range<u64>, identity: u64) {
+        (self.start, self.length) = (code.start, code.end - code.start);
+        self.identity = identity;
+    }
+
+    /// What an entry for `address` is known by.
+    #[inline(always)]
+    const fn key(&self, address: u64) -> u64 {
+        address ^ self.identity
     }
 }
 
@@ -58,7 +86,7 @@ impl Trail {
 struct Entry {
     /// The generation in the upper half, a counter in the lower one: odd while it is written.
     head: AtomicU64,
-    /// The address, the rule, the personality, distances to it, flags.
+    /// The key, the rule, the personality, distances to it, flags.
     words: [AtomicU64; WORDS],
     /// How far away the landing pad is.
     landing_pad: AtomicU32,
@@ -86,12 +114,12 @@ impl Entry {
         self.words[place].load(Ordering::Relaxed)
     }
 
-    /// Its head, if it is whole and knows `address` in this generation.
+    /// Its head, if it is whole and has this key in this generation.
     #[inline(always)]
-    fn head_for(&self, address: u64, generation: u32) -> Option<u64> {
+    fn head_for(&self, key: u64, generation: u32) -> Option<u64> {
         let head = self.head.load(Ordering::Acquire);
         let current = head & (u64::from(u32::MAX) << 32 | 1) == u64::from(generation) << 32;
-        (current && self.word(0) == address).then_some(head)
+        (current && self.word(0) == key).then_some(head)
     }
 }
 
@@ -105,12 +133,12 @@ impl Cache {
         Self { entries: [const { Entry::new() }; ENTRIES] }
     }
 
-    /// The places of an address.
-    fn places(address: u64) -> core::ops::Range<usize> {
+    /// The places of a key.
+    fn places(key: u64) -> Range<usize> {
         const SETS: u32 = (ENTRIES / WAYS).ilog2();
         // The upper bits of a product depend on all bits of the factor. Twice, because functions of
         // the same size one after the other come together again after one multiplication.
-        let once = address.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let once = key.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let twice = (once ^ once >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93);
         let first = (twice >> (64 - SETS)) as usize * WAYS;
         first..first + WAYS
@@ -129,7 +157,7 @@ impl Cache {
         trail: &mut Trail,
         known: &mut Known,
     ) -> bool {
-        let before = *trail;
+        let (last, next) = (trail.last, trail.next);
         let Some((entry, head)) = self.find(address, generation, trail) else { return false };
         let near = |distance: u32| address.wrapping_add_signed(i64::from(distance as i32));
         let distances = entry.word(4);
@@ -144,7 +172,7 @@ impl Cache {
         let recalled = unchanged(entry, head) && known.is_whole();
         if !recalled {
             // It is found out again, and its entry must not come to expect itself.
-            *trail = before;
+            (trail.last, trail.next) = (last, next);
         }
         recalled
     }
@@ -165,26 +193,27 @@ impl Cache {
     /// The entry of `address`, and its head as it was.
     #[inline(always)]
     fn find(&self, address: u64, generation: u32, trail: &mut Trail) -> Option<(&Entry, u64)> {
+        let key = trail.key(address);
         let guess = self.at(trail.next);
-        if let Some(head) = guess.head_for(address, generation) {
+        if let Some(head) = guess.head_for(key, generation) {
             prefetch(self.at(guess.ahead.load(Ordering::Relaxed)));
-            *trail = trail.go(trail.next, guess.next.load(Ordering::Relaxed));
+            trail.go(trail.next, guess.next.load(Ordering::Relaxed));
             return Some((guess, head));
         }
-        // By value: nobody else holds a pointer to it, so it may live in registers.
-        let place = self.search(address, generation, *trail)?;
+        // By value: nobody else holds a pointer to them, so they may live in registers.
+        let place = self.search(key, generation, trail.last, trail.next)?;
         let entry = self.at(place);
-        let head = entry.head_for(address, generation)?;
-        *trail = trail.go(place, entry.next.load(Ordering::Relaxed));
+        let head = entry.head_for(key, generation)?;
+        trail.go(place, entry.next.load(Ordering::Relaxed));
         Some((entry, head))
     }
 
     #[inline(never)]
-    fn search(&self, address: u64, generation: u32, trail: Trail) -> Option<u16> {
-        let known = |place: &usize| self.entries[*place].head_for(address, generation).is_some();
-        let place = Self::places(address).find(known)? as u16;
-        if trail.next == NONE {
-            self.expect(place, trail);
+    fn search(&self, key: u64, generation: u32, last: [u16; AHEAD], next: u16) -> Option<u16> {
+        let known = |place: &usize| self.entries[*place].head_for(key, generation).is_some();
+        let place = Self::places(key).find(known)? as u16;
+        if next == NONE {
+            self.expect(place, last);
         }
         Some(place)
     }
@@ -193,8 +222,9 @@ impl Cache {
     /// from it.
     #[cold]
     pub(crate) fn memorize(&self, address: u64, generation: u32, known: &Known, trail: &mut Trail) {
-        let Some((words, landing_pad)) = encode(address, known) else { return };
-        let place = self.victim(address, generation);
+        let Some((mut words, landing_pad)) = encode(address, known) else { return };
+        words[0] = trail.key(address);
+        let place = self.victim(words[0], generation);
         let entry = &self.entries[place];
         let head = entry.head.load(Ordering::Relaxed);
         let odd = head.wrapping_add(1);
@@ -214,13 +244,13 @@ impl Cache {
         let count = (head as u32).wrapping_add(2);
         let new = u64::from(generation) << 32 | u64::from(count);
         entry.head.store(new, Ordering::Release);
-        self.expect(place as u16, *trail);
-        *trail = trail.go(place as u16, NONE);
+        self.expect(place as u16, trail.last);
+        trail.go(place as u16, NONE);
     }
 
     /// Has those that lead to an entry expect it from now on.
-    fn expect(&self, place: u16, trail: Trail) {
-        let [last, .., first] = trail.last;
+    fn expect(&self, place: u16, last: [u16; AHEAD]) {
+        let [last, .., first] = last;
         if last != NONE {
             self.at(last).next.store(place, Ordering::Relaxed);
         }
@@ -229,11 +259,11 @@ impl Cache {
         }
     }
 
-    /// Where to remember `address`: where it was, where nothing is that still holds, or anywhere.
-    fn victim(&self, address: u64, generation: u32) -> usize {
-        let places = Self::places(address);
+    /// Where to remember what has this key: where it was, where nothing is that still holds, or anywhere.
+    fn victim(&self, key: u64, generation: u32) -> usize {
+        let places = Self::places(key);
         let head = |place: usize| self.entries[place].head.load(Ordering::Relaxed);
-        let is_at = |place: &usize| self.entries[*place].word(0) == address;
+        let is_at = |place: &usize| self.entries[*place].word(0) == key;
         let is_stale = |place: &usize| (head(*place) >> 32) as u32 != generation;
         // Another one each time, in no order: what is walked no more goes, what is walked in turn
         // is not driven out by the next each time.
