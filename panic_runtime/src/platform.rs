@@ -13,6 +13,7 @@ use unspool_unwind::{
     Cursor, Environment, Modules, Pc, RaiseError, Registers, StackBounds, global, set_environment,
 };
 
+use crate::personality::rust_eh_personality;
 use crate::report::{self, Report, fatal};
 use crate::state::TaskState;
 
@@ -131,7 +132,8 @@ impl Host for Traced {
 }
 
 /// How exceptions of other languages are raised here, too.
-static ENVIRONMENT: Environment = Environment::new(|_| platform().stack(), unwinding_stuck);
+static ENVIRONMENT: Environment = Environment::new(|_| platform().stack(), unwinding_stuck)
+    .with_plain_personality(rust_eh_personality);
 
 /// The program's platform; one that is silent and knows nothing if none is set.
 pub fn platform() -> &'static dyn Platform {

@@ -1,9 +1,9 @@
 //! Remembers what the tables say of addresses that were asked for before.
 //!
 //! ```text
-//!   ip ─ hash ─► set of four ─► entry, 64 bytes │ generation, sequence │ ip │ rule │ … │ next │
-//!                                 ▲               even: whole                         │
-//!                                 └── the caller's entry, as it was last time ────────┘
+//!            index, by hash ─► place ─┐
+//!   ip ─ the place after the callee's ┼─► hot, 32 bytes: generation │ ip │ rule │ next place
+//!        the place that it says next ─┘   cold, as many: what raising needs besides
 //! ```
 //!
 //! A program unwinds through the same call sites again and again; finding their rule by DWARF
@@ -12,38 +12,38 @@
 //! does a writer, which makes reading and writing safe in an NMI that interrupts either. A change
 //! of the table of modules makes all entries stale at once, by its version.
 //!
-//! Which entry comes next is a guess, and checked by its address: a walk that was taken before
-//! goes from entry to entry without waiting for return addresses. A guess is written when
-//! there is none yet, or its entry was just made, so that walks on many CPUs write nothing.
+//! Entries lie in the order in which they were made, which is that of a walk: one that was taken
+//! before reads them one after the other, and need not wait for one to know of the next. Where
+//! walks part, the entry of the callee says where it goes on. Both are guesses, and checked by the
+//! address. One is written when there is none yet, or its entry was just made, so that walks on
+//! many CPUs write nothing.
 //!
 //! An entry is known by its address and by what code is there: where libraries come and go, nobody
 //! is told, and what is remembered of one must not be taken for another's in its place.
 #![forbid(unsafe_code)]
 
+mod index;
+
 use core::ops::Range;
 use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering, fence};
 
-use crate::arch::prefetch;
 use crate::known::Known;
 use crate::rule::Rule;
+use index::Index;
 
-/// How many addresses are remembered: 64 KiB of them.
+/// How many addresses are remembered, a power of two: 64 KiB of them.
 const ENTRIES: usize = 1024;
-/// Entries that an address may be in: two call sites that are walked in turn must not drive each
-/// other out.
-const WAYS: usize = 4;
-const WORDS: usize = 6;
+/// So many entries lie in the order in which they were made. Which entries are written over is
+/// decided for so many at once.
+const RUN: usize = if ENTRIES < 16 { ENTRIES } else { 16 };
 /// No entry in particular. A guess like any other: memory that is zero has it.
 const NONE: u16 = 0;
-/// How many entries ahead one is fetched, in case none of them is in a cache of the CPU.
-const AHEAD: usize = 4;
 
 /// Where in the cache a walk is, and where it expects to go on.
 #[derive(Clone, Copy, Debug)]
 pub struct Trail {
-    /// The last entries, the latest first.
-    last: [u16; AHEAD],
-    next: u16,
+    /// The last entry.
+    last: u16,
     /// The code that the walk is in, if that was asked for, and what tells it from other code that
     /// may have been at its addresses.
     start: u64,
@@ -53,15 +53,7 @@ pub struct Trail {
 
 impl Trail {
     /// A walk that begins.
-    pub const START: Self =
-        Self { last: [NONE; AHEAD], next: NONE, start: 0, length: 0, identity: 0 };
-
-    /// On to an entry, and what it expects to be next.
-    #[inline(always)]
-    const fn go(&mut self, place: u16, next: u16) {
-        let [a, b, c, _] = self.last;
-        (self.last, self.next) = ([place, a, b, c], next);
-    }
+    pub const START: Self = Self { last: NONE, start: 0, length: 0, identity: 0 };
 
     /// Whether `address` lies in the code that was entered last.
     #[inline(always)]
@@ -82,74 +74,106 @@ impl Trail {
     }
 }
 
-#[repr(align(64))]
-struct Entry {
-    /// The generation in the upper half, a counter in the lower one: odd while it is written.
+/// What a walk reads of an entry.
+#[repr(C, align(32))]
+struct Hot {
+    /// The generation in the lower half, odd while the entry is written; a counter of writes in
+    /// the upper one.
     head: AtomicU64,
-    /// The key, the rule, the personality, distances to it, flags.
-    words: [AtomicU64; WORDS],
-    /// How far away the landing pad is.
-    landing_pad: AtomicU32,
+    /// The address and the code's identity.
+    key: AtomicU64,
+    /// The rule but for the size of arguments.
+    places: AtomicU64,
+    cfa: AtomicU32,
     /// The entry of the caller, maybe.
     next: AtomicU16,
-    /// The entry of so many callers up, maybe.
-    ahead: AtomicU16,
 }
 
-static_assertions::const_assert_eq!(size_of::<Entry>(), 64);
+/// What raising reads of it besides.
+#[repr(C, align(32))]
+struct Cold {
+    personality: AtomicU64,
+    /// How far away the start is (lower half) and the LSDA.
+    distances: AtomicU64,
+    flags: AtomicU64,
+    /// How far away it is.
+    landing_pad: AtomicU32,
+    /// The rule's.
+    args_size: AtomicU32,
+}
 
-impl Entry {
-    const fn new() -> Self {
-        Self {
-            head: AtomicU64::new(0),
-            words: [const { AtomicU64::new(0) }; WORDS],
-            landing_pad: AtomicU32::new(0),
-            next: AtomicU16::new(NONE),
-            ahead: AtomicU16::new(NONE),
-        }
-    }
+static_assertions::const_assert_eq!(size_of::<Hot>(), 32);
+static_assertions::const_assert_eq!(size_of::<Cold>(), 32);
+static_assertions::const_assert!(ENTRIES.is_power_of_two() && ENTRIES <= 1 << 16);
 
-    #[inline(always)]
-    fn word(&self, place: usize) -> u64 {
-        self.words[place].load(Ordering::Relaxed)
-    }
+impl Hot {
+    const EMPTY: Self = Self {
+        head: AtomicU64::new(0),
+        key: AtomicU64::new(0),
+        places: AtomicU64::new(0),
+        cfa: AtomicU32::new(0),
+        next: AtomicU16::new(NONE),
+    };
 
     /// Its head, if it is whole and has this key in this generation.
     #[inline(always)]
     fn head_for(&self, key: u64, generation: u32) -> Option<u64> {
         let head = self.head.load(Ordering::Acquire);
-        let current = head & (u64::from(u32::MAX) << 32 | 1) == u64::from(generation) << 32;
-        (current && self.word(0) == key).then_some(head)
+        let current = head as u32 == generation;
+        (current && self.key.load(Ordering::Relaxed) == key).then_some(head)
+    }
+
+    /// Whether nobody has written the entry since its head was read.
+    #[inline(always)]
+    fn is_unchanged(&self, head: u64) -> bool {
+        // Loads before the fence belong to the head that was read, if it is still there after.
+        fence(Ordering::Acquire);
+        self.head.load(Ordering::Relaxed) == head
     }
 }
 
-/// A cache of sets of entries.
+impl Cold {
+    const EMPTY: Self = Self {
+        personality: AtomicU64::new(0),
+        distances: AtomicU64::new(0),
+        flags: AtomicU64::new(0),
+        landing_pad: AtomicU32::new(0),
+        args_size: AtomicU32::new(0),
+    };
+}
+
+/// A cache of entries that are made in turn, and found by an index. Generations are even.
 pub(crate) struct Cache {
-    entries: [Entry; ENTRIES],
+    hot: [Hot; ENTRIES],
+    cold: [Cold; ENTRIES],
+    index: Index,
+    /// How many entries have been made.
+    made: AtomicU32,
 }
 
 impl Cache {
     pub(crate) const fn new() -> Self {
-        Self { entries: [const { Entry::new() }; ENTRIES] }
+        Self {
+            hot: [const { Hot::EMPTY }; ENTRIES],
+            cold: [const { Cold::EMPTY }; ENTRIES],
+            index: Index::new(),
+            made: AtomicU32::new(0),
+        }
     }
 
-    /// The places of a key.
-    fn places(key: u64) -> Range<usize> {
-        const SETS: u32 = (ENTRIES / WAYS).ilog2();
-        // The upper bits of a product depend on all bits of the factor. Twice, because functions of
-        // the same size one after the other come together again after one multiplication.
-        let once = key.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let twice = (once ^ once >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93);
-        let first = (twice >> (64 - SETS)) as usize * WAYS;
-        first..first + WAYS
+    #[inline(always)]
+    fn at(&self, place: u16) -> &Hot {
+        &self.hot[usize::from(place) % ENTRIES]
     }
 
-    fn at(&self, place: u16) -> &Entry {
-        &self.entries[place as usize % ENTRIES]
+    /// It, in this generation.
+    #[inline]
+    pub(crate) const fn memory(&self, generation: u32) -> Memory<'_> {
+        Memory { cache: self, generation }
     }
 
     /// What is known of `address` in this generation, if that is all that there is to know.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn recall(
         &self,
         address: u64,
@@ -157,62 +181,71 @@ impl Cache {
         trail: &mut Trail,
         known: &mut Known,
     ) -> bool {
-        let (last, next) = (trail.last, trail.next);
-        let Some((entry, head)) = self.find(address, generation, trail) else { return false };
+        let before = trail.last;
+        let Some((hot, head)) = self.find(address, generation, trail) else { return false };
+        let cold = &self.cold[usize::from(trail.last) % ENTRIES];
         let near = |distance: u32| address.wrapping_add_signed(i64::from(distance as i32));
-        let distances = entry.word(4);
+        let distances = cold.distances.load(Ordering::Relaxed);
+        let args_size = u64::from(cold.args_size.load(Ordering::Relaxed));
+        let [cfa, places] = words(hot);
         *known = Known {
-            rule: Rule::from_words([entry.word(1), entry.word(2)]),
-            personality: entry.word(3),
+            rule: Rule::from_words([args_size << 32 | cfa, places]),
+            personality: cold.personality.load(Ordering::Relaxed),
             start: address.wrapping_sub(distances & u64::from(u32::MAX)),
             lsda: near((distances >> 32) as u32),
-            landing_pad: near(entry.landing_pad.load(Ordering::Relaxed)),
-            flags: entry.word(5),
+            landing_pad: near(cold.landing_pad.load(Ordering::Relaxed)),
+            flags: cold.flags.load(Ordering::Relaxed),
         };
-        let recalled = unchanged(entry, head) && known.is_whole();
+        let recalled = hot.is_unchanged(head) && known.is_whole();
         if !recalled {
             // It is found out again, and its entry must not come to expect itself.
-            (trail.last, trail.next) = (last, next);
+            trail.last = before;
         }
         recalled
     }
 
-    /// The rule for `address`: all that a walk needs.
-    #[inline]
+    /// The rule for `address` but for the size of arguments: all that a walk needs.
+    #[inline(always)]
     pub(crate) fn recall_rule(
         &self,
         address: u64,
         generation: u32,
         trail: &mut Trail,
     ) -> Option<Rule> {
-        let (entry, head) = self.find(address, generation, trail)?;
-        let rule = Rule::from_words([entry.word(1), entry.word(2)]);
-        unchanged(entry, head).then_some(rule)
+        let (hot, head) = self.find(address, generation, trail)?;
+        let rule = Rule::from_words(words(hot));
+        hot.is_unchanged(head).then_some(rule)
     }
 
-    /// The entry of `address`, and its head as it was.
+    /// The entry of `address`, which is the last one of the trail then, and its head as it was.
     #[inline(always)]
-    fn find(&self, address: u64, generation: u32, trail: &mut Trail) -> Option<(&Entry, u64)> {
+    fn find(&self, address: u64, generation: u32, trail: &mut Trail) -> Option<(&Hot, u64)> {
         let key = trail.key(address);
-        let guess = self.at(trail.next);
-        if let Some(head) = guess.head_for(key, generation) {
-            prefetch(self.at(guess.ahead.load(Ordering::Relaxed)));
-            trail.go(trail.next, guess.next.load(Ordering::Relaxed));
-            return Some((guess, head));
+        let mut place = after(trail.last);
+        let mut entry = self.at(place);
+        let mut head = entry.head_for(key, generation);
+        if head.is_none() {
+            place = self.at(trail.last).next.load(Ordering::Relaxed);
+            entry = self.at(place);
+            head = entry.head_for(key, generation);
         }
-        // By value: nobody else holds a pointer to them, so they may live in registers.
-        let place = self.search(key, generation, trail.last, trail.next)?;
-        let entry = self.at(place);
-        let head = entry.head_for(key, generation)?;
-        trail.go(place, entry.next.load(Ordering::Relaxed));
+        if head.is_none() {
+            // By value: nobody else holds a pointer to it, so it may live in registers.
+            place = self.search(key, generation, trail.last)?;
+            entry = self.at(place);
+            head = entry.head_for(key, generation);
+        }
+        let head = head?;
+        trail.last = place;
         Some((entry, head))
     }
 
+    #[cold]
     #[inline(never)]
-    fn search(&self, key: u64, generation: u32, last: [u16; AHEAD], next: u16) -> Option<u16> {
-        let known = |place: &usize| self.entries[*place].head_for(key, generation).is_some();
-        let place = Self::places(key).find(known)? as u16;
-        if next == NONE {
+    fn search(&self, key: u64, generation: u32, last: u16) -> Option<u16> {
+        let knows = |place: &u16| self.at(*place).head_for(key, generation).is_some();
+        let place = self.index.places(key).find(knows)?;
+        if self.at(last).next.load(Ordering::Relaxed) == NONE {
             self.expect(place, last);
         }
         Some(place)
@@ -222,67 +255,100 @@ impl Cache {
     /// from it.
     #[cold]
     pub(crate) fn memorize(&self, address: u64, generation: u32, known: &Known, trail: &mut Trail) {
-        let Some((mut words, landing_pad)) = encode(address, known) else { return };
-        words[0] = trail.key(address);
-        let place = self.victim(words[0], generation);
-        let entry = &self.entries[place];
-        let head = entry.head.load(Ordering::Relaxed);
-        let odd = head.wrapping_add(1);
+        let Some((distances, landing_pad)) = encode(address, known) else { return };
+        let key = trail.key(address);
+        let place = self.place_for(key);
+        let (hot, cold) = (self.at(place), &self.cold[usize::from(place) % ENTRIES]);
+        let head = hot.head.load(Ordering::Relaxed);
+        let odd = head | 1;
         if head & 1 != 0
-            || entry.head.compare_exchange(head, odd, Ordering::Acquire, Ordering::Relaxed).is_err()
+            || hot.head.compare_exchange(head, odd, Ordering::Acquire, Ordering::Relaxed).is_err()
         {
             return;
         }
         // Readers that see any of the words below see the odd head, too.
         fence(Ordering::Release);
-        for (to, from) in entry.words.iter().zip(words) {
-            to.store(from, Ordering::Relaxed);
-        }
-        entry.landing_pad.store(landing_pad, Ordering::Relaxed);
-        entry.next.store(NONE, Ordering::Relaxed);
-        entry.ahead.store(NONE, Ordering::Relaxed);
-        let count = (head as u32).wrapping_add(2);
-        let new = u64::from(generation) << 32 | u64::from(count);
-        entry.head.store(new, Ordering::Release);
-        self.expect(place as u16, trail.last);
-        trail.go(place as u16, NONE);
+        let [offsets, places] = known.rule.to_words();
+        hot.key.store(key, Ordering::Relaxed);
+        hot.places.store(places, Ordering::Relaxed);
+        hot.cfa.store(offsets as u32, Ordering::Relaxed);
+        hot.next.store(NONE, Ordering::Relaxed);
+        cold.personality.store(known.personality, Ordering::Relaxed);
+        cold.distances.store(distances, Ordering::Relaxed);
+        cold.flags.store(known.flags, Ordering::Relaxed);
+        cold.landing_pad.store(landing_pad, Ordering::Relaxed);
+        cold.args_size.store((offsets >> 32) as u32, Ordering::Relaxed);
+        let count = (head >> 32).wrapping_add(1);
+        hot.head.store(count << 32 | u64::from(generation), Ordering::Release);
+        let is_used = |place| self.at(place).head.load(Ordering::Relaxed) as u32 == generation;
+        let key_at = |place| self.at(place).key.load(Ordering::Relaxed);
+        self.index.insert(key, place, |place| is_used(place).then(|| key_at(place)));
+        self.expect(place, trail.last);
+        trail.last = place;
     }
 
-    /// Has those that lead to an entry expect it from now on.
-    fn expect(&self, place: u16, last: [u16; AHEAD]) {
-        let [last, .., first] = last;
-        if last != NONE {
+    /// Has the one that leads to an entry expect it from now on, if it does not anyway.
+    fn expect(&self, place: u16, last: u16) {
+        if last != NONE && after(last) != place {
             self.at(last).next.store(place, Ordering::Relaxed);
         }
-        if first != NONE {
-            self.at(first).ahead.store(place, Ordering::Relaxed);
-        }
     }
 
-    /// Where to remember what has this key: where it was, where nothing is that still holds, or anywhere.
-    fn victim(&self, key: u64, generation: u32) -> usize {
-        let places = Self::places(key);
-        let head = |place: usize| self.entries[place].head.load(Ordering::Relaxed);
-        let is_at = |place: &usize| self.entries[*place].word(0) == key;
-        let is_stale = |place: &usize| (head(*place) >> 32) as u32 != generation;
-        // Another one each time, in no order: what is walked no more goes, what is walked in turn
-        // is not driven out by the next each time.
-        let counts = places.clone().fold(0, |sum: u32, place| sum.wrapping_add(head(place) as u32));
-        let any = places.start + (counts.wrapping_mul(0x9e37_79b9) >> 16) as usize % WAYS;
-        places.clone().find(is_at).or_else(|| places.clone().find(is_stale)).unwrap_or(any)
+    /// Where to remember what has this key: where it was, or in the next entry in turn.
+    fn place_for(&self, key: u64) -> u16 {
+        let is_at = |place: &u16| self.at(*place).key.load(Ordering::Relaxed) == key;
+        self.index.places(key).find(is_at).unwrap_or_else(|| {
+            let turn = self.made.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+            in_turn(turn as usize)
+        })
     }
 }
 
-/// Whether nobody has written the entry since its head was read.
+/// The place that guesses come from first.
 #[inline(always)]
-fn unchanged(entry: &Entry, head: u64) -> bool {
-    // Loads before the fence belong to the head that was read, if it is still there after.
-    fence(Ordering::Acquire);
-    entry.head.load(Ordering::Relaxed) == head
+const fn after(place: u16) -> u16 {
+    place.wrapping_add(1)
 }
 
-/// As words, and the distance to the landing pad; `None` if something is too far away.
-fn encode(address: u64, known: &Known) -> Option<([u64; WORDS], u32)> {
+/// Which entry is written when so many have been. Each time round in another order, a run as a
+/// whole: a walk that is longer than the cache does not drive out what it needs next each time.
+const fn in_turn(turn: usize) -> u16 {
+    const RUNS: usize = ENTRIES / RUN;
+    let (round, run) = (turn / ENTRIES, turn / RUN % RUNS);
+    let other = round.wrapping_mul(0x9e37_79b9) >> 16;
+    ((run ^ other % RUNS) * RUN + turn % RUN) as u16
+}
+
+/// The cache as it is in one generation: what the code of frames that live is known by does not
+/// change while they do.
+#[derive(Clone, Copy)]
+pub struct Memory<'m> {
+    cache: &'m Cache,
+    generation: u32,
+}
+
+impl Memory<'_> {
+    /// The rule for `address` but for the size of arguments, and on to its entry.
+    #[inline(always)]
+    pub(crate) fn recall_rule(self, address: u64, trail: &mut Trail) -> Option<Rule> {
+        self.cache.recall_rule(address, self.generation, trail)
+    }
+
+    /// What is known of `address`, if that is all that there is to know, and on to its entry.
+    #[inline(always)]
+    pub(crate) fn recall(self, address: u64, trail: &mut Trail, known: &mut Known) -> bool {
+        self.cache.recall(address, self.generation, trail, known)
+    }
+}
+
+#[inline(always)]
+fn words(hot: &Hot) -> [u64; 2] {
+    [hot.cfa.load(Ordering::Relaxed).into(), hot.places.load(Ordering::Relaxed)]
+}
+
+/// The distances to the start and the LSDA as a word, and that to the landing pad; `None` if
+/// something is too far away.
+fn encode(address: u64, known: &Known) -> Option<(u64, u32)> {
     let near = |other: u64, matters: bool| {
         let distance = if matters { other.wrapping_sub(address) as i64 } else { 0 };
         Some(i32::try_from(distance).ok()? as u32)
@@ -290,174 +356,8 @@ fn encode(address: u64, known: &Known) -> Option<([u64; WORDS], u32)> {
     let start = u32::try_from(address.wrapping_sub(known.start)).ok()?;
     let lsda = near(known.lsda, known.lsda().is_some())?;
     let landing_pad = near(known.landing_pad, known.landing_pad != 0)?;
-    let [first, second] = known.rule.to_words();
-    let distances = u64::from(lsda) << 32 | u64::from(start);
-    Some(([address, first, second, known.personality, distances, known.flags], landing_pad))
+    Some((u64::from(lsda) << 32 | u64::from(start), landing_pad))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::encoding::Pointer;
-    use crate::in_flight::ModuleTag;
-    use crate::known::Lsda;
-    use crate::lsda::Action;
-
-    const ADDRESS: u64 = 0x10_0000;
-
-    /// What can be told by a number below [`ADDRESS`].
-    fn known(start: u64) -> Known {
-        let mut known = Known { start, ..Known::NOTHING };
-        known.set_lsda(Some(Lsda { pointer: Pointer::Indirect(start + 1), length: start as u32 }));
-        known.set_personality(Some(Pointer::Indirect(start + 2)));
-        known.set_module(ModuleTag::of(start << 12));
-        known.set_action(Some(Action::Cleanup(start + 3)));
-        known
-    }
-
-    fn recall(cache: &Cache, address: u64, generation: u32) -> Option<Known> {
-        let mut known = Known::NOTHING;
-        cache.recall(address, generation, &mut { Trail::START }, &mut known).then_some(known)
-    }
-
-    fn memorize(cache: &Cache, address: u64, generation: u32, known: &Known) {
-        cache.memorize(address, generation, known, &mut { Trail::START });
-    }
-
-    #[test]
-    fn what_was_memorized_is_recalled_whole() {
-        let cache = Cache::new();
-        assert_eq!(recall(&cache, ADDRESS, 4), None);
-        let far = ADDRESS + (1 << 31) - 1;
-        let mut other = known(far - (1 << 31));
-        other.set_lsda(Some(Lsda { pointer: Pointer::Direct(far), length: 7 }));
-        other.set_personality(Some(Pointer::Direct(u64::MAX)));
-        other.set_action(Some(Action::Catch(ADDRESS - (1 << 19))));
-        for each in [known(0x900), Known { start: ADDRESS, ..other }] {
-            memorize(&cache, ADDRESS, 4, &each);
-            assert_eq!(recall(&cache, ADDRESS, 4), Some(each));
-        }
-        memorize(&cache, ADDRESS, 4, &Known::NOTHING);
-        let nothing = recall(&cache, ADDRESS, 4).unwrap();
-        assert_eq!((nothing.lsda(), nothing.personality(), nothing.action()), (None, None, None));
-    }
-
-    #[test]
-    fn what_is_too_far_away_is_not_memorized() {
-        let cache = Cache::new();
-        let mut far = known(0x900);
-        far.set_action(Some(Action::Catch(ADDRESS + (1 << 31))));
-        memorize(&cache, ADDRESS, 4, &far);
-        memorize(&cache, ADDRESS + (1 << 32), 4, &known(0x900));
-        assert_eq!(recall(&cache, ADDRESS, 4), None);
-        assert_eq!(recall(&cache, ADDRESS + (1 << 32), 4), None);
-    }
-
-    #[test]
-    fn another_generation_or_address_knows_nothing() {
-        let cache = Cache::new();
-        memorize(&cache, ADDRESS, 4, &known(0x900));
-        assert_eq!(recall(&cache, ADDRESS, 6), None);
-        assert_eq!(recall(&cache, ADDRESS + 1, 4), None);
-        // Address 0 in generation 0 is what fresh memory looks like.
-        assert_eq!(recall(&cache, 0, 4), None);
-    }
-
-    #[test]
-    fn as_many_addresses_as_a_set_has_entries_are_kept_and_then_old_ones_go() {
-        let cache = Cache::new();
-        let set = Cache::places(ADDRESS);
-        let all: Vec<u64> =
-            (ADDRESS..).filter(|&each| Cache::places(each) == set).take(5).collect();
-        for &each in &all[..WAYS] {
-            memorize(&cache, each, 4, &known(0x900));
-        }
-        assert!(all[..WAYS].iter().all(|&each| recall(&cache, each, 4).is_some()));
-        memorize(&cache, all[4], 4, &known(0x900));
-        assert_eq!(all.iter().filter(|&&each| recall(&cache, each, 4).is_some()).count(), WAYS);
-        memorize(&cache, all[0], 6, &known(0x900));
-        memorize(&cache, all[1], 6, &known(0x900));
-        assert!(recall(&cache, all[0], 6).is_some() && recall(&cache, all[1], 6).is_some());
-    }
-
-    #[test]
-    fn a_rule_alone_is_enough_for_a_walk_and_not_for_a_raise() {
-        let cache = Cache::new();
-        let rule = known(0x900).rule;
-        let mut trail = Trail::START;
-        for each in [ADDRESS, ADDRESS + 1] {
-            cache.memorize(each, 4, &Known::only_rule(each, rule), &mut trail);
-        }
-        assert_eq!(cache.recall_rule(ADDRESS, 4, &mut { Trail::START }), Some(rule));
-        let mut trail = Trail::START;
-        for each in [ADDRESS, ADDRESS + 1] {
-            assert!(!cache.recall(each, 4, &mut trail, &mut { Known::NOTHING }));
-            cache.memorize(each, 4, &known(0x900), &mut trail);
-        }
-        // Walks still go from one to the other.
-        let mut trail = Trail::START;
-        for each in [ADDRESS, ADDRESS + 1] {
-            assert!(cache.recall(each, 4, &mut trail, &mut { Known::NOTHING }));
-        }
-        let mut trail = Trail::START;
-        assert!(cache.recall_rule(ADDRESS, 4, &mut trail).is_some());
-        assert_eq!(cache.at(trail.next).word(0), ADDRESS + 1);
-    }
-
-    #[test]
-    fn a_walk_that_was_taken_before_is_guessed() {
-        let cache = Cache::new();
-        let path = [ADDRESS, ADDRESS + 0x40, ADDRESS + 0x77];
-        let mut trail = Trail::START;
-        for each in path {
-            cache.memorize(each, 4, &known(each), &mut trail);
-        }
-        let mut trail = Trail::START;
-        for (place, each) in path.into_iter().enumerate() {
-            let guessed = cache.at(trail.next).word(0) == each;
-            assert_eq!(guessed, place > 0);
-            assert!(cache.recall_rule(each, 4, &mut trail).is_some());
-        }
-        // Another way from the first one is found, too, and does not change the guess.
-        let mut trail = Trail::START;
-        for each in [path[0], path[2]] {
-            assert!(cache.recall_rule(each, 4, &mut trail).is_some());
-        }
-        let mut trail = Trail::START;
-        assert!(cache.recall_rule(path[0], 4, &mut trail).is_some());
-        assert_eq!(cache.at(trail.next).word(0), path[1]);
-    }
-
-    #[test]
-    fn an_entry_that_is_being_written_is_absent_and_is_not_written_by_others() {
-        let cache = Cache::new();
-        memorize(&cache, ADDRESS, 4, &known(0x900));
-        let head = &cache.entries[Cache::places(ADDRESS).start].head;
-        head.fetch_add(1, Ordering::Relaxed);
-        assert_eq!(recall(&cache, ADDRESS, 4), None);
-        memorize(&cache, ADDRESS, 4, &known(0x901));
-        head.fetch_sub(1, Ordering::Relaxed);
-        assert_eq!(recall(&cache, ADDRESS, 4), Some(known(0x900)));
-    }
-
-    #[test]
-    fn readers_never_see_a_mixture() {
-        static CACHE: Cache = Cache::new();
-        std::thread::scope(|scope| {
-            let writers: [_; 2] = std::array::from_fn(|_| {
-                scope.spawn(|| {
-                    for n in 1..100_000 {
-                        memorize(&CACHE, ADDRESS, 4, &known(n));
-                    }
-                })
-            });
-            let mut seen = 0u32;
-            while !writers.iter().all(|writer| writer.is_finished()) || seen == 0 {
-                if let Some(found) = recall(&CACHE, ADDRESS, 4) {
-                    assert_eq!(found, known(found.start));
-                    seen += 1;
-                }
-            }
-        });
-    }
-}
+mod tests;

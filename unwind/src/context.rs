@@ -22,13 +22,45 @@ use crate::stack::{ReadStack, StackBounds};
 /// The version of the personality interface (Itanium EH §1.6.1).
 pub(crate) const ABI_VERSION: i32 = 1;
 
+/// What is known of a frame's answer to an exception.
+#[derive(Clone, Copy)]
+pub(crate) enum Answer {
+    /// It goes on with the caller.
+    Nothing,
+    /// It has this cleanup.
+    Cleanup(u64),
+    /// It catches at this address.
+    Catch(u64),
+    /// It must be asked.
+    Unknown,
+}
+
+impl Answer {
+    /// That of a frame at `pc`; `plain` is the address of a personality that need not be asked.
+    #[inline(always)]
+    pub(crate) fn of(known: &Known, pc: Pc, plain: u64) -> Self {
+        let Some(pointer) = known.personality() else { return Self::Nothing };
+        match target(pointer) {
+            0 => Self::Nothing,
+            address if address == plain => match known.action() {
+                Some(Action::None) => Self::Nothing,
+                Some(Action::Cleanup(pad)) => Self::Cleanup(pad),
+                Some(Action::Catch(pad) | Action::Filter(pad)) => Self::Catch(pad),
+                Some(Action::Terminate) | None => Self::Unknown,
+            },
+            address if arch::is_catch(address) => Self::Catch(pc.address()),
+            _ => Self::Unknown,
+        }
+    }
+}
+
 /// One frame as a personality function sees it (`struct _Unwind_Context`).
 pub struct Context {
     cursor: Cursor<'static, LiveStack, Everywhere>,
     known: Known,
     cfa: u64,
-    /// What the stack is given back with.
-    control: ControlWords,
+    /// What the stack is given back with, if somebody has been asked since.
+    control: Option<ControlWords>,
     exit: Exit,
     /// It has no tables, but a frame pointer.
     guessed: bool,
@@ -40,10 +72,9 @@ impl Context {
     /// Made in place, and filled by functions that need their own stack only for a moment.
     #[inline(always)]
     pub(crate) fn new(registers: &Registers, pc: Pc, stack: StackBounds) -> Self {
-        let cursor = Cursor::new(registers.copied(), pc, LiveStack::new(stack), &Everywhere);
-        let control = ControlWords::current();
+        let cursor = Cursor::new(*registers, pc, LiveStack::new(stack), &Everywhere);
         let (known, exit) = (Known::NOTHING, Exit::Dwarf);
-        Self { cursor, known, exit, cfa: 0, control, guessed: false }
+        Self { cursor, known, exit, cfa: 0, control: None, guessed: false }
     }
 
     /// Finds out about the frame where the cursor stands.
@@ -128,6 +159,8 @@ impl Context {
         let Some(personality) = personality(&self.known) else {
             return Reason::CONTINUE_UNWIND;
         };
+        // The words belong to the frames: whoever is asked may leave others.
+        self.control.get_or_insert_with(ControlWords::current);
         // SAFETY: the exception is valid (contract).
         let class = unsafe { (*exception).class };
         // SAFETY: a personality routine takes these arguments (Itanium EH §1.6.1).
@@ -149,9 +182,12 @@ impl Context {
         let pushed = self.known.rule.args_size();
         let sp = self.cursor.registers().sp().wrapping_add(pushed.into());
         self.set_register(Register::RSP, sp);
+        if let Some(control) = self.control {
+            control.restore();
+        }
         // SAFETY: the personality chose the landing pad for this frame, whose registers these
         // are.
-        unsafe { arch::land(self.cursor.registers(), self.control) }
+        unsafe { arch::land(self.cursor.registers()) }
     }
 
     /// The registers of the frame.

@@ -39,16 +39,16 @@ pub enum Step {
 
 /// A position in a walk: one frame's registers.
 pub struct Cursor<'m, S, M> {
-    registers: Registers,
-    pc: Pc,
-    stack: S,
-    modules: &'m M,
+    pub(crate) registers: Registers,
+    pub(crate) pc: Pc,
+    pub(crate) stack: S,
+    pub(crate) modules: &'m M,
     /// Signal frames so far whose caller was on a lower stack.
     descents: u8,
     /// Frames without tables are left by their frame pointer.
     guesses: bool,
-    kind: FrameKind,
-    trail: Trail,
+    pub(crate) kind: FrameKind,
+    pub(crate) trail: Trail,
 }
 
 /// How often a walk may go from a handler's stack to a lower one. Handlers nest on their stack, so

@@ -18,13 +18,14 @@ use core::ptr::from_ref;
 use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 use crate::arch;
-use crate::cache::Trail;
+use crate::cache::{Memory, Trail};
 use crate::error::RaiseError;
+use crate::exception::Personality;
 use crate::known::Known;
 use crate::module::Module;
 use crate::modules::{FindModule, global};
 use crate::rule::Rule;
-use crate::stack::{ReadStack, StackBounds, WordsBelow};
+use crate::stack::{Climb, ReadStack, StackBounds, WordsBelow};
 
 type Stack = fn(sp: u64) -> StackBounds;
 type Resumed = fn(sp: u64, handler: u64) -> StackBounds;
@@ -56,6 +57,7 @@ pub struct Environment {
     find: Find,
     generation: Option<Generation>,
     identities: Option<(Identify, Always)>,
+    plain: Option<Personality>,
     guesses: bool,
     dead_end: fn(RaiseError) -> !,
 }
@@ -71,6 +73,7 @@ impl Environment {
             find: nowhere,
             generation: None,
             identities: None,
+            plain: None,
             guesses: false,
             dead_end,
         }
@@ -111,6 +114,15 @@ impl Environment {
     #[must_use]
     pub const unsafe fn with_identities(self, identify: Identify, always: Always) -> Self {
         Self { identities: Some((identify, always)), ..self }
+    }
+
+    /// A personality that need not be called when something is raised, because it does what
+    /// [`Context::action`](crate::Context::action) says and nothing else: goes on without an action,
+    /// lands in cleanups with the exception in `rax` and 0 in `rdx`, and so catches whatever there is
+    /// an action or a filter for. It is called where there is no such answer.
+    #[must_use]
+    pub const fn with_plain_personality(self, plain: Personality) -> Self {
+        Self { plain: Some(plain), ..self }
     }
 
     /// [`backtrace`](crate::backtrace) (`_Unwind_Backtrace`) goes on by frame pointers where there
@@ -167,6 +179,12 @@ pub(crate) fn guesses() -> bool {
     environment().guesses
 }
 
+/// The address of the personality that need not be called, if there is one.
+#[inline]
+pub(crate) fn plain_personality() -> Option<u64> {
+    environment().plain.map(|plain| plain as usize as u64)
+}
+
 /// The stack with this stack pointer in use.
 pub(crate) fn current_stack(sp: u64) -> StackBounds {
     (environment().stack)(sp)
@@ -207,6 +225,11 @@ impl ReadStack for LiveStack {
     #[inline]
     fn words_below(&self, end: u64, count: u8) -> Option<WordsBelow> {
         self.0.get().words_below(end, count)
+    }
+
+    #[inline]
+    fn climb(&self, sp: u64) -> Option<Climb> {
+        self.0.get().climb(sp)
     }
 }
 
@@ -272,6 +295,12 @@ impl FindModule for Everywhere {
     #[inline]
     fn recall_rule(&self, address: u64, trail: &mut Trail) -> Option<Rule> {
         if enter(address, trail) { global().recall_rule(address, trail) } else { None }
+    }
+
+    #[inline]
+    fn memory(&self) -> Option<Memory<'_>> {
+        // What it gives is not asked whose code it is.
+        if environment().identities.is_some() { None } else { global().memory() }
     }
 
     #[inline]

@@ -12,7 +12,7 @@
 
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 
-use crate::cache::{Cache, Trail};
+use crate::cache::{Cache, Memory, Trail};
 use crate::error::RegisterError;
 use crate::fde::FdeEntry;
 use crate::known::Known;
@@ -43,6 +43,11 @@ pub trait FindModule {
     fn recall_rule(&self, address: u64, trail: &mut Trail) -> Option<Rule> {
         let mut known = Known::NOTHING;
         self.recall(address, trail, &mut known).then_some(known.rule)
+    }
+
+    /// What is memorized now, for a walk of many frames.
+    fn memory(&self) -> Option<Memory<'_>> {
+        None
     }
 
     /// Changes whenever what is known of addresses may have changed.
@@ -315,10 +320,17 @@ impl FindModule for Modules {
     }
 
     #[inline]
+    fn memory(&self) -> Option<Memory<'_>> {
+        Some(self.cache.memory(self.generation()))
+    }
+
+    /// Even: while a writer is at work, nothing has changed yet. Not zero, as memory is that was
+    /// never used.
+    #[inline]
     fn generation(&self) -> u32 {
         // Entries of a generation that is long past could be taken for current ones after 2³¹
         // changes, if nothing used their places in between.
-        self.version.load(Ordering::Acquire) as u32
+        (self.version.load(Ordering::Acquire) as u32 & !1).wrapping_add(2)
     }
 
     fn memorize(&self, address: u64, generation: u32, known: &Known, trail: &mut Trail) {

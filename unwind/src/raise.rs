@@ -13,14 +13,17 @@
 use core::convert::Infallible;
 
 use crate::address::Pc;
-use crate::context::Context;
+use crate::arch;
+use crate::context::{Answer, Context};
 use crate::cursor::Step;
-use crate::environment::{Everywhere, current_stack, dead_end, resumed_stack};
+use crate::environment::{Everywhere, current_stack, dead_end, plain_personality, resumed_stack};
 use crate::error::RaiseError;
 use crate::exception::{Actions, Exception, Reason};
 use crate::forced::resume_forced;
+use crate::glide::Glide;
 use crate::in_flight::{IN_FLIGHT, Path};
-use crate::registers::Registers;
+use crate::known::Known;
+use crate::registers::{Register, Registers};
 use crate::stack::StackBounds;
 
 /// Raises an exception from here: unwinds this stack to the frame that catches it.
@@ -80,24 +83,24 @@ pub unsafe fn raise_here(exception: *mut Exception, registers: &mut Registers) -
 /// # Safety
 ///
 /// `exception` is the one that the landing pad was entered with.
-pub unsafe fn resume(exception: *mut Exception, registers: &Registers) -> ! {
+pub unsafe fn resume(exception: *mut Exception, registers: &mut Registers) -> ! {
     // What is remembered of the frames that are left is still true, whatever libraries a cleanup
     // has opened or closed: these frames have been on the stack since the exception was raised,
     // which made sure of it, so their modules have not gone.
     // SAFETY: the exception is valid (contract).
-    let error = if unsafe { (*exception).is_forced() } {
+    if unsafe { (*exception).is_forced() } {
         // SAFETY: as above: forced unwinding has brought it here.
-        unsafe { resume_forced(exception, registers) }
-    } else {
-        // SAFETY: as above.
-        let handler = unsafe { (*exception).private_2 };
-        let stack = resumed_stack(registers.sp(), handler);
-        let pc = Pc::Return(registers.ip());
-        // SAFETY: the exception was raised, so `raise`'s contract holds for it.
-        let Err(error) = unsafe { cleanup_phase(exception, registers, pc, stack) };
-        error.in_phase_2()
-    };
-    dead_end(error)
+        dead_end(unsafe { resume_forced(exception, registers) })
+    }
+    // SAFETY: as above.
+    let handler = unsafe { (*exception).private_2 };
+    let stack = resumed_stack(registers.sp(), handler);
+    // SAFETY: the exception was raised, so `raise`'s contract holds for it.
+    unsafe { glide_on(exception, registers, stack) };
+    let pc = Pc::Return(registers.ip());
+    // SAFETY: as above.
+    let Err(error) = unsafe { cleanup_phase(exception, registers, pc, stack) };
+    dead_end(error.in_phase_2())
 }
 
 /// Raises an exception again that was caught, or goes on with a forced unwinding
@@ -134,6 +137,36 @@ pub unsafe fn delete_exception(exception: *mut Exception) {
     }
 }
 
+/// A landing that a frame's tables ask for.
+#[derive(Clone, Copy)]
+struct Landing {
+    pad: u64,
+    /// What the frame pushed for the call (bytes).
+    pushed: u32,
+}
+
+impl Landing {
+    #[inline(always)]
+    const fn new(pad: u64, known: &Known) -> Self {
+        Self { pad, pushed: known.rule.args_size() }
+    }
+
+    /// Lands in the frame with these registers.
+    ///
+    /// # Safety
+    ///
+    /// The frame's personality would do the same.
+    #[inline(always)]
+    unsafe fn land(self, registers: &mut Registers, exception: *mut Exception) -> ! {
+        registers.set(Register::RAX, exception.expose_provenance() as u64);
+        registers.set(Register::RDX, 0);
+        registers.set(Register::RSP, registers.sp().wrapping_add(self.pushed.into()));
+        registers.set(Register::RA, self.pad);
+        // SAFETY: the caller's promise.
+        unsafe { arch::land(registers) }
+    }
+}
+
 /// # Safety
 ///
 /// As [`raise`].
@@ -146,21 +179,142 @@ unsafe fn two_phases(
 ) -> RaiseError {
     Everywhere.refresh();
     // SAFETY: handed on to the caller.
+    unsafe { glide(exception, registers, &mut pc, stack) };
+    // SAFETY: handed on to the caller.
     let (handler, path) = match unsafe { search_phase(exception, registers, &mut pc, stack) } {
         Ok(found) => found,
         Err(error) => return error,
     };
     // SAFETY: the exception is valid (contract of `raise`).
-    unsafe { (*exception).private_1 = 0 };
+    unsafe { found(exception, handler) };
     // SAFETY: as above.
-    unsafe { (*exception).private_2 = handler };
-    // SAFETY: as above.
-    let cleanup = unsafe { (*exception).cleanup };
-    IN_FLIGHT.begin(exception, path, cleanup.map_or(0, |cleanup| cleanup as usize as u64));
+    unsafe { depart(exception, path) };
     // SAFETY: handed on to the caller.
     let Err(error) = unsafe { cleanup_phase(exception, registers, pc, stack) };
     IN_FLIGHT.end(exception);
     error.in_phase_2()
+}
+
+/// Notes in the exception where it is caught.
+///
+/// # Safety
+///
+/// The exception is valid.
+#[inline(always)]
+unsafe fn found(exception: *mut Exception, handler: u64) {
+    // SAFETY: the caller's promise.
+    unsafe { (*exception).private_1 = 0 };
+    // SAFETY: as above.
+    unsafe { (*exception).private_2 = handler };
+}
+
+/// Notes that phase 2 begins.
+///
+/// # Safety
+///
+/// The exception is valid.
+#[inline(always)]
+unsafe fn depart(exception: *mut Exception, path: Path) {
+    // SAFETY: the caller's promise.
+    let cleanup = unsafe { (*exception).cleanup };
+    IN_FLIGHT.begin(exception, path, cleanup.map_or(0, |cleanup| cleanup as usize as u64));
+}
+
+/// Both phases, if nobody need be asked. Otherwise returns: nobody has anything to do below the frame
+/// with the registers that are left.
+///
+/// # Safety
+///
+/// As [`raise`].
+#[inline(always)]
+unsafe fn glide(
+    exception: *mut Exception,
+    registers: &mut Registers,
+    pc: &mut Pc,
+    stack: StackBounds,
+) {
+    let Some(plain) = plain_personality() else { return };
+    let Some(mut glide) = Glide::new(registers, *pc, stack) else { return };
+    let mut path = Path::default();
+    // To the first frame that something lands in. There the registers stay.
+    let (mut answer, mut known) = loop {
+        let Some(known) = glide.look() else { return };
+        match Answer::of(&known, *pc, plain) {
+            Answer::Nothing => {}
+            Answer::Unknown => return,
+            answer => break (answer, known),
+        }
+        path.add(known.module());
+        if !glide.leave_with(known.rule, registers) {
+            return;
+        }
+        *pc = Pc::Return(registers.ip());
+    };
+    let (Answer::Cleanup(pad) | Answer::Catch(pad)) = answer else { return };
+    let landing = Landing::new(pad, &known);
+    let lands_before = matches!(answer, Answer::Cleanup(_));
+    // To the frame that catches.
+    while !matches!(answer, Answer::Catch(_)) {
+        path.add(known.module());
+        if !glide.leave(known.rule) {
+            return;
+        }
+        let Some(next) = glide.look() else { return };
+        known = next;
+        answer = Answer::of(&known, *pc, plain);
+        if matches!(answer, Answer::Unknown) {
+            return;
+        }
+    }
+    let handler = glide.cfa(known.rule);
+    // Phase 2 reads the stack up to there.
+    if !glide.is_on_stack(handler) {
+        return;
+    }
+    // SAFETY: the exception is valid (contract of `raise`).
+    unsafe { found(exception, handler) };
+    if lands_before {
+        path.add(known.module());
+        // SAFETY: as above.
+        unsafe { depart(exception, path) };
+    }
+    // SAFETY: the frame's tables ask for it.
+    unsafe { landing.land(registers, exception) }
+}
+
+/// Phase 2 from the frame with these registers to the next one that something lands in, if nobody need
+/// be asked. Otherwise returns, with the registers of the frame that must be.
+///
+/// # Safety
+///
+/// As [`raise`], and phase 1 has set the exception's handler.
+#[inline(always)]
+unsafe fn glide_on(exception: *mut Exception, registers: &mut Registers, stack: StackBounds) {
+    let Some(plain) = plain_personality() else { return };
+    let pc = Pc::Return(registers.ip());
+    let Some(mut glide) = Glide::new(registers, pc, stack) else { return };
+    // SAFETY: the exception is valid (contract).
+    let handler = unsafe { (*exception).private_2 };
+    loop {
+        let Some(known) = glide.look() else { return };
+        let is_handler = glide.cfa(known.rule) == handler;
+        let pad = match Answer::of(&known, Pc::Return(registers.ip()), plain) {
+            Answer::Nothing if !is_handler => None,
+            Answer::Cleanup(pad) => Some(pad),
+            Answer::Catch(pad) if is_handler => Some(pad),
+            _ => return,
+        };
+        if let Some(pad) = pad {
+            if is_handler {
+                IN_FLIGHT.end(exception);
+            }
+            // SAFETY: the frame's tables ask for it.
+            unsafe { Landing::new(pad, &known).land(registers, exception) }
+        }
+        if !glide.leave_with(known.rule, registers) {
+            return;
+        }
+    }
 }
 
 /// Phase 1: the CFA of the frame that catches, and whose frames lead there. Phase 2 may begin
@@ -184,7 +338,7 @@ unsafe fn search_phase(
         path.add(frame.known().module());
         if first && frame.known().personality().is_some() {
             first = false;
-            (*registers, *pc) = (*frame.registers(), frame.pc());
+            (*registers, *pc) = (frame.registers().copied(), frame.pc());
         }
         // SAFETY: handed on to the caller.
         match unsafe { frame.ask(Actions::SEARCH_PHASE, exception) } {

@@ -17,7 +17,7 @@ use crate::cfi::{CfaRule, RegisterRule, Row};
 use crate::cursor::Step;
 use crate::error::UnwindError;
 use crate::registers::{Register, Registers};
-use crate::stack::ReadStack;
+use crate::stack::{ReadStack, WordsBelow};
 
 /// Bytes of a stack slot.
 const WORD: i32 = 8;
@@ -25,6 +25,9 @@ const WORD: i32 = 8;
 /// The callee-saved registers of the System V ABI besides `rsp` (psABI x86-64 §3.2.1).
 const SAVED: [Register; 6] =
     [Register::RBX, Register::RBP, Register::R12, Register::R13, Register::R14, Register::R15];
+
+/// Where `rbp` is among them.
+const RBP: usize = 1;
 
 /// The CFA is relative to `rbp`; otherwise to `rsp`.
 const BASE_RBP: u8 = 1;
@@ -167,13 +170,42 @@ impl Rule {
         (self.offsets >> 32) as u32
     }
 
+    /// Whether there is no caller, or it is to be looked up at its exact address.
+    #[inline(always)]
+    pub(crate) const fn is_unusual(self) -> bool {
+        self.places & (END | SIGNAL_FRAME) as u64 != 0
+    }
+
+    /// The CFA, given the two registers that it may be relative to.
+    #[inline(always)]
+    pub(crate) const fn cfa_of(self, sp: u64, rbp: u64) -> u64 {
+        let base = if self.has(BASE_RBP) { rbp } else { sp };
+        base.wrapping_add_signed(self.cfa_offset() as i64)
+    }
+
+    /// How many slots below the CFA the lowest one is that is read.
+    #[inline(always)]
+    pub(crate) const fn depth(self) -> u8 {
+        (self.places >> 56) as u8
+    }
+
+    /// How many slots below the CFA `rbp` is saved; 0: not saved.
+    #[inline(always)]
+    pub(crate) const fn rbp_slots(self) -> u8 {
+        self.slots(RBP)
+    }
+
+    /// The saved registers, as where each is.
+    #[inline(always)]
+    pub(crate) const fn saves(self) -> Saves {
+        Saves(self.places)
+    }
+
     /// The canonical frame address, given the registers of the frame.
     #[inline]
     pub const fn cfa(&self, registers: &Registers) -> u64 {
         // Not the choice of a place in memory: registers may live in registers.
-        let (rbp, rsp) = (registers.get(Register::RBP), registers.get(Register::RSP));
-        let base = if self.has(BASE_RBP) { rbp } else { rsp };
-        base.wrapping_add_signed(self.cfa_offset() as i64)
+        self.cfa_of(registers.sp(), registers.get(Register::RBP))
     }
 
     /// Replaces the registers of a frame by those of its caller.
@@ -196,23 +228,29 @@ impl Rule {
         if cfa <= registers.sp() {
             return Err(UnwindError::CfaNotAbove { pc, cfa, sp: registers.sp() });
         }
-        if let Some(words) = stack.words_below(cfa, (self.places >> 56) as u8) {
-            registers.set(Register::RA, words.get(1));
-            registers.set(Register::RSP, cfa);
-            // Many frames save nothing.
-            if self.places & REGISTERS != 0 {
-                for (place, register) in SAVED.into_iter().enumerate() {
-                    match self.slots(place) {
-                        0 => {}
-                        slots => registers.set(register, words.get(slots)),
-                    }
-                }
-            }
+        if let Some(words) = stack.words_below(cfa, self.depth()) {
+            self.load(registers, cfa, words);
             return Ok(Step::Caller { cfa });
         }
         let (after, step) = self.apply_word_by_word(pc, cfa, *registers, stack);
         *registers = after;
         step
+    }
+
+    /// The caller's registers, from the words below the CFA.
+    #[inline(always)]
+    pub(crate) fn load(self, registers: &mut Registers, cfa: u64, words: WordsBelow) {
+        registers.set(Register::RA, words.get(1));
+        registers.set(Register::RSP, cfa);
+        // Many frames save nothing.
+        if self.places & REGISTERS != 0 {
+            for (place, register) in SAVED.into_iter().enumerate() {
+                match self.slots(place) {
+                    0 => {}
+                    slots => registers.set(register, words.get(slots)),
+                }
+            }
+        }
     }
 
     /// As [`apply`](Self::apply), of a stack that is not all there, or not known to be.
@@ -249,6 +287,57 @@ impl Rule {
             }
         }
         Ok(Step::Caller { cfa })
+    }
+}
+
+/// Which registers a frame saved, and where: a [`Rule`]'s.
+#[derive(Clone, Copy)]
+pub(crate) struct Saves(u64);
+
+impl Saves {
+    pub(crate) const NOTHING: Self = Self(0);
+
+    /// These, too: which they are, and not where.
+    #[inline(always)]
+    pub(crate) const fn or(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// All of a register that is saved by one of those that were put together.
+    pub(crate) const fn whole(self) -> Self {
+        const LOW: u64 = 0x7f7f_7f7f_7f7f_7f7f;
+        let high = (self.0 & LOW).wrapping_add(LOW) | self.0;
+        Self(((high & !LOW) >> 7) * 0xff & REGISTERS)
+    }
+
+    /// Reads those of `wanted` that the frame with this CFA saved, and says which are wanted
+    /// still.
+    pub(crate) fn restore(
+        self,
+        wanted: Self,
+        cfa: u64,
+        registers: &mut Registers,
+        stack: &impl ReadStack,
+    ) -> Self {
+        let (mut here, mut left) = (self.0 & wanted.0, wanted.0);
+        let Some(words) = (here != 0).then(|| stack.words_below(cfa, (self.0 >> 56) as u8)) else {
+            return wanted;
+        };
+        while here != 0 {
+            let byte = here.trailing_zeros() / 8;
+            let mask = 0xff << (8 * byte);
+            let slots = ((here & mask) >> (8 * byte)) as u8;
+            if let Some(words) = words {
+                registers.set(SAVED[byte as usize - 1], words.get(slots));
+            }
+            here &= !mask;
+            left &= !mask;
+        }
+        Self(left)
+    }
+
+    pub(crate) const fn is_empty(self) -> bool {
+        self.0 == 0
     }
 }
 

@@ -19,13 +19,21 @@ pub trait ReadStack {
         let _ = (end, count);
         None
     }
+
+    /// A way up this stack from `sp`, if it lies in this address space.
+    #[inline]
+    fn climb(&self, sp: u64) -> Option<Climb> {
+        let _ = sp;
+        None
+    }
 }
 
 /// Words of a stack that can be read.
 #[derive(Clone, Copy, Debug)]
 pub struct WordsBelow {
     end: u64,
-    count: u8,
+    /// How many words can be read.
+    count: u64,
 }
 
 impl WordsBelow {
@@ -36,11 +44,57 @@ impl WordsBelow {
     /// `number` is 0, or greater than what was asked for.
     #[inline]
     pub fn get(&self, number: u8) -> u64 {
-        assert!(0 < number && number <= self.count, "outside the words");
+        self.find(number).expect("one of the words")
+    }
+
+    /// As [`get`](Self::get); `None` if the number is 0, or greater than what was asked for.
+    #[inline(always)]
+    pub fn find(&self, number: u8) -> Option<u64> {
+        if u64::from(number).wrapping_sub(1) >= self.count {
+            return None;
+        }
         let address = self.end - 8 * u64::from(number);
         let word = core::ptr::with_exposed_provenance::<u64>(address as usize);
         // SAFETY: as in `StackBounds::read`, which has made sure of all these words.
-        unsafe { word.read_volatile() }
+        Some(unsafe { word.read_volatile() })
+    }
+}
+
+/// The way from a place on a stack to its high end, over words that can be read.
+///
+/// ```text
+///  low ─────────────────────────────► high
+///           │ at        left words │
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Climb {
+    /// Aligned.
+    at: u64,
+    /// The words from there on can be read.
+    left: u64,
+}
+
+impl Climb {
+    /// Where it is.
+    #[inline(always)]
+    pub const fn at(&self) -> u64 {
+        self.at
+    }
+
+    /// Goes up to `end`, which has to be aligned and not beyond the high end: gives the words in
+    /// between, if they are `count` at least.
+    ///
+    /// One comparison says all about `end`: as a distance that is rotated, what is further down,
+    /// beyond the end or misaligned is too far away.
+    #[inline(always)]
+    pub fn to(&mut self, end: u64, count: u8) -> Option<WordsBelow> {
+        let between = end.wrapping_sub(self.at).rotate_right(3);
+        if between > self.left || between < u64::from(count) {
+            return None;
+        }
+        self.at = end;
+        self.left -= between;
+        Some(WordsBelow { end, count: between })
     }
 }
 
@@ -51,6 +105,11 @@ impl<S: ReadStack + ?Sized> ReadStack for &S {
 
     fn words_below(&self, end: u64, count: u8) -> Option<WordsBelow> {
         (**self).words_below(end, count)
+    }
+
+    #[inline]
+    fn climb(&self, sp: u64) -> Option<Climb> {
+        (**self).climb(sp)
     }
 }
 
@@ -122,7 +181,13 @@ impl ReadStack for StackBounds {
     #[inline]
     fn words_below(&self, end: u64, count: u8) -> Option<WordsBelow> {
         let inside = self.low <= end && end <= self.high && end - self.low >= 8 * u64::from(count);
-        (inside && end.is_multiple_of(8)).then_some(WordsBelow { end, count })
+        (inside && end.is_multiple_of(8)).then_some(WordsBelow { end, count: count.into() })
+    }
+
+    #[inline]
+    fn climb(&self, sp: u64) -> Option<Climb> {
+        let inside = self.low <= sp && sp <= self.high && sp.is_multiple_of(8);
+        inside.then(|| Climb { at: sp, left: (self.high - sp) / 8 })
     }
 }
 

@@ -48,7 +48,7 @@ pub unsafe extern "C-unwind" fn _Unwind_Resume(exception: *mut Exception) -> ! {
     with_registers!("rsi", resume)
 }
 
-unsafe extern "C" fn resume(exception: *mut Exception, registers: &Registers) -> ! {
+unsafe extern "C" fn resume(exception: *mut Exception, registers: &mut Registers) -> ! {
     // SAFETY: the landing pad's promise is the same.
     unsafe { crate::resume(exception, registers) }
 }

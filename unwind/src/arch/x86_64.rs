@@ -153,7 +153,7 @@ static_assertions::const_assert_eq!(offset(Register::RA), 128);
 
 /// The floating-point control words, which callees keep as they are (psABI x86-64 §3.2.1):
 /// MXCSR and the x87's.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
 pub(crate) struct ControlWords {
     mxcsr: u32,
@@ -175,12 +175,28 @@ impl ControlWords {
         }
         words
     }
+
+    /// Makes these the current ones. Loading them takes long, so only others are replaced.
+    pub(crate) fn restore(self) {
+        if self == Self::current() {
+            return;
+        }
+        // SAFETY: reads four bytes, and two, from where they are; they were current once.
+        unsafe {
+            asm!(
+                "ldmxcsr [{from}]",
+                "fldcw [{from} + 4]",
+                from = in(reg) &raw const self,
+                options(nostack, preserves_flags, readonly),
+            );
+        }
+    }
 }
 
 static_assertions::const_assert_eq!(offset_of!(ControlWords, x87), 4);
 
 /// Continues at `registers`' ip with all of `registers`, except `r11`, which no landing pad reads
-/// (psABI x86-64 §3.2.1: a scratch register), and with these control words.
+/// (psABI x86-64 §3.2.1: a scratch register).
 ///
 /// # Safety
 ///
@@ -190,14 +206,10 @@ static_assertions::const_assert_eq!(offset_of!(ControlWords, x87), 4);
 /// An interrupt may walk the stack meanwhile. As soon as a register of the caller is lost, the
 /// frame that control goes to is the caller: first its registers are in the struct, then in place.
 #[unsafe(naked)]
-pub(crate) unsafe extern "C" fn land(registers: &Registers, control: ControlWords) -> ! {
+pub(crate) unsafe extern "C" fn land(registers: &Registers) -> ! {
     naked_asm!(
         ".cfi_startproc",
         "cld",
-        "push rsi",
-        ".cfi_adjust_cfa_offset 8",
-        "ldmxcsr [rsp]",
-        "fldcw [rsp + 4]",
         "mov rax, [rdi + {rax}]",
         "mov rdx, [rdi + {rdx}]",
         "mov rcx, [rdi + {rcx}]",
@@ -349,6 +361,14 @@ pub(crate) unsafe extern "C" fn catch_forced_personality(
     } else {
         Reason::CONTINUE_UNWIND
     }
+}
+
+/// Whether the personality at `address` is that of a frame that catches everything that is raised, at
+/// the return address of its call.
+#[inline(always)]
+pub(crate) fn is_catch(address: u64) -> bool {
+    address == catch_personality as *const () as u64
+        || address == catch_forced_personality as *const () as u64
 }
 
 /// Goes on after the call in a frame that catches, which returns the exception then.

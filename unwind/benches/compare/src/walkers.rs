@@ -6,6 +6,8 @@
 //! ```
 
 use std::ffi::{CStr, CString, c_int, c_void};
+use std::hint::black_box;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
@@ -25,15 +27,27 @@ pub trait Walker {
     fn walk(&mut self, frames: usize) -> u64;
 }
 
-/// Our library, in the process. All callee-saved registers of every frame are found.
+/// What is asked of our library of every frame.
+#[derive(Clone, Copy)]
+pub enum Asked {
+    /// Its address; all callee-saved registers are there for the asking.
+    Address,
+    /// All callee-saved registers.
+    Registers,
+    /// The same, by a cursor that stands in each frame.
+    Steps,
+}
+
+/// Our library, in the process.
 pub struct Ours {
+    asked: Asked,
     modules: Box<Modules>,
     stack: (u64, u64),
 }
 
 impl Ours {
     /// By DWARF, or by tables that were worked out before where there are any.
-    pub fn new(tables: Option<&Path>) -> Result<Self> {
+    pub fn new(tables: Option<&Path>, asked: Asked) -> Result<Self> {
         let modules = Box::<Modules>::new(Modules::new());
         for (number, object) in objects::all().into_iter().enumerate() {
             let module = object.module();
@@ -44,7 +58,7 @@ impl Ours {
             // SAFETY: no object is unloaded.
             std::mem::forget(unsafe { modules.register(module) }?);
         }
-        Ok(Self { modules, stack: objects::stack() })
+        Ok(Self { asked, modules, stack: objects::stack() })
     }
 }
 
@@ -56,11 +70,23 @@ impl Walker for Ours {
         let stack = unsafe { StackBounds::new(registers.sp(), self.stack.1) };
         let pc = Pc::Return(registers.ip());
         let mut cursor = Cursor::new(registers, pc, stack, &*self.modules);
-        let mut sum = 0u64;
-        for _ in 0..frames {
-            assert!(matches!(cursor.step(), Ok(Step::Caller { .. })), "the walk ends early");
-            sum = sum.wrapping_add(cursor.registers().ip());
-        }
+        let (mut sum, mut left) = (0u64, frames);
+        let mut count = |ip: u64| {
+            sum = sum.wrapping_add(ip);
+            left -= 1;
+            if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        let end = match self.asked {
+            Asked::Address => cursor.walk(|frame| count(frame.pc().address())),
+            Asked::Registers => cursor.walk(|frame| count(black_box(frame.registers()).ip())),
+            Asked::Steps => loop {
+                assert!(matches!(cursor.step(), Ok(Step::Caller { .. })), "the walk ends early");
+                if count(black_box(cursor.registers()).ip()).is_break() {
+                    break Ok(Some(()));
+                }
+            },
+        };
+        assert!(matches!(end, Ok(Some(()))), "the walk ends early");
         sum
     }
 }
@@ -279,7 +305,11 @@ fn llvm() -> Option<PathBuf> {
 
 /// Our library.
 pub const OURS: &str = "ours";
-/// The same with tables of frames.
+/// The same, that is asked for all registers of every frame.
+pub const REGISTERS: &str = "ours, registers";
+/// The same, step by step.
+pub const STEPS: &str = "ours, steps";
+/// Ours with tables of frames.
 pub const TABLE: &str = "ours, table";
 /// Where the shared libraries are that are not installed.
 pub struct Places<'a> {
@@ -290,8 +320,10 @@ pub struct Places<'a> {
 }
 
 /// All names, and what each of them finds.
-pub const NAMES: [&str; 9] = [
+pub const NAMES: [&str; 11] = [
     OURS,
+    REGISTERS,
+    STEPS,
     TABLE,
     "ours, .so",
     "libgcc",
@@ -309,8 +341,10 @@ pub const NAMES: [&str; 9] = [
 /// Its library is not there.
 pub fn walker(name: &str, places: &Places<'_>) -> Result<Box<dyn Walker>> {
     Ok(match name {
-        OURS => Box::new(Ours::new(None)?),
-        TABLE => Box::new(Ours::new(Some(places.tables))?),
+        OURS => Box::new(Ours::new(None, Asked::Address)?),
+        REGISTERS => Box::new(Ours::new(None, Asked::Registers)?),
+        STEPS => Box::new(Ours::new(None, Asked::Steps)?),
+        TABLE => Box::new(Ours::new(Some(places.tables), Asked::Address)?),
         "ours, .so" => Box::new(Itanium::new(places.ours)?),
         "libgcc" => Box::new(Itanium::new(Path::new("libgcc_s.so.1"))?),
         "unwinding" => Box::new(Itanium::new(places.unwinding)?),

@@ -1,0 +1,93 @@
+//! Goes through frames that are remembered, and asks nobody.
+//!
+//! ```text
+//!   look ─► what is known ─► Answer ─► leave ─► the caller's frame, look …
+//!     └─► nothing: a Context finds out
+//! ```
+//!
+//! Most frames that an exception goes through, or lands in, are of this kind: they have no personality,
+//! or the one whose answers are known. Registers stay where they were captured, and follow only as far
+//! as something lands.
+#![forbid(unsafe_code)]
+
+use crate::address::Pc;
+use crate::cache::{Memory, Trail};
+use crate::environment::Everywhere;
+use crate::known::Known;
+use crate::modules::FindModule as _;
+use crate::registers::{Register, Registers};
+use crate::rule::Rule;
+use crate::stack::{Climb, ReadStack as _, StackBounds, WordsBelow};
+
+/// A position in a walk of frames that are remembered.
+pub(crate) struct Glide {
+    /// To look up.
+    address: u64,
+    rbp: u64,
+    climb: Climb,
+    memory: Memory<'static>,
+    trail: Trail,
+}
+
+impl Glide {
+    /// In the frame with these registers.
+    #[inline(always)]
+    pub(crate) fn new(registers: &Registers, pc: Pc, stack: StackBounds) -> Option<Self> {
+        let (climb, memory) = (stack.climb(registers.sp())?, Everywhere.memory()?);
+        let (address, rbp) = (pc.lookup(), registers.get(Register::RBP));
+        Some(Self { address, rbp, climb, memory, trail: Trail::START })
+    }
+
+    /// What is remembered of the frame.
+    #[inline(always)]
+    pub(crate) fn look(&mut self) -> Option<Known> {
+        let mut known = Known::NOTHING;
+        self.memory.recall(self.address, &mut self.trail, &mut known).then_some(known)
+    }
+
+    /// The frame's CFA.
+    #[inline(always)]
+    pub(crate) const fn cfa(&self, rule: Rule) -> u64 {
+        rule.cfa_of(self.climb.at(), self.rbp)
+    }
+
+    /// Moves to the caller's frame, unless that takes more than reading words of the stack; what the
+    /// frame saved is among these.
+    #[inline(always)]
+    fn words(&mut self, rule: Rule) -> Option<WordsBelow> {
+        if rule.is_unusual() {
+            return None;
+        }
+        let mut higher = self.climb;
+        let words = higher.to(self.cfa(rule), rule.depth())?;
+        let ip = Some(words.get(1)).filter(|ip| *ip != 0)?;
+        self.climb = higher;
+        self.address = Pc::Return(ip).lookup();
+        Some(words)
+    }
+
+    /// Moves to the caller's frame, whose registers nobody wants; whether it has.
+    #[inline(always)]
+    pub(crate) fn leave(&mut self, rule: Rule) -> bool {
+        let Some(words) = self.words(rule) else { return false };
+        if rule.rbp_slots() != 0 {
+            self.rbp = words.get(rule.rbp_slots());
+        }
+        true
+    }
+
+    /// Moves to the caller's frame, and has the registers follow; whether it has.
+    #[inline(always)]
+    pub(crate) fn leave_with(&mut self, rule: Rule, registers: &mut Registers) -> bool {
+        let Some(words) = self.words(rule) else { return false };
+        rule.load(registers, self.climb.at(), words);
+        self.rbp = registers.get(Register::RBP);
+        true
+    }
+
+    /// Whether the word below `cfa`, which is further up, can be read.
+    #[inline(always)]
+    pub(crate) fn is_on_stack(&self, cfa: u64) -> bool {
+        { self.climb }.to(cfa, 1).is_some()
+    }
+}

@@ -1,0 +1,201 @@
+//! Walks over many frames at once.
+//!
+//! ```text
+//!   cursor ─► ip, sp, rbp in registers of the CPU ─ rule ─► caller ─ rule ─► caller … ─► cursor
+//!                └─► saved: CFA and places of each frame left; other registers when asked for
+//! ```
+//!
+//! Few who walk ask for the registers of every frame. Where the frames saved them is noted, and
+//! the newest note of each register is what its value is: that is looked up when somebody asks.
+#![forbid(unsafe_code)]
+
+use core::ops::ControlFlow;
+
+use crate::address::Pc;
+use crate::cursor::{Cursor, Step};
+use crate::error::UnwindError;
+use crate::guess::FrameKind;
+use crate::modules::FindModule;
+use crate::registers::{Register, Registers};
+use crate::rule::Saves;
+use crate::stack::ReadStack;
+
+/// Frames that are noted before what they saved is read.
+const NOTES: usize = 32;
+
+/// What frames saved, the latest last.
+type Notes = [(u64, Saves); NOTES];
+
+/// A frame that a walk has come to.
+pub struct Frame<'a, S> {
+    pc: Pc,
+    sp: u64,
+    rbp: u64,
+    kind: FrameKind,
+    notes: &'a Notes,
+    noted: Noted,
+    registers: &'a mut Registers,
+    stack: &'a S,
+}
+
+/// How much is noted.
+#[derive(Clone, Copy)]
+struct Noted {
+    frames: usize,
+    /// What any of them saved.
+    saves: Saves,
+}
+
+impl Noted {
+    const NOTHING: Self = Self { frames: 0, saves: Saves::NOTHING };
+
+    /// Reads what the frames saved: each register where the latest of them did.
+    #[inline(never)]
+    fn restore(self, notes: &Notes, registers: &mut Registers, stack: &impl ReadStack) {
+        let mut wanted = self.saves.whole();
+        for (cfa, saves) in notes[..self.frames].iter().rev() {
+            if wanted.is_empty() {
+                break;
+            }
+            wanted = saves.restore(wanted, *cfa, registers, stack);
+        }
+    }
+}
+
+impl<S: ReadStack> Frame<'_, S> {
+    /// Where the frame is executing.
+    #[inline]
+    pub const fn pc(&self) -> Pc {
+        self.pc
+    }
+
+    /// The stack pointer of the frame: the canonical frame address of the one that was left for
+    /// it.
+    #[inline]
+    pub const fn sp(&self) -> u64 {
+        self.sp
+    }
+
+    /// How the frame was found.
+    #[inline]
+    pub const fn kind(&self) -> FrameKind {
+        self.kind
+    }
+
+    /// The registers of the frame, as far as its callees saved them.
+    pub fn registers(&mut self) -> &Registers {
+        self.noted.restore(self.notes, self.registers, self.stack);
+        self.noted = Noted::NOTHING;
+        self.registers.set(Register::RA, self.pc.address());
+        self.registers.set(Register::RSP, self.sp);
+        self.registers.set(Register::RBP, self.rbp);
+        self.registers
+    }
+}
+
+impl<S: ReadStack, M: FindModule> Cursor<'_, S, M> {
+    /// Moves to one caller after the other and shows each to `visit`, until it breaks. `None`: the
+    /// outermost frame was reached ([`Step::End`]).
+    ///
+    /// As [`step`](Self::step) in a loop, and three times as fast where the frames' addresses have
+    /// been asked for before.
+    ///
+    /// # Errors
+    ///
+    /// As [`step`](Self::step).
+    #[inline]
+    pub fn walk<B>(
+        &mut self,
+        mut visit: impl FnMut(&mut Frame<'_, S>) -> ControlFlow<B>,
+    ) -> Result<Option<B>, UnwindError> {
+        let mut notes = [(0, Saves::NOTHING); NOTES];
+        loop {
+            if let ControlFlow::Break(result) = self.run(&mut notes, &mut visit) {
+                return Ok(Some(result));
+            }
+            if self.step()? == Step::End {
+                return Ok(None);
+            }
+            let registers = &mut self.registers;
+            let mut frame = Frame {
+                pc: self.pc,
+                sp: registers.sp(),
+                rbp: registers.get(Register::RBP),
+                kind: self.kind,
+                notes: &notes,
+                noted: Noted::NOTHING,
+                registers,
+                stack: &self.stack,
+            };
+            if let ControlFlow::Break(result) = visit(&mut frame) {
+                return Ok(Some(result));
+            }
+        }
+    }
+
+    /// As far as all is known, and as usual.
+    #[inline(always)]
+    fn run<B>(
+        &mut self,
+        notes: &mut Notes,
+        visit: &mut impl FnMut(&mut Frame<'_, S>) -> ControlFlow<B>,
+    ) -> ControlFlow<B> {
+        let memory = self.modules.memory();
+        let (Some(memory), Some(mut climb)) = (memory, self.stack.climb(self.registers.sp()))
+        else {
+            return ControlFlow::Continue(());
+        };
+        let (mut address, mut ip) = (self.pc.lookup(), 0);
+        let (mut rbp, mut trail) = (self.registers.get(Register::RBP), self.trail);
+        let mut noted = Noted::NOTHING;
+        let result = loop {
+            let mut ahead = trail;
+            let Some(rule) = memory.recall_rule(address, &mut ahead) else {
+                break ControlFlow::Continue(());
+            };
+            if rule.is_unusual() {
+                break ControlFlow::Continue(());
+            }
+            let mut higher = climb;
+            let cfa = rule.cfa_of(climb.at(), rbp);
+            let Some(words) = higher.to(cfa, rule.depth()) else {
+                break ControlFlow::Continue(());
+            };
+            let Some(caller @ 1..) = words.find(1) else {
+                break ControlFlow::Continue(());
+            };
+            (ip, climb, trail) = (caller, higher, ahead);
+            address = Pc::Return(ip).lookup();
+            rbp = words.find(rule.rbp_slots()).unwrap_or(rbp);
+            if noted.frames == NOTES {
+                noted.restore(notes, &mut self.registers, &self.stack);
+                noted = Noted::NOTHING;
+            }
+            notes[noted.frames] = (cfa, rule.saves());
+            noted = Noted { frames: noted.frames + 1, saves: noted.saves.or(rule.saves()) };
+            let mut frame = Frame {
+                pc: Pc::Return(ip),
+                sp: cfa,
+                rbp,
+                kind: FrameKind::Known,
+                notes,
+                noted,
+                registers: &mut self.registers,
+                stack: &self.stack,
+            };
+            let result = visit(&mut frame);
+            noted = frame.noted;
+            if result.is_break() {
+                break result;
+            }
+        };
+        if ip != 0 {
+            noted.restore(notes, &mut self.registers, &self.stack);
+            self.registers.set(Register::RSP, climb.at());
+            self.registers.set(Register::RBP, rbp);
+            self.registers.set(Register::RA, ip);
+            (self.pc, self.kind, self.trail) = (Pc::Return(ip), FrameKind::Known, trail);
+        }
+        result
+    }
+}
