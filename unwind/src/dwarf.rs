@@ -12,7 +12,7 @@ use crate::address::Pc;
 use crate::cfi::{CfaRule, ExpressionRange, RegisterRule, Row};
 use crate::cursor::Step;
 use crate::error::UnwindError;
-use crate::expression::{Expression, Failure};
+use crate::expression::{Failure, evaluate};
 use crate::fde::{Function, Span};
 use crate::registers::{Register, Registers};
 use crate::stack::ReadStack;
@@ -132,8 +132,7 @@ impl<S: ReadStack> Frame<'_, '_, S> {
         let span = Span { start, end: start + usize::from(range.length) };
         let code = self.function.module.reader(span);
         let code = code.map_err(|source| UnwindError::BadTable { pc, source })?;
-        let expression = Expression::new(code.slice(), registers, self.stack);
-        expression.evaluate(initial).map_err(|failure| match failure {
+        evaluate(code.slice(), registers, self.stack, initial).map_err(|failure| match failure {
             Failure::Bad(source) => UnwindError::BadTable { pc, source },
             Failure::Read(address) => UnwindError::StackRead { pc, address },
         })
