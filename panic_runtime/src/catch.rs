@@ -161,6 +161,7 @@ pub(crate) unsafe fn caught(exception: *mut Exception) -> Payload {
 /// Goes on with a panic that was caught, or starts one silently: nothing is printed.
 ///
 /// As `std::panic::resume_unwind`.
+#[inline(never)]
 pub fn resume_unwind(payload: Box<dyn Any + Send>) -> ! {
     platform().state().begin();
     raise(payload)
@@ -212,7 +213,9 @@ pub(crate) fn exception(payload: Payload, cause: Cause) -> *mut Exception {
 }
 
 /// Raises an exception with this payload. The task's panic has been counted.
-#[inline(never)]
+///
+/// Part of its caller, whose frame need not be unwound then.
+#[inline(always)]
 pub(crate) fn raise(payload: Payload) -> ! {
     // SAFETY: just made.
     unsafe { rethrow(exception(payload, Cause::Call)) }
@@ -234,7 +237,7 @@ pub(crate) fn raise_thrown(payload: Payload, to: *const ()) -> ! {
 /// # Safety
 ///
 /// It is valid until it is caught, and nobody else uses it.
-#[inline(never)]
+#[inline(always)]
 pub(crate) unsafe fn rethrow(exception: *mut Exception) -> ! {
     // SAFETY:
     // 1. The exception lives until it is caught (contract).

@@ -35,7 +35,7 @@ impl Glide {
     pub(crate) fn new(registers: &Registers, pc: Pc, stack: StackBounds) -> Option<Self> {
         let (climb, memory) = (stack.climb(registers.sp())?, Everywhere.memory()?);
         let (address, rbp) = (pc.lookup(), registers.get(Register::RBP));
-        Some(Self { address, rbp, climb, memory, trail: Trail::START })
+        Some(Self { address, rbp, climb, memory, trail: memory.trail_to(address) })
     }
 
     /// What is remembered of the frame.

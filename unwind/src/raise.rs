@@ -13,7 +13,7 @@
 use core::convert::Infallible;
 
 use crate::address::Pc;
-use crate::arch;
+use crate::arch::{self, with_registers};
 use crate::context::{Answer, Context};
 use crate::cursor::Step;
 use crate::environment::{Everywhere, current_stack, dead_end, plain_personality, resumed_stack};
@@ -37,13 +37,37 @@ use crate::stack::StackBounds;
 /// 2. The modules registered globally describe the code on this stack (their registration's
 ///    promise), and that code was compiled to be unwound.
 /// 3. `stack` contains the frames of this stack.
-#[inline(never)]
+#[inline(always)]
 pub unsafe fn raise(exception: *mut Exception, stack: StackBounds) -> RaiseError {
-    let mut registers = Registers::new();
-    registers.capture();
-    let pc = Pc::Return(registers.ip());
+    let mut error = RaiseError::EndOfStack;
     // SAFETY: handed on to this function's caller.
-    unsafe { two_phases(exception, &mut registers, pc, stack) }
+    unsafe { raise_to(exception, &stack, &mut error) };
+    error
+}
+
+/// As [`raise`], whose caller's frame is the first that is unwound; says why it returned.
+///
+/// # Safety
+///
+/// As [`raise`].
+#[unsafe(naked)]
+unsafe extern "C-unwind" fn raise_to(
+    exception: *mut Exception,
+    stack: &StackBounds,
+    error: &mut RaiseError,
+) {
+    with_registers!("rcx", raise_with)
+}
+
+unsafe extern "C" fn raise_with(
+    exception: *mut Exception,
+    stack: &StackBounds,
+    error: &mut RaiseError,
+    registers: &mut Registers,
+) {
+    let pc = Pc::Return(registers.ip());
+    // SAFETY: the contract of `raise_to`, whose caller's registers these are.
+    *error = unsafe { two_phases(exception, registers, pc, *stack) };
 }
 
 /// Raises an exception at an interrupted instruction: `registers` are those that the CPU had, its

@@ -26,6 +26,9 @@ const WORD: i32 = 8;
 const SAVED: [Register; 6] =
     [Register::RBX, Register::RBP, Register::R12, Register::R13, Register::R14, Register::R15];
 
+/// So many of them are used first by compilers.
+const FEW: usize = 2;
+
 /// Where `rbp` is among them.
 const RBP: usize = 1;
 
@@ -242,13 +245,16 @@ impl Rule {
     pub(crate) fn load(self, registers: &mut Registers, cfa: u64, words: WordsBelow) {
         registers.set(Register::RA, words.get(1));
         registers.set(Register::RSP, cfa);
-        // Many frames save nothing.
-        if self.places & REGISTERS != 0 {
-            for (place, register) in SAVED.into_iter().enumerate() {
-                match self.slots(place) {
-                    0 => {}
-                    slots => registers.set(register, words.get(slots)),
-                }
+        // Many frames save nothing, or few.
+        if self.places & REGISTERS == 0 {
+            return;
+        }
+        let few = self.places & (REGISTERS << (8 * FEW)) & REGISTERS == 0;
+        let saved = if few { &SAVED[..FEW] } else { &SAVED[..] };
+        for (place, register) in saved.iter().enumerate() {
+            match self.slots(place) {
+                0 => {}
+                slots => registers.set(*register, words.get(slots)),
             }
         }
     }

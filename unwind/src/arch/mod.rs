@@ -5,8 +5,7 @@ mod x86_64;
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86_64::{
-    ControlWords, catch_forced_personality, is_catch, land, linker_symbols, prefetch, stop,
-    with_registers,
+    ControlWords, catch_forced_personality, is_catch, land, linker_symbols, stop, with_registers,
 };
 #[cfg(target_arch = "x86_64")]
 pub use x86_64::{catch, catch_forced};

@@ -7,7 +7,6 @@
 //!   catch     a frame whose landing pad is the return address of its only call
 //! ```
 
-use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 use core::arch::{asm, global_asm, naked_asm};
 use core::mem::offset_of;
 
@@ -375,18 +374,6 @@ pub(crate) fn is_catch(address: u64) -> bool {
 fn enter_handler(exception: *mut Exception, context: &mut Context) -> Reason {
     context.set_register(Register::RAX, exception.expose_provenance() as u64);
     Reason::INSTALL_CONTEXT
-}
-
-/// Has the cache line that `place` begins in fetched, if it is not there; nobody waits for it.
-#[inline(always)]
-pub(crate) fn prefetch<T>(place: &T) {
-    if cfg!(miri) {
-        // It knows no caches.
-        return;
-    }
-    let place = (&raw const *place).cast::<i8>();
-    // SAFETY: every x86-64 CPU has the instruction, and it changes nothing.
-    unsafe { _mm_prefetch::<_MM_HINT_T0>(place) };
 }
 
 /// Stops for good, by an instruction that is invalid on purpose.

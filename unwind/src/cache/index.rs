@@ -28,6 +28,7 @@ impl Index {
     }
 
     /// Where the entry of an address may be.
+    #[inline(always)]
     pub(super) fn places(&self, address: u64) -> impl Iterator<Item = u16> {
         let (set, tag) = hash(address);
         let slots = self.sets[set].iter().map(|slot| slot.load(Ordering::Relaxed));
@@ -56,6 +57,7 @@ impl Index {
 }
 
 /// The set of an address, and its tag.
+#[inline(always)]
 fn hash(address: u64) -> (usize, u32) {
     // The upper bits of a product depend on all bits of the factor. Twice, because functions of
     // the same size one after the other come together again after one multiplication.
