@@ -337,10 +337,9 @@ impl Memory<'_> {
     /// A walk that begins at `address`, whose entry it expects to be next if there is one.
     #[inline(always)]
     pub(crate) fn trail_to(self, address: u64) -> Trail {
-        let is_there =
-            |place: &u16| self.cache.at(*place).address.load(Ordering::Relaxed) == address;
+        let is_there = |place: &u16| self.cache.at(*place).key.load(Ordering::Relaxed) == address;
         let place = self.cache.index.places(address).find(is_there);
-        place.map_or(Trail::START, |place| Trail { last: place.wrapping_sub(1) })
+        place.map_or(Trail::START, |place| Trail { last: place.wrapping_sub(1), ..Trail::START })
     }
 
     /// What is known of `address`, if that is all that there is to know, and on to its entry.

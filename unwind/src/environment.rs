@@ -277,9 +277,18 @@ fn enter_other(address: u64, trail: &mut Trail) -> bool {
     true
 }
 
+/// The registered module of `address`. Gives back the stack that looking for it took.
+#[inline(never)]
+fn registered(address: u64) -> Option<Module<'static>> {
+    global().find(address)
+}
+
 impl FindModule for Everywhere {
     fn find(&self, address: u64) -> Option<Module<'_>> {
-        global().find(address).or_else(|| (environment().find)(address))
+        match registered(address) {
+            None => (environment().find)(address),
+            found => found,
+        }
     }
 
     /// Those of the environment have no tables.

@@ -139,6 +139,7 @@ impl<'e, S: ReadStack, const VALUES: usize> Expression<'e, S, VALUES> {
     }
 
     /// The operations that rearrange the stack, and those on its topmost value.
+    #[inline(never)]
     fn arrange_or_compute(&mut self, operation: DwOp, reader: &mut Bytes<'e>) -> Result<()> {
         match operation {
             constants::DW_OP_dup => self.push(self.at(0)?),
