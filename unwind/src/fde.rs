@@ -90,7 +90,7 @@ impl<'m> Function<'m> {
 
     /// Reads the FDE at `offset`, with its CIE, in the module that is set.
     #[inline(never)]
-    fn read(&mut self, offset: usize) -> Result<()> {
+    pub(crate) fn read(&mut self, offset: usize) -> Result<()> {
         let invalid = Error::NoEntryAtGivenOffset(offset as u64);
         let entry = self.module.entry(offset)?.filter(|entry| entry.id != 0).ok_or(invalid)?;
         self.module.read_cie(entry.cie()?, &mut self.cie)?;
