@@ -71,7 +71,8 @@ pub fn build(module: &Module<'_>, code: &[Section<'_>]) -> Result<Vec<u8>, Build
             return Err(BuildError::TooLarge(own.end.wrapping_sub(first)));
         }
         if !own.is_empty() {
-            let mut function = Function { module: *module, ..Function::UNKNOWN };
+            let mut function = Function::UNKNOWN;
+            function.module = *module;
             function.read(span.offset)?;
             collector.function(&function, &own, code);
         }
