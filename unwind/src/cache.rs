@@ -17,10 +17,14 @@
 //! walks part, the entry of the callee says where it goes on. Both are guesses, and checked by the
 //! address. One is written when there is none yet, or its entry was just made, so that walks on
 //! many CPUs write nothing.
+//!
+//! An entry is known by its address and by what code is there: where libraries come and go, nobody
+//! is told, and what is remembered of one must not be taken for another's in its place.
 #![forbid(unsafe_code)]
 
 mod index;
 
+use core::ops::Range;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 use crate::arch::prefetch;
@@ -71,11 +75,34 @@ impl Place {
 pub struct Trail {
     /// The last entry.
     last: Place,
+    /// The code that the walk is in, and what tells it from other code that may have been at its
+    /// addresses.
+    start: u64,
+    length: u64,
+    identity: u64,
 }
 
 impl Trail {
-    /// A walk that begins.
-    pub const START: Self = Self { last: Place::NONE };
+    /// A walk that begins, nowhere yet.
+    pub const START: Self = Self { last: Place::NONE, start: 0, length: 0, identity: 0 };
+
+    /// Whether `address` lies in the code that was entered last.
+    #[inline(always)]
+    pub(crate) const fn covers(&self, address: u64) -> bool {
+        address.wrapping_sub(self.start) < self.length
+    }
+
+    /// From now on, what is remembered of addresses counts for code with this identity only.
+    pub(crate) const fn enter(&mut self, code: Range<u64>, identity: u64) {
+        (self.start, self.length) = (code.start, code.end - code.start);
+        self.identity = identity;
+    }
+
+    /// What an entry for `address` is known by.
+    #[inline(always)]
+    const fn key(&self, address: u64) -> u64 {
+        address ^ self.identity
+    }
 }
 
 /// What a walk reads of an entry.
@@ -84,7 +111,8 @@ struct Hot {
     /// The generation in the lower half, odd while the entry is written; a counter of writes in
     /// the upper one.
     head: AtomicU64,
-    address: AtomicU64,
+    /// The address and the code's identity.
+    key: AtomicU64,
     /// The rule but for the size of arguments.
     places: AtomicU64,
     cfa: AtomicU32,
@@ -113,7 +141,7 @@ impl Hot {
     const fn new() -> Self {
         Self {
             head: AtomicU64::new(0),
-            address: AtomicU64::new(0),
+            key: AtomicU64::new(0),
             places: AtomicU64::new(0),
             cfa: AtomicU32::new(0),
             next: AtomicU32::new(Place::NONE.0),
@@ -125,12 +153,12 @@ impl Hot {
         Place(self.next.load(Ordering::Relaxed))
     }
 
-    /// Its head, if it is whole and knows `address` in this generation.
+    /// Its head, if it is whole and has this key in this generation.
     #[inline(always)]
-    fn head_for(&self, address: u64, generation: u32) -> Option<u64> {
+    fn head_for(&self, key: u64, generation: u32) -> Option<u64> {
         let head = self.head.load(Ordering::Acquire);
         let current = head as u32 == generation;
-        (current && self.address.load(Ordering::Relaxed) == address).then_some(head)
+        (current && self.key.load(Ordering::Relaxed) == key).then_some(head)
     }
 
     /// Whether nobody has written the entry since its head was read.
@@ -193,7 +221,7 @@ impl Cache {
         trail: &mut Trail,
         known: &mut Known,
     ) -> bool {
-        let before = *trail;
+        let before = trail.last;
         let Some((hot, head)) = self.find(address, generation, trail) else { return false };
         let cold = &self.cold[trail.last.index()];
         let near = |distance: u32| address.wrapping_add_signed(i64::from(distance as i32));
@@ -211,7 +239,7 @@ impl Cache {
         let recalled = hot.is_unchanged(head) && known.is_whole();
         if !recalled {
             // It is found out again, and its entry must not come to expect itself.
-            *trail = before;
+            trail.last = before;
         }
         recalled
     }
@@ -232,33 +260,34 @@ impl Cache {
     /// The entry of `address`, which is the last one of the trail then, and its head as it was.
     #[inline(always)]
     fn find(&self, address: u64, generation: u32, trail: &mut Trail) -> Option<(&Hot, u64)> {
+        let key = trail.key(address);
         let mut place = trail.last.after();
         prefetch(core::ptr::from_ref(self.at(place)).wrapping_add(AHEAD));
         let mut entry = self.at(place);
-        let mut head = entry.head_for(address, generation);
+        let mut head = entry.head_for(key, generation);
         if head.is_none() {
             place = self.at(trail.last).next();
             entry = self.at(place);
-            head = entry.head_for(address, generation);
+            head = entry.head_for(key, generation);
         }
         if head.is_none() {
             // By value: nobody else holds a pointer to it, so it may live in registers.
-            place = self.search(address, generation, *trail)?;
+            place = self.search(key, generation, trail.last)?;
             entry = self.at(place);
-            head = entry.head_for(address, generation);
+            head = entry.head_for(key, generation);
         }
         let head = head?;
-        *trail = Trail { last: place };
+        trail.last = place;
         Some((entry, head))
     }
 
     #[cold]
     #[inline(never)]
-    fn search(&self, address: u64, generation: u32, trail: Trail) -> Option<Place> {
-        let knows = |place: &Place| self.at(*place).head_for(address, generation).is_some();
-        let place = self.index.places(address).find(knows)?;
-        if self.at(trail.last).next() == Place::NONE {
-            self.expect(place, trail);
+    fn search(&self, key: u64, generation: u32, last: Place) -> Option<Place> {
+        let knows = |place: &Place| self.at(*place).head_for(key, generation).is_some();
+        let place = self.index.places(key).find(knows)?;
+        if self.at(last).next() == Place::NONE {
+            self.expect(place, last);
         }
         Some(place)
     }
@@ -268,7 +297,8 @@ impl Cache {
     #[cold]
     pub(crate) fn memorize(&self, address: u64, generation: u32, known: &Known, trail: &mut Trail) {
         let Some((distances, landing_pad)) = encode(address, known) else { return };
-        let place = self.place_for(address);
+        let key = trail.key(address);
+        let place = self.place_for(key);
         let (hot, cold) = (self.at(place), &self.cold[place.index()]);
         let head = hot.head.load(Ordering::Relaxed);
         let odd = head | 1;
@@ -280,7 +310,7 @@ impl Cache {
         // Readers that see any of the words below see the odd head, too.
         fence(Ordering::Release);
         let [offsets, places] = known.rule.to_words();
-        hot.address.store(address, Ordering::Relaxed);
+        hot.key.store(key, Ordering::Relaxed);
         hot.places.store(places, Ordering::Relaxed);
         hot.cfa.store(offsets as u32, Ordering::Relaxed);
         hot.next.store(Place::NONE.0, Ordering::Relaxed);
@@ -291,13 +321,13 @@ impl Cache {
         cold.args_size.store((offsets >> 32) as u32, Ordering::Relaxed);
         let count = (head >> 32).wrapping_add(1);
         hot.head.store(count << 32 | u64::from(generation), Ordering::Release);
-        self.index.insert(address, place, |place| {
+        self.index.insert(key, place, |place| {
             let entry = self.at(place);
             let is_used = entry.head.load(Ordering::Relaxed) as u32 == generation;
-            is_used.then(|| entry.address.load(Ordering::Relaxed))
+            is_used.then(|| entry.key.load(Ordering::Relaxed))
         });
-        self.expect(place, *trail);
-        *trail = Trail { last: place };
+        self.expect(place, trail.last);
+        trail.last = place;
     }
 
     /// Forgets everything but what is just being written.
@@ -314,17 +344,17 @@ impl Cache {
     }
 
     /// Has the one that leads to an entry expect it from now on, if it does not anyway.
-    fn expect(&self, place: Place, trail: Trail) {
-        let is_after = trail.last.after().index() == place.index();
-        if trail.last != Place::NONE && !is_after {
-            self.at(trail.last).next.store(place.0, Ordering::Relaxed);
+    fn expect(&self, place: Place, last: Place) {
+        let is_after = last.after().index() == place.index();
+        if last != Place::NONE && !is_after {
+            self.at(last).next.store(place.0, Ordering::Relaxed);
         }
     }
 
-    /// Where to remember `address`: where it was, or in the next entry in turn.
-    fn place_for(&self, address: u64) -> Place {
-        let is_at = |place: &Place| self.at(*place).address.load(Ordering::Relaxed) == address;
-        self.index.places(address).find(is_at).unwrap_or_else(|| {
+    /// Where to remember what has this key: where it was, or in the next entry in turn.
+    fn place_for(&self, key: u64) -> Place {
+        let is_at = |place: &Place| self.at(*place).key.load(Ordering::Relaxed) == key;
+        self.index.places(key).find(is_at).unwrap_or_else(|| {
             let turn = self.made.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
             in_turn(turn as usize)
         })
@@ -349,25 +379,30 @@ pub struct Memory<'m> {
 }
 
 impl Memory<'_> {
-    /// The rule for `address` but for the size of arguments, and on to its entry.
+    /// The rule for `address` but for the size of arguments, and on to its entry; nothing in code that
+    /// the walk has not entered.
     #[inline(always)]
     pub(crate) fn recall_rule(self, address: u64, trail: &mut Trail) -> Option<Rule> {
+        if !trail.covers(address) {
+            return None;
+        }
         self.cache.recall_rule(address, self.generation, trail)
     }
 
-    /// A walk that begins at `address`, whose entry it expects to be next if there is one.
+    /// The trail of a walk that begins at `address`, whose entry it expects to be next if there is one.
     #[inline(always)]
-    pub(crate) fn trail_to(self, address: u64) -> Trail {
-        let is_there =
-            |place: &Place| self.cache.at(*place).address.load(Ordering::Relaxed) == address;
-        let place = self.cache.index.places(address).find(is_there);
-        place.map_or(Trail::START, |place| Trail { last: place.before() })
+    pub(crate) fn trail_to(self, address: u64, trail: Trail) -> Trail {
+        let key = trail.key(address);
+        let is_there = |place: &Place| self.cache.at(*place).key.load(Ordering::Relaxed) == key;
+        let place = self.cache.index.places(key).find(is_there);
+        place.map_or(trail, |place| Trail { last: place.before(), ..trail })
     }
 
-    /// What is known of `address`, if that is all that there is to know, and on to its entry.
+    /// What is known of `address`, if that is all that there is to know, and on to its entry; nothing
+    /// in code that the walk has not entered.
     #[inline(always)]
     pub(crate) fn recall(self, address: u64, trail: &mut Trail, known: &mut Known) -> bool {
-        self.cache.recall(address, self.generation, trail, known)
+        trail.covers(address) && self.cache.recall(address, self.generation, trail, known)
     }
 }
 

@@ -76,8 +76,9 @@ impl Context {
     #[inline(always)]
     pub(crate) fn new(registers: &Registers, pc: Pc, stack: StackBounds) -> Self {
         let mut cursor = Cursor::new(registers.copied(), pc, LiveStack::new(stack), &Everywhere);
-        if let Some(memory) = Everywhere.memory() {
-            cursor.trail = memory.trail_to(pc.lookup());
+        let address = pc.lookup();
+        if let Some(memory) = Everywhere.memory(address, &mut cursor.trail) {
+            cursor.trail = memory.trail_to(address, cursor.trail);
         }
         let (known, exit) = (Known::NOTHING, Exit::Dwarf);
         Self { cursor, known, exit, cfa: 0, control: None, guessed: false }

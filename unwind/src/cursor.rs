@@ -11,6 +11,7 @@ use core::fmt;
 
 use crate::address::Pc;
 use crate::cache::Trail;
+use crate::cfi::Row;
 use crate::dwarf::Frame;
 use crate::error::UnwindError;
 use crate::fde::Function;
@@ -43,7 +44,7 @@ pub struct Cursor<'m, S, M> {
     pub(crate) pc: Pc,
     pub(crate) stack: S,
     pub(crate) modules: &'m M,
-    /// Signal frames so far whose caller was on a lower stack.
+    /// Frames so far whose caller was not higher up.
     descents: u8,
     /// Frames without tables are left by their frame pointer.
     guesses: bool,
@@ -51,8 +52,11 @@ pub struct Cursor<'m, S, M> {
     pub(crate) trail: Trail,
 }
 
-/// How often a walk may go from a handler's stack to a lower one. Handlers nest on their stack, so
-/// once is what programs do; and a walk must end.
+/// How often a walk may go to a stack that is not higher. Where the interrupted
+/// frame is, only what the kernel saved says: an alternate stack (`sigaltstack`) may lie above the stack
+/// that was interrupted, a task's in a frame of another's, so that a signal frame's CFA may be anywhere; it is
+/// on a stack that can be read, or the walk ends there. Handlers nest on their stack, so once is what
+/// programs do; and a walk must end, whatever a smashed signal frame says.
 const DESCENTS: u8 = 4;
 
 impl<S: Clone, M> Clone for Cursor<'_, S, M> {
@@ -254,23 +258,41 @@ impl<'m, S: ReadStack, M: FindModule> Cursor<'m, S, M> {
     #[cold]
     #[inline(never)]
     pub(crate) fn leave_by_dwarf(&mut self) -> Result<Step, UnwindError> {
-        let mut function = Function::UNKNOWN;
-        self.find_function(&mut function)?;
-        let frame = Frame { function: &function, pc: self.pc, stack: &self.stack };
+        let mut row = Row::START;
+        let (eh_frame, signal_frame) = self.find_row(&mut row)?;
+        let frame = Frame { row: &row, eh_frame, pc: self.pc, stack: &self.stack };
         let sp = self.registers.sp();
-        let may_descend = function.is_signal_frame() && self.descents < DESCENTS;
+        let may_descend = signal_frame && self.descents < DESCENTS;
         let step = frame.leave(&mut self.registers, may_descend)?;
-        self.descents += u8::from(self.registers.sp() < sp);
-        Ok(self.arrive(step, function.is_signal_frame()))
+        // Also without a signal: a row may say where the caller's stack pointer is.
+        let after = self.registers.sp();
+        if step != Step::End && after <= sp {
+            if self.descents == DESCENTS {
+                return Err(UnwindError::CfaNotAbove { pc: self.pc.lookup(), cfa: after, sp });
+            }
+            self.descents += 1;
+        }
+        Ok(self.arrive(step, signal_frame))
     }
 
     /// The CFA of a frame without a rule.
     #[cold]
     #[inline(never)]
     pub(crate) fn cfa_by_dwarf(&self) -> Result<u64, UnwindError> {
+        let mut row = Row::START;
+        let (eh_frame, _) = self.find_row(&mut row)?;
+        Frame { row: &row, eh_frame, pc: self.pc, stack: &self.stack }.cfa(&self.registers)
+    }
+
+    /// Reads the frame's row, and gives the section that it is from, and whether the frame is a signal
+    /// frame. Gives back the stack that finding the function took.
+    #[cold]
+    #[inline(never)]
+    fn find_row(&self, row: &mut Row) -> Result<(&'m [u8], bool), UnwindError> {
         let mut function = Function::UNKNOWN;
         self.find_function(&mut function)?;
-        Frame { function: &function, pc: self.pc, stack: &self.stack }.cfa(&self.registers)
+        function.run_to(self.pc.lookup(), row)?;
+        Ok((function.module.eh_frame.data, function.is_signal_frame()))
     }
 
     #[inline]

@@ -12,28 +12,20 @@ use crate::address::Pc;
 use crate::cfi::{CfaRule, ExpressionRange, RegisterRule, Row};
 use crate::cursor::Step;
 use crate::error::UnwindError;
-use crate::expression::{Expression, Failure};
-use crate::fde::{Function, Span};
+use crate::expression::{Failure, evaluate};
 use crate::registers::{Register, Registers};
 use crate::stack::ReadStack;
 
 /// One frame on its way to its caller.
-pub(crate) struct Frame<'f, 'm, S> {
-    pub(crate) function: &'f Function<'m>,
+pub(crate) struct Frame<'f, S> {
+    pub(crate) row: &'f Row,
+    /// Where the row's expressions are.
+    pub(crate) eh_frame: &'f [u8],
     pub(crate) pc: Pc,
     pub(crate) stack: &'f S,
 }
 
-impl<S: ReadStack> Frame<'_, '_, S> {
-    /// The frame's CFA.
-    #[cold]
-    #[inline(never)]
-    pub(crate) fn cfa(&self, registers: &Registers) -> Result<u64, UnwindError> {
-        let mut row = Row::START;
-        self.function.run_to(self.address(), &mut row)?;
-        self.cfa_by(&row, registers)
-    }
-
+impl<S: ReadStack> Frame<'_, S> {
     /// Replaces the registers of the frame by those of its caller, which may be on a lower stack
     /// if the frame is that of a signal handler's (`sigaltstack`) and this is said.
     #[cold]
@@ -43,12 +35,11 @@ impl<S: ReadStack> Frame<'_, '_, S> {
         registers: &mut Registers,
         may_descend: bool,
     ) -> Result<Step, UnwindError> {
-        let mut row = Row::START;
-        self.function.run_to(self.address(), &mut row)?;
+        let row = self.row;
         if row.rule(Register::RA) == RegisterRule::Undefined {
             return Ok(Step::End);
         }
-        let cfa = self.cfa_by(&row, registers)?;
+        let cfa = self.cfa(registers)?;
         let sp = registers.sp();
         // A function that has popped its return address into a register (vfork does) has its CFA
         // at its stack pointer. It cannot have called anyone like that, so only the innermost
@@ -59,16 +50,16 @@ impl<S: ReadStack> Frame<'_, '_, S> {
         if cfa <= sp && !popped && !may_descend {
             return Err(UnwindError::CfaNotAbove { pc: self.address(), cfa, sp });
         }
-        self.restore(&row, registers, cfa)?;
+        self.restore(registers, cfa)?;
         Ok(Step::Caller { cfa })
     }
 
     /// Replaces each register by its rule, of which any may need any register of the frame.
     #[inline(never)]
-    fn restore(&self, row: &Row, registers: &mut Registers, cfa: u64) -> Result<(), UnwindError> {
+    fn restore(&self, registers: &mut Registers, cfa: u64) -> Result<(), UnwindError> {
         let mut caller = registers.with(Register::RSP, cfa);
         for register in Register::all() {
-            if let Some(value) = self.value(row.rule(register), registers, cfa)? {
+            if let Some(value) = self.value(self.row.rule(register), registers, cfa)? {
                 caller.set(register, value);
             }
         }
@@ -76,9 +67,10 @@ impl<S: ReadStack> Frame<'_, '_, S> {
         Ok(())
     }
 
+    /// The frame's CFA.
     #[inline(never)]
-    fn cfa_by(&self, row: &Row, registers: &Registers) -> Result<u64, UnwindError> {
-        match row.cfa {
+    pub(crate) fn cfa(&self, registers: &Registers) -> Result<u64, UnwindError> {
+        match self.row.cfa {
             CfaRule::Offset(base, offset) => {
                 Ok(registers.get(base).wrapping_add_signed(i64::from(offset)))
             }
@@ -129,13 +121,15 @@ impl<S: ReadStack> Frame<'_, '_, S> {
     ) -> Result<u64, UnwindError> {
         let pc = self.address();
         let start = range.offset as usize;
-        let span = Span { start, end: start + usize::from(range.length) };
-        let code = self.function.module.reader(span);
-        let code = code.map_err(|source| UnwindError::BadTable { pc, source })?;
-        let expression = Expression::new(code.slice(), registers, self.stack);
-        expression.evaluate(initial).map_err(|failure| match failure {
+        let code = self.eh_frame.get(start..start + usize::from(range.length));
+        let outside = gimli::Error::OffsetOutOfBounds(start as u64);
+        let code = code.ok_or(UnwindError::BadTable { pc, source: outside })?;
+        evaluate(code, registers, self.stack, initial).map_err(|failure| match failure {
             Failure::Bad(source) => UnwindError::BadTable { pc, source },
             Failure::Read(address) => UnwindError::StackRead { pc, address },
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,8 @@
 //! ```text
 //!   stack(sp) ─► bounds of the stack        widen(bounds, address) ─► more of it
 //!   find(address) ─► module                 besides those that are registered
-//!   generation() ─► number                  changes when those come or go
+//!   generation() ─► number                  changes when those come or go, or:
+//!   whose(address) ─► extent, identity      what stands there now
 //!   dead_end(error) ─► !                    unwinding has begun and cannot go on
 //! ```
 //!
@@ -12,8 +13,9 @@
 //! through the C names.
 
 use core::cell::Cell;
+use core::ops::Range;
 use core::ptr::from_ref;
-use core::sync::atomic::{AtomicPtr, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 use crate::arch;
 use crate::cache::{Memory, Trail};
@@ -30,6 +32,20 @@ type Resumed = fn(sp: u64, handler: u64) -> StackBounds;
 type Widen = fn(known: StackBounds, address: u64) -> Option<StackBounds>;
 type Find = fn(address: u64) -> Option<Module<'static>>;
 type Generation = fn() -> u64;
+type Identify = fn(address: u64) -> Whose;
+type Always = fn() -> Range<u64>;
+
+/// What stands around an address now, of the modules that are not registered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Whose {
+    /// Code in this range. As long as something with the same identity is there, its tables
+    /// are the same.
+    Known(Range<u64>, u64),
+    /// Code that does not say what it is: nothing is remembered of it.
+    Unknown,
+    /// None of those modules.
+    Nobodys,
+}
 
 /// What raising asks of the program it runs in. Every function may be called in any context in
 /// which something is raised or walked: none may allocate, or unwind.
@@ -40,6 +56,7 @@ pub struct Environment {
     widen: Widen,
     find: Find,
     generation: Option<Generation>,
+    identities: Option<(Identify, Always)>,
     plain: Option<Personality>,
     guesses: bool,
     dead_end: fn(RaiseError) -> !,
@@ -55,6 +72,7 @@ impl Environment {
             widen: no_more,
             find: nowhere,
             generation: None,
+            identities: None,
             plain: None,
             guesses: false,
             dead_end,
@@ -84,6 +102,20 @@ impl Environment {
         Self { find, generation: Some(generation), ..self }
     }
 
+    /// What stands around an address of those modules, for an environment that cannot say by a
+    /// number that one took another's place. Walks ask for it whenever they come into other code,
+    /// but for the code that is always there; for that `always` is asked when the environment is set.
+    ///
+    /// # Safety
+    ///
+    /// 1. Modules with tables that differ never have the same identity at the same address, as long
+    ///    as the generation is the same.
+    /// 2. No module takes the place of what is always there.
+    #[must_use]
+    pub const unsafe fn with_identities(self, identify: Identify, always: Always) -> Self {
+        Self { identities: Some((identify, always)), ..self }
+    }
+
     /// A personality that need not be called when something is raised, because it does what
     /// [`Context::action`](crate::Context::action) says and nothing else: goes on without an action,
     /// lands in cleanups with the exception in `rax` and 0 in `rdx`, and so catches whatever there is
@@ -104,8 +136,17 @@ impl Environment {
 static NOTHING: Environment = Environment::new(|_| StackBounds::EMPTY, |_| arch::stop());
 static ENVIRONMENT: AtomicPtr<Environment> = AtomicPtr::new(from_ref(&NOTHING).cast_mut());
 
+/// From where to where the code is that needs no identity: all, unless the environment has
+/// identities.
+static ALWAYS: [AtomicU64; 2] = [AtomicU64::new(0), AtomicU64::new(u64::MAX)];
+
 /// Sets the program's environment. Before, nothing can be raised through the C names.
 pub fn set_environment(environment: &'static Environment) {
+    if let Some((_, always)) = environment.identities {
+        let range = always();
+        ALWAYS[0].store(range.start, Ordering::Relaxed);
+        ALWAYS[1].store(range.end, Ordering::Relaxed);
+    }
     ENVIRONMENT.store(from_ref(environment).cast_mut(), Ordering::Release);
 }
 
@@ -206,9 +247,48 @@ impl Everywhere {
     }
 }
 
+/// Whether something can be remembered of `address`; `trail` then says what it counts for.
+#[inline]
+fn enter(address: u64, trail: &mut Trail) -> bool {
+    if trail.covers(address) {
+        return true;
+    }
+    let [start, end] = [&ALWAYS[0], &ALWAYS[1]].map(|bound| bound.load(Ordering::Relaxed));
+    if (start..end).contains(&address) {
+        trail.enter(start..end, 0);
+        return true;
+    }
+    enter_other(address, trail)
+}
+
+#[cold]
+#[inline(never)]
+fn enter_other(address: u64, trail: &mut Trail) -> bool {
+    let Some((identify, _)) = environment().identities else { return false };
+    match identify(address) {
+        Whose::Known(range, identity) => trail.enter(range, identity),
+        Whose::Unknown => return false,
+        // What is registered is told from others by the table's version.
+        Whose::Nobodys => match global().find(address) {
+            Some(module) => trail.enter(module.text.0..module.text.1, 0),
+            None => trail.enter(address..address + 1, 0),
+        },
+    }
+    true
+}
+
+/// The registered module of `address`. Gives back the stack that looking for it took.
+#[inline(never)]
+fn registered(address: u64) -> Option<Module<'static>> {
+    global().find(address)
+}
+
 impl FindModule for Everywhere {
     fn find(&self, address: u64) -> Option<Module<'_>> {
-        global().find(address).or_else(|| (environment().find)(address))
+        match registered(address) {
+            None => (environment().find)(address),
+            found => found,
+        }
     }
 
     /// Those of the environment have no tables.
@@ -218,17 +298,17 @@ impl FindModule for Everywhere {
 
     #[inline]
     fn recall(&self, address: u64, trail: &mut Trail, known: &mut Known) -> bool {
-        global().recall(address, trail, known)
+        enter(address, trail) && global().recall(address, trail, known)
     }
 
     #[inline]
     fn recall_rule(&self, address: u64, trail: &mut Trail) -> Option<Rule> {
-        global().recall_rule(address, trail)
+        if enter(address, trail) { global().recall_rule(address, trail) } else { None }
     }
 
     #[inline(always)]
-    fn memory(&self) -> Option<Memory<'_>> {
-        global().memory()
+    fn memory(&self, address: u64, trail: &mut Trail) -> Option<Memory<'_>> {
+        if enter(address, trail) { global().remembered() } else { None }
     }
 
     #[inline]
@@ -237,6 +317,9 @@ impl FindModule for Everywhere {
     }
 
     fn memorize(&self, address: u64, generation: u32, known: &Known, trail: &mut Trail) {
-        global().memorize(address, generation, known, trail);
+        // A walk recalls before it finds out, so it has entered what can be remembered.
+        if trail.covers(address) {
+            global().memorize(address, generation, known, trail);
+        }
     }
 }

@@ -16,8 +16,11 @@ use crate::encoding::Bytes;
 use crate::registers::{Register, Registers};
 use crate::stack::ReadStack;
 
-/// Values on the expression stack; the deepest one in real tables holds four.
-const VALUES: usize = 8;
+/// Values on the expression stack that are made room for at first; the deepest one in real tables holds
+/// four.
+const FEW: usize = 8;
+/// Values that are made room for when those are not enough: as many as libgcc has.
+const MANY: usize = 64;
 /// Operations an expression may execute: bounds loops made with `DW_OP_bra`.
 const OPERATIONS: u32 = 1000;
 
@@ -38,8 +41,36 @@ impl From<Error> for Failure {
 
 type Outcome<T> = core::result::Result<T, Failure>;
 
+/// The value of an expression: what is on top after the last operation. `initial` lies on the stack at
+/// first.
+#[inline]
+pub(crate) fn evaluate<S: ReadStack>(
+    code: &[u8],
+    registers: &Registers,
+    memory: &S,
+    initial: Option<u64>,
+) -> Outcome<u64> {
+    match Expression::<S, FEW>::new(code, registers, memory).evaluate(initial) {
+        // Evaluating changes nothing, so it can be begun again.
+        Err(Failure::Bad(Error::StackFull)) => evaluate_deep(code, registers, memory, initial),
+        outcome => outcome,
+    }
+}
+
+/// On a larger stack: half a KiB, which a throw takes only where it must.
+#[cold]
+#[inline(never)]
+fn evaluate_deep<S: ReadStack>(
+    code: &[u8],
+    registers: &Registers,
+    memory: &S,
+    initial: Option<u64>,
+) -> Outcome<u64> {
+    Expression::<S, MANY>::new(code, registers, memory).evaluate(initial)
+}
+
 /// An expression that is being evaluated.
-pub(crate) struct Expression<'e, S> {
+struct Expression<'e, S, const VALUES: usize> {
     /// All of it: branches may go back.
     code: &'e [u8],
     registers: &'e Registers,
@@ -48,13 +79,13 @@ pub(crate) struct Expression<'e, S> {
     depth: usize,
 }
 
-impl<'e, S: ReadStack> Expression<'e, S> {
-    pub(crate) fn new(code: &'e [u8], registers: &'e Registers, memory: &'e S) -> Self {
+impl<'e, S: ReadStack, const VALUES: usize> Expression<'e, S, VALUES> {
+    fn new(code: &'e [u8], registers: &'e Registers, memory: &'e S) -> Self {
         Self { code, registers, memory, values: [0; VALUES], depth: 0 }
     }
 
-    /// The value on top after the last operation; `initial` lies on the stack at first.
-    pub(crate) fn evaluate(mut self, initial: Option<u64>) -> Outcome<u64> {
+    #[inline]
+    fn evaluate(mut self, initial: Option<u64>) -> Outcome<u64> {
         if let Some(value) = initial {
             self.push(value)?;
         }
@@ -108,6 +139,7 @@ impl<'e, S: ReadStack> Expression<'e, S> {
     }
 
     /// The operations that rearrange the stack, and those on its topmost value.
+    #[inline(never)]
     fn arrange_or_compute(&mut self, operation: DwOp, reader: &mut Bytes<'e>) -> Result<()> {
         match operation {
             constants::DW_OP_dup => self.push(self.at(0)?),

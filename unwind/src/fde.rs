@@ -88,10 +88,47 @@ impl<'m> Function<'m> {
         }
     }
 
+    /// Reads the FDE at `offset`, with its CIE, in the module that is set.
     #[inline(never)]
-    fn read(&mut self, offset: usize) -> Result<()> {
-        let module = self.module;
-        module.read(offset, self)
+    pub(crate) fn read(&mut self, offset: usize) -> Result<()> {
+        let invalid = Error::NoEntryAtGivenOffset(offset as u64);
+        let entry = self.module.entry(offset)?.filter(|entry| entry.id != 0).ok_or(invalid)?;
+        self.module.read_cie(entry.cie()?, &mut self.cie)?;
+        self.read_fde(&entry)
+    }
+
+    /// Reads an FDE whose CIE is there.
+    fn read_fde(&mut self, entry: &Entry) -> Result<()> {
+        let cie = &self.cie;
+        let mut reader = self.module.reader(entry.body)?;
+        let mut bases = self.module.bases();
+        let at = |reader: &Bytes<'_>| entry.body.end - reader.len();
+        let position = at(&reader);
+        let start = pointer(&mut reader, position, cie.address_encoding, &bases)?;
+        let start = match start {
+            // Code at what its address is relative to; absolute, that is code that was dropped.
+            None => base(position, cie.address_encoding, &bases)?,
+            Some(Pointer::Direct(address)) => address,
+            // No linker makes it so: nobody could sort such a table.
+            Some(Pointer::Indirect(_)) => {
+                return Err(Error::UnsupportedPointerEncoding(cie.address_encoding));
+            }
+        };
+        // The size is a number in the same format, relative to nothing.
+        let end = start.wrapping_add(number(&mut reader, cie.address_encoding)?);
+        bases.function = start;
+        let mut lsda = None;
+        if cie.sized {
+            let length = length(&mut reader)?;
+            let mut augmentation = reader.split(length)?;
+            if cie.lsda_encoding != constants::DW_EH_PE_omit {
+                let position = at(&reader) - augmentation.len();
+                lsda = pointer(&mut augmentation, position, cie.lsda_encoding, &bases)?;
+            }
+        }
+        self.program = Span { start: at(&reader), end: entry.body.end };
+        (self.start, self.end, self.lsda) = (start, end, lsda);
+        Ok(())
     }
 
     /// The first address of the function (or of the part that this FDE covers).
@@ -156,11 +193,11 @@ impl<'m> Module<'m> {
     /// From the lowest address that an FDE describes to one past the highest; `None` if there
     /// is no FDE with code. (Linkers leave FDEs of code that they dropped at address 0.)
     pub(crate) fn extent(&self) -> Result<Option<(u64, u64)>> {
-        let (mut offset, mut function) = (0, Function::UNKNOWN);
+        let (mut offset, mut function) = (0, Function { module: *self, ..Function::UNKNOWN });
         let mut extent: Option<(u64, u64)> = None;
         while let Some(entry) = self.entry(offset)? {
             if entry.id != 0 {
-                self.read(offset, &mut function)?;
+                function.read(offset)?;
                 let Function { start, end, .. } = function;
                 if start != 0 && start < end {
                     let (low, high) = extent.unwrap_or((start, end));
@@ -189,7 +226,7 @@ impl<'m> Module<'m> {
         &self,
         mut each: impl FnMut(&Function<'m>, usize),
     ) -> Result<()> {
-        let (mut offset, mut function) = (0, Function::UNKNOWN);
+        let (mut offset, mut function) = (0, Function { module: *self, ..Function::UNKNOWN });
         // FDEs share CIEs, mostly one.
         let mut known = None;
         while let Some(entry) = self.entry(offset)? {
@@ -199,7 +236,7 @@ impl<'m> Module<'m> {
                     self.read_cie(cie, &mut function.cie)?;
                     known = Some(cie);
                 }
-                self.read_fde(&entry, &mut function)?;
+                function.read_fde(&entry)?;
                 each(&function, offset);
             }
             offset = entry.body.end;
@@ -222,10 +259,10 @@ impl<'m> Module<'m> {
     #[cold]
     #[inline(never)]
     fn search(&self, address: u64) -> Result<Option<usize>> {
-        let (mut offset, mut function) = (0, Function::UNKNOWN);
+        let (mut offset, mut function) = (0, Function { module: *self, ..Function::UNKNOWN });
         while let Some(entry) = self.entry(offset)? {
             if entry.id != 0 {
-                self.read(offset, &mut function)?;
+                function.read(offset)?;
                 if (function.start..function.end).contains(&address) {
                     return Ok(Some(offset));
                 }
@@ -320,52 +357,6 @@ impl<'m> Module<'m> {
         usize::try_from(fde).map(Some).map_err(|_| Error::OffsetOutOfBounds(fde))
     }
 
-    /// The FDE at `offset`, with its CIE.
-    pub(crate) fn read(&self, offset: usize, function: &mut Function<'m>) -> Result<()> {
-        let invalid = Error::NoEntryAtGivenOffset(offset as u64);
-        let entry = self.entry(offset)?.filter(|entry| entry.id != 0).ok_or(invalid)?;
-        self.read_cie(entry.cie()?, &mut function.cie)?;
-        self.read_fde(&entry, function)
-    }
-
-    /// Reads an FDE whose CIE is there.
-    fn read_fde(&self, entry: &Entry, function: &mut Function<'m>) -> Result<()> {
-        let cie = &function.cie;
-        let mut reader = self.reader(entry.body)?;
-        let mut bases = self.bases();
-        let at = |reader: &Bytes<'_>| entry.body.end - reader.len();
-        let position = at(&reader);
-        let start = pointer(&mut reader, position, cie.address_encoding, &bases)?;
-        let start = match start {
-            // Code at what its address is relative to; absolute, that is code that was dropped.
-            None => base(position, cie.address_encoding, &bases)?,
-            Some(Pointer::Direct(address)) => address,
-            // No linker makes it so: nobody could sort such a table.
-            Some(Pointer::Indirect(_)) => {
-                return Err(Error::UnsupportedPointerEncoding(cie.address_encoding));
-            }
-        };
-        // The size is a number in the same format, relative to nothing.
-        let end = start.wrapping_add(number(&mut reader, cie.address_encoding)?);
-        bases.function = start;
-        let mut lsda = None;
-        if cie.sized {
-            let length = length(&mut reader)?;
-            let mut augmentation = reader.split(length)?;
-            if cie.lsda_encoding != constants::DW_EH_PE_omit {
-                let position = at(&reader) - augmentation.len();
-                lsda = pointer(&mut augmentation, position, cie.lsda_encoding, &bases)?;
-            }
-        }
-        let program = Span { start: at(&reader), end: entry.body.end };
-        function.module = *self;
-        function.program = program;
-        function.start = start;
-        function.end = end;
-        function.lsda = lsda;
-        Ok(())
-    }
-
     #[inline(never)]
     fn read_cie(&self, offset: usize, cie: &mut Cie) -> Result<()> {
         let invalid = Error::NotCieId(offset as u64);
@@ -420,6 +411,7 @@ impl<'m> Module<'m> {
     }
 
     /// What the letters after `z` announce; `end` is where `data` ends in the section.
+    #[inline(always)]
     fn augmentation(
         &self,
         cie: &mut Cie,

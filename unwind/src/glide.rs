@@ -33,9 +33,9 @@ impl Glide {
     /// In the frame with these registers, where a walk begins.
     #[inline(always)]
     pub(crate) fn new(registers: &Registers, pc: Pc, stack: &impl ReadStack) -> Option<Self> {
-        let (climb, memory) = (stack.climb(registers.sp())?, Everywhere.memory()?);
-        let (address, rbp) = (pc.lookup(), registers.get(Register::RBP));
-        Some(Self { address, rbp, climb, memory, trail: memory.trail_to(address) })
+        let mut glide = Self::on(registers, pc, stack, Trail::START)?;
+        glide.trail = glide.memory.trail_to(glide.address, glide.trail);
+        Some(glide)
     }
 
     /// In the frame with these registers, to which a walk has come.
@@ -44,10 +44,11 @@ impl Glide {
         registers: &Registers,
         pc: Pc,
         stack: &impl ReadStack,
-        trail: Trail,
+        mut trail: Trail,
     ) -> Option<Self> {
-        let (climb, memory) = (stack.climb(registers.sp())?, Everywhere.memory()?);
         let (address, rbp) = (pc.lookup(), registers.get(Register::RBP));
+        let climb = stack.climb(registers.sp())?;
+        let memory = Everywhere.memory(address, &mut trail)?;
         Some(Self { address, rbp, climb, memory, trail })
     }
 

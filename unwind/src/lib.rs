@@ -75,7 +75,7 @@ pub use cache::{Memory, Trail};
 pub use cfi::{CfaRule, RegisterRule, Row};
 pub use context::Context;
 pub use cursor::{Cursor, Step};
-pub use environment::{Environment, set_environment};
+pub use environment::{Environment, Whose, set_environment};
 pub use error::{RaiseError, RegisterError, UnwindError};
 pub use exception::{Actions, Exception, Personality, Reason, Stop, Trace};
 pub use fde::{FdeEntry, Function};

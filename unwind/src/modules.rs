@@ -46,8 +46,10 @@ pub trait FindModule {
         self.recall(address, trail, &mut known).then_some(known.rule)
     }
 
-    /// What is memorized now, for a walk of many frames.
-    fn memory(&self) -> Option<Memory<'_>> {
+    /// What is memorized now, for a walk of many frames that comes to `address`; the trail enters the
+    /// code there.
+    fn memory(&self, address: u64, trail: &mut Trail) -> Option<Memory<'_>> {
+        let _ = (address, trail);
         None
     }
 
@@ -225,11 +227,11 @@ impl Modules {
     /// Modules that are not in this table may have come or gone, if `generation` is not the one
     /// that was noted last: what was memorized is forgotten.
     pub(crate) fn note_elsewhere(&self, generation: u64) {
-        if self.elsewhere.load(Ordering::Acquire) != generation
-            && self.elsewhere.swap(generation, Ordering::AcqRel) != generation
-        {
-            // Even stays even, also in the midst of a writer's change: readers read again.
+        if self.elsewhere.load(Ordering::Acquire) != generation {
+            // First, so that who sees the number noted sees the new version, too. Even stays even, also
+            // in the midst of a writer's change: readers read again.
             self.advance(2);
+            self.elsewhere.store(generation, Ordering::Release);
         }
     }
 
@@ -261,6 +263,12 @@ impl Modules {
         }
         self.change(|copy| copy.insert(index, words));
         Ok(())
+    }
+
+    /// What is memorized now.
+    #[inline(always)]
+    pub(crate) fn remembered(&self) -> Option<Memory<'_>> {
+        REMEMBERS.then(|| self.cache.memory(self.generation()))
     }
 
     /// How many modules are registered.
@@ -330,8 +338,9 @@ impl FindModule for Modules {
     }
 
     #[inline(always)]
-    fn memory(&self) -> Option<Memory<'_>> {
-        REMEMBERS.then(|| self.cache.memory(self.generation()))
+    fn memory(&self, _address: u64, trail: &mut Trail) -> Option<Memory<'_>> {
+        trail.enter(0..u64::MAX, 0);
+        self.remembered()
     }
 
     /// Even: while a writer is at work, nothing has changed yet. Not zero, as memory is that was

@@ -134,7 +134,7 @@ impl<S: ReadStack, M: FindModule> Cursor<'_, S, M> {
         notes: &mut Notes,
         visit: &mut impl FnMut(&mut Frame<'_, S>) -> ControlFlow<B>,
     ) -> ControlFlow<B> {
-        let memory = self.modules.memory();
+        let memory = self.modules.memory(self.pc.lookup(), &mut self.trail);
         let (Some(memory), Some(mut climb)) = (memory, self.stack.climb(self.registers.sp()))
         else {
             return ControlFlow::Continue(());

@@ -24,6 +24,9 @@ use crate::stable;
 use crate::wasm;
 use crate::workspace::Workspace;
 
+/// Workspaces of their own whose dependencies nothing else needs, but for the kernel's guests.
+const APART: &[&str] = &["tests/host/jit", "unwind/benches/compare"];
+
 /// A check that takes longer hangs.
 const LIMIT: Duration = Duration::from_secs(20 * 60);
 
@@ -55,6 +58,7 @@ const CHECKS: &[Check] = &[
         name: "clippy, panics abort",
         run: |workspace, step| clippy(workspace, step, Side::StableKernel),
     },
+    Check { name: "clippy, apart", run: clippy_apart },
     Check { name: "doc, with std", run: |workspace, step| doc(workspace, step, Side::WithStd) },
     Check {
         name: "doc, without std",
@@ -122,8 +126,7 @@ impl Side {
 }
 
 fn fmt(workspace: &Workspace, step: &mut Step) -> Result<()> {
-    // Some examples are workspaces of their own.
-    for folder in ["."].iter().chain(wasm::WORKSPACES) {
+    for folder in ["."].iter().chain(APART).chain(wasm::WORKSPACES) {
         let mut cargo = workspace.cargo();
         cargo.current_dir(workspace.root.join(folder));
         cargo.args(["fmt", "--all", "--check", "--", "--color=never"]);
@@ -156,6 +159,17 @@ fn clippy(workspace: &Workspace, step: &mut Step, side: Side) -> Result<()> {
     }
     cargo.args(["--", "-Dwarnings"]);
     succeed(cargo, step)
+}
+
+fn clippy_apart(workspace: &Workspace, step: &mut Step) -> Result<()> {
+    for folder in APART {
+        let mut cargo = workspace.cargo();
+        cargo.current_dir(workspace.root.join(folder));
+        cargo.args(["clippy", "--all-targets", "--locked", "--target-dir"]);
+        cargo.arg(workspace.target.join("apart")).args(["--", "-Dwarnings"]);
+        succeed(cargo, step)?;
+    }
+    Ok(())
 }
 
 fn doc(workspace: &Workspace, step: &mut Step, side: Side) -> Result<()> {

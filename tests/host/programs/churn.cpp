@@ -1,23 +1,35 @@
-// Libraries come and go, one in the other's place, while other threads throw through theirs.
+// Libraries come and go, one in the other's place, while threads throw through them and through what
+// stays.
 #include <atomic>
 #include <cstdio>
 #include <dlfcn.h>
+#include <mutex>
+#include <set>
 #include <string>
 #include <thread>
 #include <vector>
 
 static std::string folder;
 static std::atomic<bool> done;
+// Where the function of each library has been.
+static std::set<void *> places[2];
+static std::mutex mutex;
 
-static long rounds(const char *name, int opens, int each) {
+// Opens the libraries in turn, or one of them only.
+static long rounds(int which, int step, int opens, int each) {
     long sum = 0;
-    for (int i = 0; i < opens; i++) {
+    for (int i = 0; i < opens; i++, which ^= step) {
+        const char *name = which ? "plugin_b.so" : "plugin_a.so";
         void *library = dlopen((folder + name).c_str(), RTLD_NOW | RTLD_LOCAL);
         if (!library) {
             std::printf("%s\n", dlerror());
             return -1;
         }
         auto run = (int (*)(int))dlsym(library, "run");
+        {
+            std::lock_guard<std::mutex> lock(mutex);
+            places[which].insert((void *)run);
+        }
         for (int n = 0; n < each; n++) {
             try {
                 sum += run(n % 3);
@@ -47,14 +59,17 @@ static long throws() {
 int main(int, char **arguments) {
     folder = arguments[0];
     folder.resize(folder.rfind('/') + 1);
-    std::vector<long> sums(4);
-    std::vector<std::thread> workers;
+    std::vector<long> sums(6);
+    std::vector<std::thread> workers, openers;
     for (int t = 0; t < 2; t++) workers.emplace_back([&, t] { sums[t] = throws(); });
-    std::thread a([&] { sums[2] = rounds("plugin_a.so", 400, 9); });
-    std::thread b([&] { sums[3] = rounds("plugin_b.so", 400, 9); });
-    a.join();
-    b.join();
+    for (int t = 0; t < 4; t++) {
+        openers.emplace_back([&, t] { sums[2 + t] = rounds(t % 2, t / 2, 400, 9); });
+    }
+    for (auto &opener : openers) opener.join();
     done = true;
     for (auto &worker : workers) worker.join();
     for (long sum : sums) std::printf("%ld\n", sum);
+    bool shared = false;
+    for (void *place : places[0]) shared |= places[1].count(place) != 0;
+    std::puts(shared ? "one has been in the other's place" : "each had its own places");
 }

@@ -193,6 +193,16 @@ fn descriptors() -> Run {
     run.bound()
 }
 
+/// What code that asks for its variables by number calls, in a thread with an area of its own.
+fn numbers() -> Run {
+    let tests = cargo(&["test", "--no-run", "--test", "running", "--package", "unspool-tls"]);
+    let test = "code_that_asks_by_number_gets_its_task_s_copy";
+    let mut run = Run::new("thread-locals by number", tests.unwrap(), &["--test-threads=1", test]);
+    run.program.follow_threads = true;
+    run.visits = &["3abi14___tls_get_addr"];
+    run.bound()
+}
+
 /// Runs them all, as many at once as there are CPUs.
 fn run_all(runs: Vec<Run>, steps: u64) -> Vec<(Run, Tally)> {
     let shares: u64 = runs.iter().map(|run| run.share).sum();
@@ -244,7 +254,7 @@ fn ours_is_right_at_every_instruction() {
     let steps = std::env::var("UNSPOOL_STEPS").map_or(SHORT, |n| n.parse().expect("a number"));
     let mut runs = vec![kernel()];
     if steps >= LONG {
-        runs.push(descriptors());
+        runs.extend([descriptors(), numbers()]);
     }
     runs.extend(throwing());
     runs.extend(foreign());

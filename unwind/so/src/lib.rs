@@ -25,7 +25,7 @@
 //! The library has no std, which would itself unwind through libgcc_s, the very library that is to be
 //! replaced. So it brings its own panic handler, which aborts, and a personality that the
 //! precompiled core asks for by name and nobody ever calls. Of the C library it takes `abort`,
-//! `dl_iterate_phdr`, `_dl_find_object` and what compilers take.
+//! `dl_iterate_phdr`, `_dl_find_object`, `getauxval` and what compilers take.
 #![no_std]
 // Only a personality language item lets a program without std unwind at all; precompiled core
 // is compiled to.
@@ -33,6 +33,7 @@
 #![allow(internal_features)]
 
 mod arch;
+mod identity;
 mod objects;
 mod personality;
 mod stacks;
@@ -50,11 +51,13 @@ unsafe extern "C" {
 }
 
 // SAFETY: the dynamic linker keeps a loaded object's tables in memory, and they describe its code,
-// while it is loaded; an object with a frame on a stack must not be unloaded (dlclose(3)).
+// while it is loaded; an object with a frame on a stack must not be unloaded (dlclose(3)). Objects of
+// one identity were written by a linker with the same bytes.
 static ENVIRONMENT: Environment = unsafe {
     Environment::new(stacks::around, cannot_go_on)
         .with_unknown_stacks(stacks::widen)
         .with_modules(objects::find, objects::generation)
+        .with_identities(objects::whose, objects::program)
 };
 
 extern "C" fn init() {

@@ -1,25 +1,29 @@
 //! Finds the loaded object around an address, as the dynamic linker knows it.
 //!
 //! ```text
-//!   _dl_find_object (glibc 2.35, no lock) ─┐
-//!   else dl_iterate_phdr ──────────────────┴─► .eh_frame_hdr ─► .eh_frame ─► Module
-//!   dl_iterate_phdr ─► loads + unloads so far: what is remembered of addresses holds as long
+//!   _dl_find_object (glibc 2.35, no lock) ─┬─► identity: what is remembered counts for it
+//!                                          ├─► .eh_frame_hdr ─► .eh_frame ─► Module
+//!   else dl_iterate_phdr (a lock) ─────────┴─► loads + unloads so far: the same for all objects
 //! ```
 //!
-//! The count is asked for once a raise, not once a frame: an object with a frame on the stack is
-//! not unloaded meanwhile. Nothing allocates.
+//! A walk asks whenever it comes into another object, and for the count once: an object with a frame
+//! on the stack is not unloaded meanwhile. Where there is `_dl_find_object`, neither a walk nor a raise
+//! takes a lock, so both may be in a callback of `dl_iterate_phdr`, or in a handler of a signal that
+//! interrupted the dynamic linker. Nothing allocates.
 
 use core::ffi::{c_char, c_int, c_void};
 use core::mem::offset_of;
+use core::ops::Range;
 use core::ptr::{from_mut, null_mut, with_exposed_provenance};
 use core::slice;
 
 use gimli::{DwEhPe, EndianSlice, LittleEndian, Reader};
 use static_assertions::const_assert_eq;
 use unspool_unwind::encoding::{Bases, Pointer, pointer};
-use unspool_unwind::{FdeIndex, Module, Section};
+use unspool_unwind::{FdeIndex, Module, Section, Whose};
 
-use crate::arch::dl_find_object;
+use crate::arch::{FindObject, dl_find_object};
+use crate::identity::{PAGE, identity};
 
 /// `struct dl_find_object` (glibc, <dlfcn.h>).
 #[repr(C)]
@@ -68,10 +72,47 @@ type Visit = unsafe extern "C" fn(*const Object, usize, *mut c_void) -> c_int;
 unsafe extern "C" {
     /// Calls `visit` for every loaded object until it returns something else than 0.
     fn dl_iterate_phdr(visit: Visit, data: *mut c_void) -> c_int;
+
+    /// What the kernel told the process when it started.
+    fn getauxval(kind: u64) -> u64;
 }
 
-/// How many objects were loaded and unloaded so far.
+const AT_ENTRY: u64 = 9;
+
+/// The program itself, which is never unloaded; all there is, where its place cannot be found without
+/// a lock.
+pub(crate) fn program() -> Range<u64> {
+    let Some(find) = dl_find_object() else {
+        return 0..u64::MAX;
+    };
+    // SAFETY: any key may be asked for.
+    let entry = unsafe { getauxval(AT_ENTRY) };
+    ask(find, entry).map_or(0..0, |found| found.start..found.end)
+}
+
+/// What object is around `address` now.
+pub(crate) fn whose(address: u64) -> Whose {
+    let Some(found) = dl_find_object().and_then(|find| ask(find, address)) else {
+        return Whose::Nobodys;
+    };
+    let Found { start, end, header } = found;
+    if end - start < PAGE as u64 {
+        return Whose::Unknown;
+    }
+    // SAFETY: the first page of what the linker has mapped.
+    let page = unsafe { &*with_exposed_provenance::<[u8; PAGE]>(start as usize) };
+    match identity(page, start, header) {
+        Some(identity) => Whose::Known(start..end, identity),
+        None => Whose::Unknown,
+    }
+}
+
+/// How many objects were loaded and unloaded so far; always the same where [`whose`] tells one from
+/// another.
 pub(crate) fn generation() -> u64 {
+    if dl_find_object().is_some() {
+        return 0;
+    }
     unsafe extern "C" fn first(object: *const Object, _size: usize, count: *mut c_void) -> c_int {
         // SAFETY: the linker gives an object that is valid during the call, with these fields
         // since glibc 2.4.
@@ -88,26 +129,11 @@ pub(crate) fn generation() -> u64 {
 
 /// The object whose memory contains `address`.
 pub(crate) fn find(address: u64) -> Option<Module<'static>> {
-    let (start, end, header) = match dl_find_object() {
-        Some(find) => {
-            let mut found = FoundObject {
-                flags: 0,
-                map_start: null_mut(),
-                map_end: null_mut(),
-                link_map: null_mut(),
-                eh_frame_hdr: null_mut(),
-                reserved: [0; 7],
-            };
-            let pc = with_exposed_provenance::<c_void>(address as usize).cast_mut();
-            // SAFETY: any address may be asked for; the result is a `struct dl_find_object`.
-            if unsafe { find(pc, &mut found) } != 0 {
-                return None;
-            }
-            let at = |pointer: *mut c_void| pointer.expose_provenance() as u64;
-            (at(found.map_start), at(found.map_end), at(found.eh_frame_hdr))
-        }
-        None => iterate(address)?,
+    let found = match dl_find_object() {
+        Some(find) => ask(find, address),
+        None => iterate(address),
     };
+    let Found { start, end, header } = found?;
     if header == 0 {
         return None;
     }
@@ -121,6 +147,36 @@ pub(crate) fn find(address: u64) -> Option<Module<'static>> {
     let (eh_frame, all) = unsafe { (section(eh_frame, end), section(start, end)) };
     let module = Module::new(start..end, eh_frame);
     Some(module.with_index(FdeIndex::Header(header)).with_lsda(all))
+}
+
+/// An object: its extent, and where its `.eh_frame_hdr` is, or 0.
+struct Found {
+    start: u64,
+    end: u64,
+    header: u64,
+}
+
+/// Asks glibc.
+fn ask(find: FindObject, address: u64) -> Option<Found> {
+    let mut found = FoundObject {
+        flags: 0,
+        map_start: null_mut(),
+        map_end: null_mut(),
+        link_map: null_mut(),
+        eh_frame_hdr: null_mut(),
+        reserved: [0; 7],
+    };
+    let pc = with_exposed_provenance::<c_void>(address as usize).cast_mut();
+    // SAFETY: any address may be asked for; the result is a `struct dl_find_object`.
+    if unsafe { find(pc, &mut found) } != 0 {
+        return None;
+    }
+    let at = |pointer: *mut c_void| pointer.expose_provenance() as u64;
+    Some(Found {
+        start: at(found.map_start),
+        end: at(found.map_end),
+        header: at(found.eh_frame_hdr),
+    })
 }
 
 /// Where the `.eh_frame` is that a header belongs to (LSB core §10.6.2).
@@ -148,14 +204,14 @@ unsafe fn section(start: u64, end: u64) -> Section<'static> {
     Section::in_memory(unsafe { slice::from_raw_parts(first, (end - start) as usize) })
 }
 
-/// What is looked for, and the object's start, end and header when it is found.
+/// What is looked for, and what is found.
 struct Search {
     address: u64,
-    found: Option<(u64, u64, u64)>,
+    found: Option<Found>,
 }
 
 /// As `_dl_find_object`, where there is none.
-fn iterate(address: u64) -> Option<(u64, u64, u64)> {
+fn iterate(address: u64) -> Option<Found> {
     unsafe extern "C" fn look(object: *const Object, _size: usize, search: *mut c_void) -> c_int {
         // SAFETY: the linker gives an object that is valid during the call; `iterate` its search.
         let (object, search) = unsafe { (&*object, &mut *search.cast::<Search>()) };
@@ -174,7 +230,7 @@ fn iterate(address: u64) -> Option<(u64, u64, u64)> {
             }
         }
         if inside {
-            search.found = Some((low, high, header));
+            search.found = Some(Found { start: low, end: high, header });
         }
         c_int::from(inside)
     }

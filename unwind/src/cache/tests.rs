@@ -55,6 +55,27 @@ fn what_was_memorized_is_recalled_whole() {
 }
 
 #[test]
+fn what_is_known_of_code_is_not_taken_for_that_of_other_code_at_its_addresses() {
+    let cache = Cache::new();
+    let entered = |identity| {
+        let mut trail = Trail::START;
+        trail.enter(ADDRESS..ADDRESS + 0x100, identity);
+        assert!(trail.covers(ADDRESS) && trail.covers(ADDRESS + 0xff));
+        assert!(!trail.covers(ADDRESS - 1) && !trail.covers(ADDRESS + 0x100));
+        trail
+    };
+    for identity in [7, 8] {
+        cache.memorize(ADDRESS, 4, &known(0x900 + identity), &mut entered(identity));
+    }
+    for identity in [7, 8, 9, 0] {
+        let mut found = Known::NOTHING;
+        let is_known = cache.recall(ADDRESS, 4, &mut entered(identity), &mut found);
+        let expected = [7, 8].contains(&identity).then(|| known(0x900 + identity));
+        assert_eq!(is_known.then_some(found), expected);
+    }
+}
+
+#[test]
 fn what_is_too_far_away_is_not_memorized() {
     let cache = Cache::new();
     let mut far = known(0x900);

@@ -30,13 +30,13 @@ fn registers() -> Registers {
 }
 
 fn ours(code: &[u8], initial: Option<u64>) -> Outcome<u64> {
-    Expression::new(code, &registers(), &Memory).evaluate(initial)
+    evaluate(code, &registers(), &Memory, initial)
 }
 
 struct Fixed;
 
 impl<'e> EvaluationStorage<Bytes<'e>> for Fixed {
-    type Stack = [Value; VALUES];
+    type Stack = [Value; MANY];
     type ExpressionStack = [(Bytes<'e>, Bytes<'e>); 1];
     type Result = [Piece<Bytes<'e>>; 1];
 }
@@ -166,8 +166,8 @@ fn memory_is_read_in_every_size_also_across_words() {
         assert_eq!(failure, Err(Failure::Bad(Error::InvalidDerefSize(size))));
     }
     let registers = registers();
-    let nowhere = Expression::new(&[0x38, 0x06], &registers, &crate::stack::NoStack);
-    assert_eq!(nowhere.evaluate(None), Err(Failure::Read(8)));
+    let nowhere = evaluate(&[0x38, 0x06], &registers, &crate::stack::NoStack, None);
+    assert_eq!(nowhere, Err(Failure::Read(8)));
 }
 
 #[test]
@@ -177,10 +177,18 @@ fn an_expression_that_never_ends_is_given_up() {
 }
 
 #[test]
-fn the_stack_holds_eight_values() {
-    let code = [0x31; VALUES + 1];
-    assert_eq!(ours(&code[..VALUES], None), Ok(1));
-    assert_eq!(ours(&code, None), Err(Failure::Bad(Error::StackFull)));
+fn the_stack_holds_as_many_values_as_libgcc_and_no_more() {
+    // Literals, and the sum of all of them.
+    let sum = |count: usize| [vec![0x31; count], vec![0x22; count - 1]].concat();
+    for count in [FEW - 1, FEW, FEW + 1, MANY - 1, MANY] {
+        assert_eq!(ours(&sum(count), None), Ok(count as u64));
+        assert_eq!(theirs(&sum(count), None), Some(count as u64));
+        // What lies there at first takes a place.
+        assert_eq!(ours(&sum(count - 1), Some(7)), Ok(count as u64 - 1));
+    }
+    let full = Err(Failure::Bad(Error::StackFull));
+    assert_eq!(ours(&sum(MANY + 1), None), full);
+    assert_eq!(ours(&sum(MANY), Some(7)), full);
     assert_eq!(ours(&[], None), Err(Failure::Bad(Error::NotEnoughStackItems)));
 }
 

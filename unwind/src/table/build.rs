@@ -72,7 +72,8 @@ pub fn build(module: &Module<'_>, code: &[Section<'_>]) -> Result<Vec<u8>, Build
         }
         if !own.is_empty() {
             let mut function = Function::UNKNOWN;
-            module.read(span.offset, &mut function)?;
+            function.module = *module;
+            function.read(span.offset)?;
             collector.function(&function, &own, code);
         }
     }

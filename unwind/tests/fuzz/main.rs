@@ -65,7 +65,8 @@ fn fuzz(
     let count = from_environment("UNSPOOL_FUZZ_CASES").unwrap_or(most);
     let seeds = &*SEEDS;
     let mut rooms = [Room::new(), Room::new()];
-    let (begun, progress) = (Instant::now(), report::watch(target));
+    let (begun, begun_cpu) = (Instant::now(), report::cpu_time());
+    let progress = report::watch(target);
     report::on_faults();
     let (mut case, mut compared, mut useful, mut longest) = (first, 0, 0, 0);
     let ended =
@@ -88,8 +89,9 @@ fn fuzz(
         progress.store(case, Ordering::Relaxed);
     }
     let (count, seconds) = (case - first, begun.elapsed().as_secs_f32());
+    let cpu_seconds = Duration::from_nanos(report::cpu_time() - begun_cpu).as_secs_f32();
     println!(
-        "{target}: {count} inputs in {seconds:.1} s, {useful} of them with something to compare, \
+        "{target}: {count} inputs in {seconds:.1} s, {cpu_seconds:.1} s of a CPU, {useful} of them with something to compare, \
          {compared} comparisons, the longest took {} us",
         longest / 1000
     );

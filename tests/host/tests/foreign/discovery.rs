@@ -6,6 +6,7 @@
 //!   __register_frame … ──┘
 //! ```
 
+use std::path::PathBuf;
 use std::process::Command;
 
 use crate::harness::{
@@ -13,45 +14,64 @@ use crate::harness::{
 };
 use crate::library::symbols;
 
-/// Two libraries that differ in the size of a frame.
-fn plugins() {
+/// Two libraries that differ in the size of a frame, in a folder, and programs for them; an argument
+/// for the linker.
+fn plugins(folder: &str, linker: &str, programs: &[&str]) -> Vec<PathBuf> {
+    std::fs::create_dir_all(scratch().join(folder)).unwrap();
     for (name, size) in [("plugin_a.so", "-DSIZE=64"), ("plugin_b.so", "-DSIZE=96")] {
-        // Other tests may have it loaded: it is not written to but replaced.
-        let new = format!("{name}.{:?}", std::thread::current().id());
-        let new = compile(&new, &["g++", "-O2", "-shared", "-fPIC", size], &["plugin.cpp"]);
-        std::fs::rename(new, scratch().join(name)).unwrap();
+        let compiler = ["g++", "-O2", "-shared", "-fPIC", size, linker];
+        compile(&format!("{folder}/{name}"), &compiler, &["plugin.cpp"]);
     }
+    let compile = |name: &&str| {
+        let source = format!("{name}.cpp");
+        compile(&format!("{folder}/{name}"), &["g++", "-O2", "-pthread"], &[&source])
+    };
+    programs.iter().map(compile).collect()
 }
 
 fn asks_for_find_object(ours: &Ours) -> bool {
     symbols(&ours.library, false).iter().any(|(name, ..)| name == "_dl_find_object")
 }
 
+const ID: &str = "-Wl,--build-id";
+const NO_ID: &str = "-Wl,--build-id=none";
+
 #[test]
 fn libraries_in_the_place_of_others_are_not_taken_for_them() {
-    plugins();
-    let program = compile("unloading", &["g++", "-O2"], &["unloading.cpp"]);
-    compare(&program, "plugin_b.so threw 96");
+    // Too short to be a hash: the same for both.
+    for (folder, id) in [("ids", ID), ("no-ids", NO_ID), ("short-ids", "-Wl,--build-id=0x1234")] {
+        let programs = plugins(&format!("unloading-{folder}"), id, &["unloading"]);
+        compare(&programs[0], "plugin_b.so threw 96");
+    }
 }
 
 #[test]
-fn threads_throw_while_libraries_come_and_go() {
-    plugins();
-    let program = compile("churn", &["g++", "-O2", "-pthread"], &["churn.cpp"]);
-    compare(&program, "0\n0\n76725600\n115087200\nexit status: 0\n");
+fn threads_throw_through_libraries_that_come_and_go() {
+    for (folder, id) in [("ids", ID), ("no-ids", NO_ID)] {
+        let programs = plugins(&format!("churn-{folder}"), id, &["churn"]);
+        let sums = "0\n0\n76725600\n115087200\n95906400\n95906400\n";
+        compare(&programs[0], &format!("{sums}one has been in the other's place\n{OK}\n"));
+    }
+}
+
+#[test]
+fn a_throw_waits_for_no_lock_of_the_dynamic_linker() {
+    for (folder, id) in [("ids", ID), ("no-ids", NO_ID)] {
+        let programs = plugins(&format!("locked-{folder}"), id, &["locked"]);
+        compare(&programs[0], &format!("the lock was not needed\ncaught 6, destroyed 20\n{OK}\n"));
+        // What the program sees if it is needed.
+        let mut command = Command::new(&programs[0]);
+        command.arg("1").env("LD_LIBRARY_PATH", &without_dl_find_object().place);
+        assert!(output(&mut command).starts_with("somebody waits for the lock\n"));
+    }
 }
 
 #[test]
 fn a_c_library_without_find_object_is_asked_for_its_list() {
     assert!(asks_for_find_object(ours()));
     assert!(!asks_for_find_object(without_dl_find_object()));
-    plugins();
-    let programs = [
-        compile("unloading-by-list", &["g++", "-O2"], &["unloading.cpp"]),
-        compile("churn-by-list", &["g++", "-O2", "-pthread"], &["churn.cpp"]),
-        compile("exceptions-by-list", &["g++", "-O2"], &["exceptions.cpp"]),
-        compile("backtrace-by-list", &["gcc", "-O1"], &["backtrace.c"]),
-    ];
+    let mut programs = plugins("by-list", ID, &["unloading", "churn", "exceptions"]);
+    programs.push(compile("backtrace-by-list", &["gcc", "-O1"], &["backtrace.c"]));
     for program in programs {
         let place = &without_dl_find_object().place;
         let by_list = output(Command::new(&program).env("LD_LIBRARY_PATH", place));

@@ -90,7 +90,7 @@ pub(crate) fn readable(page: u64) -> bool {
 global_asm!(".weak _dl_find_object, __libc_stack_end");
 
 /// `_dl_find_object` (glibc).
-type FindObject = unsafe extern "C" fn(*mut c_void, *mut FoundObject) -> c_int;
+pub(crate) type FindObject = unsafe extern "C" fn(*mut c_void, *mut FoundObject) -> c_int;
 
 /// glibc's, from 2.35 on.
 pub(crate) fn dl_find_object() -> Option<FindObject> {
