@@ -16,6 +16,7 @@ mod command;
 mod cpio;
 mod decode;
 mod embed;
+mod fetched;
 mod libtest;
 mod load;
 mod objects;
