@@ -17,6 +17,7 @@ mod cpio;
 mod debug;
 mod decode;
 mod embed;
+mod fetched;
 mod libtest;
 mod load;
 mod objects;

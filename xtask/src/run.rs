@@ -13,7 +13,7 @@ use crate::packages::DEMO;
 use crate::place::Place;
 use crate::qemu::Outcome;
 use crate::setup::{self, QEMU};
-use crate::wasm::{self, Load};
+use crate::wasm::{self, Load, Wasmtime};
 use crate::workspace::Workspace;
 
 /// The exit code after a timeout, as coreutils' timeout has it.
@@ -26,6 +26,8 @@ pub const MACHINE_FAILED: u8 = 125;
 enum Example {
     /// wasmtime in a kernel
     Wasmtime,
+    /// A newer wasmtime in the same kernel
+    WasmtimeNewer,
 }
 
 /// How to run.
@@ -69,8 +71,12 @@ pub struct Options {
 /// The kernel does not build or cannot be started.
 pub fn run(options: &Options) -> Result<ExitCode> {
     let workspace = Workspace::load()?;
-    if let Some(Example::Wasmtime) = options.example {
-        let image = wasm::build(&workspace, Load::Programs, !options.no_install)?;
+    if let Some(example) = options.example {
+        let version = match example {
+            Example::Wasmtime => Wasmtime::Locked,
+            Example::WasmtimeNewer => Wasmtime::Newer,
+        };
+        let image = wasm::build(&workspace, version, Load::Programs, !options.no_install)?;
         return start(&image, wasm::KERNEL, options);
     }
     let program = Program {

@@ -19,9 +19,9 @@ use crate::qemu::PROGRAM;
 /// A program that cargo does not bring.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Tool {
-    /// The program.
+    /// The program; or a file, by its whole path.
     pub program: &'static str,
-    /// Its Debian package; what it depends on (firmware, say) comes with it.
+    /// Its Debian packages; what they depend on (firmware, say) comes with them.
     package: &'static str,
     /// What it is called elsewhere.
     elsewhere: &'static str,
@@ -47,6 +47,13 @@ pub const WASM_LD: Tool = Tool {
     program: "wasm-ld",
     package: "lld",
     elsewhere: "Fedora: dnf install lld; Arch: pacman -S lld; Nix: nix-shell -p lld",
+};
+
+/// A C library for WebAssembly, and with it what clang's code calls there.
+pub const WASI_LIBC: Tool = Tool {
+    program: "/usr/lib/wasm32-wasi/crt1.o",
+    package: "wasi-libc libclang-rt-dev-wasm32",
+    elsewhere: "its headers and libraries must be where Debian's wasi-libc has them",
 };
 
 /// What looks at every access to memory that host tests make.
@@ -131,8 +138,11 @@ fn get(tool: &Tool, may_install: bool) -> Result<PathBuf, Reason> {
     in_path(tool.program).ok_or(Reason::NoEffect)
 }
 
-/// The program of this name that a shell would start.
+/// The program of this name that a shell would start; a whole path is itself, if there is such a file.
 pub fn in_path(program: &str) -> Option<PathBuf> {
+    if program.starts_with('/') {
+        return Some(PathBuf::from(program)).filter(|file| file.is_file());
+    }
     let path = env::var_os("PATH")?;
     find(program, env::split_paths(&path))
 }
@@ -159,7 +169,9 @@ fn install(tool: &Tool, prefix: &[&str]) -> Result<(), Reason> {
     let mut step = Step::start(format!("{program} is missing; installing {package} with apt-get"));
     // A stale or unreachable list need not matter; the installation decides.
     let _ = apt(prefix, &["update"], &mut step);
-    match apt(prefix, &["install", "--yes", "--no-install-recommends", package], &mut step) {
+    let mut arguments = vec!["install", "--yes", "--no-install-recommends"];
+    arguments.extend(package.split(' '));
+    match apt(prefix, &arguments, &mut step) {
         Ok(finished) if finished.end.success() => {
             step.end("installed");
             Ok(())
@@ -190,6 +202,7 @@ mod tests {
     fn programs_are_found_as_a_shell_does() {
         assert!(in_path("sh").is_some_and(|path| path.ends_with("sh")));
         assert_eq!(in_path("no-such-program-here"), None);
+        assert!(in_path("/etc/passwd").is_some() && in_path("/etc").is_none());
         // A directory is no program.
         assert_eq!(find("bin", ["/usr".into()].into_iter()), None);
     }

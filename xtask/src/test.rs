@@ -14,7 +14,7 @@
 //! lines     unspool-suites, with its debug information  must say what addr2line says
 //! profile   cargo xtask profile                    files, and in them what is busy
 //! boot      unspool-suites, linked without a symbol must say so and exit
-//! wasmtime  examples/wasmtime                     to its last line
+//! wasmtime  examples/wasmtime                     to its last line, with either version
 //! wasm-spec the same                              the specification's tests
 //! ```
 //!
@@ -55,7 +55,7 @@ use crate::setup::{self, QEMU, VALGRIND};
 use crate::so_demo;
 use crate::stable;
 use crate::suite;
-use crate::wasm::{self, Load};
+use crate::wasm::{self, Load, Wasmtime};
 use crate::workspace::Workspace;
 
 /// Building and running one package's host tests.
@@ -143,7 +143,7 @@ impl<'a> Bench<'a> {
             Kind::Demo(spot) => self.demo(&suite.name, spot),
             Kind::Stable(spot) => self.stable(&suite.name, spot),
             Kind::StableUnwind(spot) => self.stable_unwind(&suite.name, spot),
-            Kind::Wasmtime(spot) => self.wasmtime(&suite.name, spot),
+            Kind::Wasmtime(spot, version) => self.wasmtime(&suite.name, spot, version),
             Kind::WasmSpec(spot, tasks) => self.specification(&suite.name, spot, tasks),
             Kind::Boot(variant, spot) => self.boot(&suite.name, variant, spot),
         };
@@ -387,13 +387,17 @@ impl<'a> Bench<'a> {
         self.run(name, &image, spot, &[], BOOT_LIMIT, |ran| suite::refusal(ran, variant.expected))
     }
 
-    fn wasmtime(&self, name: &str, spot: Spot) -> Result<Tally> {
-        let build = || wasm::build(&self.workspace, Load::Programs, !self.no_install);
-        self.run(name, &self.image("wasmtime", build)?, spot, &[], DEMO_LIMIT, suite::demo)
+    fn wasmtime(&self, name: &str, spot: Spot, version: Wasmtime) -> Result<Tally> {
+        let build = || wasm::build(&self.workspace, version, Load::Programs, !self.no_install);
+        let image = match version {
+            Wasmtime::Locked => "wasmtime",
+            Wasmtime::Newer => "wasmtime-newer",
+        };
+        self.run(name, &self.image(image, build)?, spot, &[], DEMO_LIMIT, suite::demo)
     }
 
     fn specification(&self, name: &str, spot: Spot, tasks: u32) -> Result<Tally> {
-        let build = || wasm::build(&self.workspace, Load::Spec, !self.no_install);
+        let build = || wasm::build(&self.workspace, Wasmtime::Locked, Load::Spec, !self.no_install);
         let words = [format!("tasks={tasks}")];
         let image = self.image("wasm-spec", build)?;
         self.run(name, &image, spot, &words, SUITES_LIMIT, suite::specification)

@@ -3,13 +3,17 @@
 //! ```text
 //! examples/wasmtime (a workspace of its own)
 //!   cargo build kernel ──► embed symbols ──► NAME.elf
-//!   cargo build compile ─► programs/*.wat, *.c ──► *.cwasm ─┬─► NAME.cpio
+//!   cargo build compile ─► programs ─────────────► *.cwasm ─┬─► NAME.cpio
 //!                        └► the specification's tests ──────┘
 //! ```
+//!
+//! Its lock file says which wasmtime that is; there is another lock file, for a newer one.
 //!
 //! `bench` runs the kernel as a process, and a program on `std` with the same modules, in turns.
 //!
 //! Nothing else builds wasmtime: who does not ask for it does not wait for it.
+
+mod programs;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -23,7 +27,6 @@ use crate::build::{self, BUILD_LIMIT, Image};
 use crate::command;
 use crate::cpio::Member;
 use crate::progress::Step;
-use crate::setup::{self, CLANG, WASM_LD};
 use crate::workspace::Workspace;
 
 /// The folder of the workspace.
@@ -32,6 +35,9 @@ const FOLDER: &str = "examples/wasmtime";
 pub const KERNEL: &str = "unspool-wasmtime-kernel";
 /// The package of the program that compiles WebAssembly.
 const COMPILE: &str = "unspool-wasmtime-compile";
+/// Where the lock file of the newer wasmtime is, and what says so to cargo.
+const NEWER: &str = "examples/wasmtime/newer/Cargo.lock";
+const LOCK_FILE: &str = "CARGO_RESOLVER_LOCKFILE_PATH";
 /// The program on `std`, and its folder.
 const PEER: &str = "unspool-wasmtime-peer";
 const PEER_FOLDER: &str = "examples/wasmtime/peer";
@@ -50,101 +56,104 @@ pub enum Load {
 }
 
 impl Load {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Programs => "wasmtime",
-            Self::Spec => "wasm-spec",
+    const fn name(self, version: Wasmtime) -> &'static str {
+        match (self, version) {
+            (Self::Programs, Wasmtime::Locked) => "wasmtime",
+            (Self::Programs, Wasmtime::Newer) => "wasmtime-newer",
+            (Self::Spec, Wasmtime::Locked) => "wasm-spec",
+            (Self::Spec, Wasmtime::Newer) => "wasm-spec-newer",
         }
     }
+}
+
+/// Which wasmtime.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wasmtime {
+    /// That of the workspace's lock file.
+    Locked,
+    /// That of the other lock file: nothing here depends on one version.
+    Newer,
 }
 
 /// Builds the kernel and what it runs.
 ///
 /// # Errors
 /// Something does not compile; the compiler's messages are part of the error.
-pub fn build(workspace: &Workspace, load: Load, may_install: bool) -> Result<Image> {
-    let compile = cargo(workspace, FOLDER, COMPILE, "host")?;
-    let kernel = cargo(workspace, FOLDER, KERNEL, "release")?;
-    let out = modules(workspace, load);
+pub fn build(
+    workspace: &Workspace,
+    version: Wasmtime,
+    load: Load,
+    may_install: bool,
+) -> Result<Image> {
+    let name = load.name(version);
+    let compile = program(workspace, FOLDER, version, COMPILE, "host")?;
+    let kernel = program(workspace, FOLDER, version, KERNEL, "release")?;
+    let out = workspace.output().join(name);
     // What an earlier run left there might not be made again.
     let _ = fs::remove_dir_all(&out);
     fs::create_dir_all(&out)?;
     let mut compiler = Command::new(compile);
     match load {
         Load::Programs => {
-            compiler.arg("modules").arg(&out).args(programs(workspace, &out, may_install)?);
+            let files = programs::compile(workspace, version, &out, may_install)?;
+            compiler.arg("modules").arg(&out).args(files);
         }
         Load::Spec => {
             compiler.arg("spec").arg(&out);
         }
     }
-    run(compiler, &format!("compiling {}", load.name()))?;
+    run(compiler, &format!("compiling {name}"))?;
     let mut modules = Vec::new();
     for file in sorted(&out)? {
-        if ["cwasm", "spec"].iter().any(|&kind| file.extension() == Some(OsStr::new(kind))) {
+        let kinds = ["cwasm", "expected", "spec"];
+        if kinds.iter().any(|&kind| file.extension() == Some(OsStr::new(kind))) {
             let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
             modules.push(Member { name, data: fs::read(&file)? });
         }
     }
-    build::finish(workspace, load.name(), &kernel, &modules)
-}
-
-/// Where modules are compiled to.
-fn modules(workspace: &Workspace, load: Load) -> PathBuf {
-    workspace.output().join(load.name())
+    build::finish(workspace, name, &kernel, &modules)
 }
 
 /// Builds a package of a workspace of its own; returns its executable.
-fn cargo(workspace: &Workspace, folder: &str, package: &str, profile: &str) -> Result<PathBuf> {
+fn program(
+    workspace: &Workspace,
+    folder: &str,
+    version: Wasmtime,
+    package: &str,
+    profile: &str,
+) -> Result<PathBuf> {
+    let messages = cargo(workspace, folder, version, package, profile, &[])?;
+    build::artifact(&messages, package, "")
+        .with_context(|| format!("cargo built no executable {package}"))
+}
+
+/// Builds a package of a workspace of its own, or a part of it; returns cargo's messages.
+fn cargo(
+    workspace: &Workspace,
+    folder: &str,
+    version: Wasmtime,
+    package: &str,
+    profile: &str,
+    part: &[&str],
+) -> Result<String> {
     let mut step = Step::start(format!("building {package}"));
     let mut cargo = workspace.cargo();
     cargo.current_dir(workspace.root.join(folder));
     let name = Path::new(folder).file_name().context("a folder has a name")?;
+    // One for both versions: most of what they are built of is the same.
     cargo.env("CARGO_TARGET_DIR", workspace.target.join(name));
+    if version == Wasmtime::Newer {
+        cargo.env(LOCK_FILE, workspace.root.join(NEWER));
+    }
     cargo.args(["build", "--locked", "--message-format=json-render-diagnostics", "-p", package]);
-    cargo.args(["--profile", profile]);
+    cargo.args(["--profile", profile]).args(part);
     let finished = command::run(cargo, BUILD_LIMIT, &mut |bytes| step.feed(bytes))?;
     if !finished.end.success() {
         step.end("failed");
         bail!("{package} does not build ({}):\n{}", finished.end, finished.messages());
     }
     step.end("built");
-    build::artifact(&finished.output, package, "")
-        .with_context(|| format!("cargo built no executable {package}"))
-}
-
-/// The programs to compile: text as it is, C by clang into `out`.
-fn programs(workspace: &Workspace, out: &Path, may_install: bool) -> Result<Vec<PathBuf>> {
-    let clang = setup::find_or_install(&CLANG, may_install)?;
-    setup::find_or_install(&WASM_LD, may_install)?;
-    let mut files = Vec::new();
-    for file in sorted(&workspace.root.join(FOLDER).join("programs"))? {
-        if file.extension() != Some(OsStr::new("c")) {
-            files.push(file);
-            continue;
-        }
-        let name = file.file_stem().context("a file has a name")?;
-        let module = out.join(name).with_extension("wasm");
-        let mut compiler = Command::new(&clang);
-        compiler.args([
-            "--target=wasm32",
-            "-O2",
-            "-ffreestanding",
-            "-nostdlib",
-            "-Wall",
-            "-Wextra",
-        ]);
-        compiler.args([
-            "-Werror",
-            "-Wl,--no-entry",
-            "-Wl,--export-dynamic",
-            "-Wl,-z,stack-size=65536",
-        ]);
-        compiler.arg("-o").arg(&module).arg(&file);
-        run(compiler, &format!("clang {}", file.display()))?;
-        files.push(module);
-    }
-    Ok(files)
+    Ok(finished.output)
 }
 
 /// What is measured in the kernel, as a process, and in a program on `std`: in turns, the best of each.
@@ -153,9 +162,9 @@ fn programs(workspace: &Workspace, out: &Path, may_install: bool) -> Result<Vec<
 /// # Errors
 /// Something does not build or does not run.
 pub fn bench(workspace: &Workspace) -> Result<String> {
-    let image = build(workspace, Load::Programs, true)?;
-    let peer = cargo(workspace, PEER_FOLDER, PEER, "release")?;
-    let modules = modules(workspace, Load::Programs);
+    let image = build(workspace, Wasmtime::Locked, Load::Programs, true)?;
+    let peer = program(workspace, PEER_FOLDER, Wasmtime::Locked, PEER, "release")?;
+    let modules = workspace.output().join(Load::Programs.name(Wasmtime::Locked));
     let mut best = BTreeMap::new();
     for _ in 0..TURNS {
         let mut kernel = Command::new(&image.elf);

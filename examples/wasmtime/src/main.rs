@@ -1,8 +1,8 @@
 //! wasmtime in a kernel: unmodified, on the platform of `unspool-wasmtime`.
 //!
 //! ```text
-//!   1 programs and host calls   2 every trap   3 a panic through WebAssembly
-//!   4 a fault, likewise         5 a trace through it   6 a kill   7 eight tasks at once
+//!   1 calls   2 programs of others   3 every trap   4 a panic through WebAssembly
+//!   5 a fault, likewise   6 a trace through it   7 a kill   8 eight tasks at once   9 no addresses left
 //! ```
 //!
 //! `cargo xtask run wasmtime` boots it in QEMU. Modules are compiled on the host, by the same version.
@@ -15,14 +15,17 @@ mod calls;
 #[path = "../shared/config.rs"]
 mod config;
 mod host;
+mod limits;
 #[path = "../shared/measure.rs"]
 mod measure;
+mod others;
 mod panics;
 #[path = "../shared/record.rs"]
 mod record;
 mod spec;
 mod tasks;
 mod traps;
+mod wasi;
 mod wasm;
 
 use unspool_kernel::{Boot, ExitCode, println};
@@ -34,14 +37,16 @@ unspool_kernel::entry!(main);
 /// What is shown, by name.
 type Step = (&'static str, fn(&Wasm) -> bool);
 
-const STEPS: [Step; 7] = [
-    ("C programs, called from the kernel, calling it", calls::run),
+const STEPS: [Step; 9] = [
+    ("calls, from the kernel and back", calls::run),
+    ("programs that others wrote, as on the host", others::run),
     ("every trap is an error", traps::run),
     ("a host function panics inside of nested WebAssembly", panics::payload),
     ("a host function faults there", panics::fault),
     ("a trace from a host function, through WebAssembly", panics::trace),
     ("a task is killed in a host function", panics::killed),
-    ("eight tasks at once", tasks::run),
+    ("eight tasks at once, one of which is killed", tasks::run),
+    ("addresses run out", limits::run),
 ];
 
 fn main(boot: &Boot) -> ExitCode {

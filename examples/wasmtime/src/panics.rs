@@ -11,6 +11,7 @@ use alloc::string::String;
 use unspool::backtrace::{Style, print, trace as frames};
 use unspool::panic::{AssertUnwindSafe, catch_unwind, panic_any, platform};
 use unspool_kernel::fault::{FaultInfo, FaultKind};
+use unspool_kernel::task::JoinHandle;
 use unspool_kernel::{println, task};
 use unspool_wasmtime::{JitFrames, resume_from, wrap_host};
 use wasmtime::{Caller, Instance, Linker, Result, Store};
@@ -109,32 +110,54 @@ pub fn fault(wasm: &Wasm) -> bool {
     matches!(fault.kind, FaultKind::PageFault { address, .. } if address == NOWHERE as u64)
 }
 
-/// A task that is killed in the innermost host function dies, and drops what is on its way.
-pub fn killed(wasm: &Wasm) -> bool {
-    static INSIDE: AtomicBool = AtomicBool::new(false);
-    let wait = || {
-        INSIDE.store(true, Ordering::SeqCst);
-        loop {
+/// A task that waits in the innermost host function, for ever.
+pub struct Victim {
+    task: JoinHandle<()>,
+    before: u32,
+}
+
+/// The victim has come to where it waits.
+static INSIDE: AtomicBool = AtomicBool::new(false);
+
+impl Victim {
+    /// Starts it. One at a time.
+    pub fn spawn(wasm: &Wasm) -> Self {
+        let wait = || {
+            INSIDE.store(true, Ordering::SeqCst);
+            loop {
+                task::yield_now();
+            }
+        };
+        INSIDE.store(false, Ordering::SeqCst);
+        let before = DROPS.load(Ordering::SeqCst);
+        let wasm = wasm.clone();
+        let task = wasm::spawn("victim", move || {
+            let _dropped = Dropped;
+            let Ok(mut nested) = nested(&wasm, wait) else { return };
+            let outer = nested.instance.get_typed_func::<(), ()>(&mut nested.store, "outer");
+            // It is not an error that comes back: the task dies here.
+            let _ = resume_from(outer.and_then(|outer| outer.call(&mut nested.store, ())));
+        });
+        Self { task, before }
+    }
+
+    /// Waits until it is there, kills it, and says whether it died there and dropped what was on its
+    /// way.
+    pub fn kill(self) -> bool {
+        while !INSIDE.load(Ordering::SeqCst) && !self.task.is_finished() {
             task::yield_now();
         }
-    };
-    let before = DROPS.load(Ordering::SeqCst);
-    let wasm = wasm.clone();
-    let victim = wasm::spawn("victim", move || {
-        let _dropped = Dropped;
-        let Ok(mut nested) = nested(&wasm, wait) else { return };
-        let outer = nested.instance.get_typed_func::<(), ()>(&mut nested.store, "outer");
-        // It is not an error that comes back: the task dies here.
-        let _ = resume_from(outer.and_then(|outer| outer.call(&mut nested.store, ())));
-    });
-    while !INSIDE.load(Ordering::SeqCst) && !victim.is_finished() {
-        task::yield_now();
+        self.task.task().kill();
+        let killed = self.task.join().is_killed();
+        let dropped = DROPS.load(Ordering::SeqCst) - self.before;
+        println!("  killed: {killed}, {dropped} values dropped on the way");
+        killed && dropped == 3
     }
-    victim.task().kill();
-    let killed = victim.join().is_killed();
-    let dropped = DROPS.load(Ordering::SeqCst) - before;
-    println!("  killed: {killed}, {dropped} values dropped on the way");
-    killed && dropped == 3
+}
+
+/// A task that is killed in the innermost host function dies, and drops what is on its way.
+pub fn killed(wasm: &Wasm) -> bool {
+    Victim::spawn(wasm).kill()
 }
 
 /// A trace from the innermost host function names the functions of WebAssembly.
@@ -146,6 +169,10 @@ pub fn trace(wasm: &Wasm) -> bool {
         println!("{text}");
         let order = ["::last", "::inner", "::middle", "::outer"].map(|name| text.find(name));
         let named = order.is_sorted() && order.iter().all(Option::is_some);
+        // The kernel's own functions, on both sides.
+        let this = ["panics::trace", "panics::nested"].map(|name| text.find(name));
+        let inside = this.iter().all(|place| place.is_some() && *place < order[0]);
+        let named = named && inside && text.rfind("panics::trace") > order[3];
         RIGHT.store(u32::from(printed.is_ok() && named), Ordering::Relaxed);
         Ok(())
     };

@@ -5,6 +5,7 @@ use std::fmt;
 
 use super::boot::{self, Variant};
 use crate::packages::{HOST_TESTS, HostTests, MEMCHECKED};
+use crate::wasm::Wasmtime;
 
 /// Where a kernel is to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +60,7 @@ pub enum Kind<'a> {
     /// `cargo xtask load`.
     Loads(Spot),
     /// wasmtime in a kernel: what it shows.
-    Wasmtime(Spot),
+    Wasmtime(Spot, Wasmtime),
     /// The specification's tests of WebAssembly, shared by so many tasks.
     WasmSpec(Spot, u32),
     /// A kernel that must refuse to boot.
@@ -117,8 +118,14 @@ pub fn all() -> Vec<Suite<'static>> {
             name: format!("profile: {spot}"),
             kind: Kind::Profile(spot, cpus),
         });
-    let wasmtime = [Spot::Process, Spot::Qemu(4)]
-        .map(|spot| Suite { name: format!("wasmtime: {spot}"), kind: Kind::Wasmtime(spot) });
+    let wasmtime = [Spot::Process, Spot::Qemu(4)].map(|spot| Suite {
+        name: format!("wasmtime: {spot}"),
+        kind: Kind::Wasmtime(spot, Wasmtime::Locked),
+    });
+    let newer = [Spot::Process, Spot::Qemu(4)].map(|spot| Suite {
+        name: format!("newer wasmtime: {spot}"),
+        kind: Kind::Wasmtime(spot, Wasmtime::Newer),
+    });
     let specification = [(Spot::Qemu(1), 1), (Spot::Qemu(4), 8)].map(|(spot, tasks)| Suite {
         name: format!("wasm-spec: {spot}, {tasks} tasks"),
         kind: Kind::WasmSpec(spot, tasks),
@@ -143,6 +150,7 @@ pub fn all() -> Vec<Suite<'static>> {
         .chain(stable_unwind)
         .chain(boot)
         .chain(wasmtime)
+        .chain(newer)
         .chain(specification)
         .collect()
 }

@@ -5,9 +5,6 @@
 //! compress.c ────────┤                                                                  ├ byte for
 //! a real file ───────┴─ gcc ─────────► a program of the host ─────────────────► stdout  ┘ byte
 //! ```
-//!
-//! The crates are dependencies of this program for a target that there is not: cargo fetches them and
-//! builds nothing of them.
 
 use std::env;
 use std::fs;
@@ -15,15 +12,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
 
 use super::loads::succeed;
+use crate::fetched;
 use crate::setup::{self, CLANG};
 use crate::workspace::Workspace;
-
-/// The crates, and where in them the sources are.
-const ZLIB: (&str, &str) = ("libz-sys", "src/zlib");
-const LZ4: (&str, &str) = ("lz4-sys", "liblz4/lib");
 
 /// All of zlib but for what reads and writes files; what has lz4's two formats without frames.
 const ZLIB_SOURCES: [&str; 9] =
@@ -49,10 +42,7 @@ struct Sources {
 /// The crates cannot be fetched, a compiler is missing, something does not compile, or the program of
 /// the host finds something wrong.
 pub fn compile(workspace: &Workspace, ours: [PathBuf; 2], output: &Path) -> Result<()> {
-    let packages = packages(workspace)?;
-    let [zlib, lz4] = [ZLIB, LZ4].map(|(name, inside)| Some(packages.folder(name)?.join(inside)));
-    let (zlib, lz4) =
-        zlib.zip(lz4).context("`cargo metadata` does not name libz-sys and lz4-sys")?;
+    let fetched::Sources { zlib, lz4 } = fetched::Sources::fetch(workspace)?;
     let sources = Sources { zlib, lz4, ours, output: output.to_owned() };
     sources.write_file()?;
     let clang = setup::find_or_install(&CLANG, true)?;
@@ -60,25 +50,6 @@ pub fn compile(workspace: &Workspace, ours: [PathBuf; 2], output: &Path) -> Resu
         sources.objects(name, compiler)?;
     }
     sources.run_on_host()
-}
-
-/// What `cargo metadata` says of all packages, which it fetches.
-struct Packages(Value);
-
-fn packages(workspace: &Workspace) -> Result<Packages> {
-    let output = workspace.cargo().args(["metadata", "--format-version=1"]).output()?;
-    let errors = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "`cargo metadata` failed:\n{errors}");
-    Ok(Packages(serde_json::from_slice(&output.stdout)?))
-}
-
-impl Packages {
-    /// The folder of the package with this name.
-    fn folder(&self, name: &str) -> Option<PathBuf> {
-        let mut all = self.0["packages"].as_array()?.iter();
-        let package = all.find(|package| package["name"] == name)?;
-        Some(Path::new(package["manifest_path"].as_str()?).parent()?.to_owned())
-    }
 }
 
 impl Sources {

@@ -155,7 +155,6 @@ macro_rules! locks {
         $(#[$doc])*
         #[unsafe(no_mangle)]
         unsafe extern "C" fn $name(lock: *mut usize) {
-            let _whole = no_unwind();
             // SAFETY: wasmtime passes a word of a lock that it keeps.
             unsafe { Word::at(lock) }.$method();
         }

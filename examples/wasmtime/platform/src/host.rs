@@ -45,6 +45,12 @@ impl core::error::Error for HostError {}
 
 /// What wasmtime needs of a kernel.
 ///
+/// The example's, over reservations and page tables, with its fault path:
+///
+/// ```ignore
+#[doc = include_str!("../../src/host.rs")]
+/// ```
+///
 /// # Safety
 ///
 /// 1. [`reserve`](Self::reserve) returns addresses that nobody else uses until they are released.

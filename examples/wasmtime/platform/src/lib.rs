@@ -10,9 +10,9 @@
 //!
 //! Promise: no function that wasmtime calls panics; what a kernel refuses is an error of wasmtime's.
 //!
-//! A kernel calls [`set_host`] once, before it makes an engine, and [`trap`] from its fault path. Page
-//! 0 must stay unmapped: compiled code makes loads near 0 of what is far out of bounds. Stacks of tasks
-//! that run compiled code must be larger than `Config::max_wasm_stack`, which is checked in software.
+//! What a kernel and its programs do, step by step:
+//!
+#![doc = include_str!("../README.md")]
 #![no_std]
 
 extern crate alloc;

@@ -8,6 +8,8 @@
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
+use unspool::panic::no_unwind;
+
 use crate::host::host;
 
 /// The lower half: one task has it alone.
@@ -58,6 +60,8 @@ impl Word {
     fn acquire(&self, next: impl Fn(u32) -> Option<u32>) {
         let take = || self.state.fetch_update(Ordering::SeqCst, Ordering::SeqCst, &next);
         let Err(_) = take() else { return };
+        // From here on it may wait, but not die: no unwinding passes through C.
+        let _whole = no_unwind();
         // Whoever frees it from here on sees this, or the state that is looked at next is free.
         self.waiting.fetch_add(1, Ordering::SeqCst);
         while let Err(state) = take() {
@@ -68,6 +72,7 @@ impl Word {
 
     fn wake(&self) {
         if self.waiting.load(Ordering::SeqCst) != 0 {
+            let _whole = no_unwind();
             host().wake_all(&self.state);
         }
     }

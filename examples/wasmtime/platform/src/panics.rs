@@ -32,8 +32,8 @@ impl fmt::Display for PanicPayload {
 
 impl core::error::Error for PanicPayload {}
 
-/// Runs the body of a host function. If it panics, or its task is killed there, the result is an error with the payload, for
-/// [`resume_from`].
+/// Runs the body of a host function. If it panics, or its task is killed there, the result is an error
+/// with the payload, for [`resume_from`].
 ///
 /// # Errors
 ///

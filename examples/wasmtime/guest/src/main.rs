@@ -1,0 +1,5 @@
+//! The same on the host.
+
+fn main() {
+    print!("{}", unspool_wasmtime_guest::summary());
+}
