@@ -59,6 +59,13 @@ unsafe extern "C-unwind" fn raise_to(
     with_registers!("rcx", raise_with)
 }
 
+/// As [`raise_to`]; one frame for all of it, because finding out about frames takes most of the stack
+/// that a raise may use.
+///
+/// # Safety
+///
+/// As [`raise`], and: `registers` are those of a frame that lives until this returns.
+#[inline(never)]
 unsafe extern "C" fn raise_with(
     exception: *mut Exception,
     stack: &StackBounds,
@@ -95,9 +102,10 @@ pub unsafe fn raise_from(
 /// As [`raise`], and: `registers` are those of a frame that lives until this returns.
 pub unsafe fn raise_here(exception: *mut Exception, registers: &mut Registers) -> RaiseError {
     let stack = current_stack(registers.sp());
-    let pc = Pc::Return(registers.ip());
+    let mut error = RaiseError::EndOfStack;
     // SAFETY: handed on to this function's caller; the environment vouches for the stack.
-    unsafe { two_phases(exception, registers, pc, stack) }
+    unsafe { raise_with(exception, &stack, &mut error, registers) };
+    error
 }
 
 /// Goes on with phase 2 after a cleanup (`_Unwind_Resume`), from the landing pad's registers.
@@ -194,7 +202,7 @@ impl Landing {
 /// # Safety
 ///
 /// As [`raise`].
-#[inline(never)]
+#[inline(always)]
 unsafe fn two_phases(
     exception: *mut Exception,
     registers: &mut Registers,
