@@ -100,12 +100,12 @@ pub unsafe fn raise_from(
 /// # Safety
 ///
 /// As [`raise`], and: `registers` are those of a frame that lives until this returns.
+#[inline(never)]
 pub unsafe fn raise_here(exception: *mut Exception, registers: &mut Registers) -> RaiseError {
     let stack = current_stack(registers.sp());
-    let mut error = RaiseError::EndOfStack;
+    let pc = Pc::Return(registers.ip());
     // SAFETY: handed on to this function's caller; the environment vouches for the stack.
-    unsafe { raise_with(exception, &stack, &mut error, registers) };
-    error
+    unsafe { two_phases(exception, registers, pc, stack) }
 }
 
 /// Goes on with phase 2 after a cleanup (`_Unwind_Resume`), from the landing pad's registers.
