@@ -59,6 +59,13 @@ unsafe extern "C-unwind" fn raise_to(
     with_registers!("rcx", raise_with)
 }
 
+/// As [`raise_to`]; one frame for all of it, because finding out about frames takes most of the stack
+/// that a raise may use.
+///
+/// # Safety
+///
+/// As [`raise`], and: `registers` are those of a frame that lives until this returns.
+#[inline(never)]
 unsafe extern "C" fn raise_with(
     exception: *mut Exception,
     stack: &StackBounds,
@@ -93,6 +100,7 @@ pub unsafe fn raise_from(
 /// # Safety
 ///
 /// As [`raise`], and: `registers` are those of a frame that lives until this returns.
+#[inline(never)]
 pub unsafe fn raise_here(exception: *mut Exception, registers: &mut Registers) -> RaiseError {
     let stack = current_stack(registers.sp());
     let pc = Pc::Return(registers.ip());
@@ -194,7 +202,7 @@ impl Landing {
 /// # Safety
 ///
 /// As [`raise`].
-#[inline(never)]
+#[inline(always)]
 unsafe fn two_phases(
     exception: *mut Exception,
     registers: &mut Registers,
