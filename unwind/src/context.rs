@@ -8,6 +8,7 @@
 
 use crate::address::Pc;
 use crate::arch::{self, ControlWords};
+use crate::cache::Trail;
 use crate::cursor::{Cursor, Exit, Step};
 use crate::encoding::Pointer;
 use crate::environment::{Everywhere, LiveStack};
@@ -75,11 +76,12 @@ impl Context {
     /// Made in place, and filled by functions that need their own stack only for a moment.
     #[inline(always)]
     pub(crate) fn new(registers: &Registers, pc: Pc, stack: StackBounds) -> Self {
-        let mut cursor = Cursor::new(registers.copied(), pc, LiveStack::new(stack), &Everywhere);
-        let address = pc.lookup();
-        if let Some(memory) = Everywhere.memory(address, &mut cursor.trail) {
-            cursor.trail = memory.trail_to(address, cursor.trail);
+        let (address, mut trail) = (pc.lookup(), Trail::START);
+        if let Some(memory) = Everywhere.memory(address, &mut trail) {
+            trail = memory.trail_to(address, trail);
         }
+        let stack = LiveStack::new(stack);
+        let cursor = Cursor::on(trail, registers.copied(), pc, stack, &Everywhere);
         let (known, exit) = (Known::NOTHING, Exit::Dwarf);
         Self { cursor, known, exit, cfa: 0, control: None, guessed: false }
     }
