@@ -28,6 +28,7 @@ use core::ops::Range;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 use crate::arch::prefetch;
+use crate::encoding::Pointer;
 use crate::known::Known;
 use crate::rule::Rule;
 use crate::variant::ENTRIES;
@@ -96,6 +97,14 @@ impl Trail {
     pub(crate) const fn enter(&mut self, code: Range<u64>, identity: u64) {
         (self.start, self.length) = (code.start, code.end - code.start);
         self.identity = identity;
+    }
+
+    /// Whether code with this identity has the same `known` wherever it is: what its tables name lies in
+    /// it. The dynamic linker may have written an address of other code into them, which goes its own way.
+    pub(crate) fn vouches_for(&self, known: &Known) -> bool {
+        let is_own = |pointer| !matches!(pointer, Pointer::Direct(at) if !self.covers(at));
+        let lsda = known.lsda().map(|lsda| lsda.pointer);
+        self.identity == 0 || [known.personality(), lsda].into_iter().flatten().all(is_own)
     }
 
     /// What an entry for `address` is known by.

@@ -80,8 +80,8 @@ impl Context {
         if let Some(memory) = Everywhere.memory(address, &mut trail) {
             trail = memory.trail_to(address, trail);
         }
-        let mut cursor = Cursor::new(registers.copied(), pc, LiveStack::new(stack), &Everywhere);
-        cursor.trail = trail;
+        let stack = LiveStack::new(stack);
+        let cursor = Cursor::on(trail, registers.copied(), pc, stack, &Everywhere);
         let (known, exit) = (Known::NOTHING, Exit::Dwarf);
         Self { cursor, known, exit, cfa: 0, control: None, guessed: false }
     }

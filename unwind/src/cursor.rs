@@ -76,7 +76,20 @@ impl<S, M> fmt::Debug for Cursor<'_, S, M> {
 impl<'m, S: ReadStack, M: FindModule> Cursor<'m, S, M> {
     /// Starts in the frame with these registers; `pc` tells how its `ip` came about.
     pub const fn new(registers: Registers, pc: Pc, stack: S, modules: &'m M) -> Self {
-        let (descents, guesses, kind, trail) = (0, false, FrameKind::Known, Trail::START);
+        Self::on(Trail::START, registers, pc, stack, modules)
+    }
+
+    /// As [`new`](Self::new), on this trail. One that is set later costs a copy of the cursor, and the
+    /// stack for it.
+    #[inline(always)]
+    pub(crate) const fn on(
+        trail: Trail,
+        registers: Registers,
+        pc: Pc,
+        stack: S,
+        modules: &'m M,
+    ) -> Self {
+        let (descents, guesses, kind) = (0, false, FrameKind::Known);
         Self { registers, pc, stack, modules, descents, guesses, kind, trail }
     }
 
@@ -133,7 +146,11 @@ impl<'m, S: ReadStack, M: FindModule> Cursor<'m, S, M> {
     #[inline(never)]
     fn find_module(&self, module: &mut Module<'m>) -> Result<(), UnwindError> {
         let address = self.pc.lookup();
-        *module = self.modules.find(address).ok_or(UnwindError::NoModule(address))?;
+        // By reference: it would be on the stack once more if it were moved out.
+        let Some(found) = &self.modules.find(address) else {
+            return Err(UnwindError::NoModule(address));
+        };
+        *module = *found;
         Ok(())
     }
 

@@ -318,7 +318,7 @@ impl FindModule for Everywhere {
 
     fn memorize(&self, address: u64, generation: u32, known: &Known, trail: &mut Trail) {
         // A walk recalls before it finds out, so it has entered what can be remembered.
-        if trail.covers(address) {
+        if trail.covers(address) && trail.vouches_for(known) {
             global().memorize(address, generation, known, trail);
         }
     }

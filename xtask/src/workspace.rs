@@ -28,6 +28,8 @@ pub struct Package {
     pub folder: String,
     /// The packages its manifest names, of any kind and from anywhere.
     pub dependencies: Vec<String>,
+    /// Whether `cargo build` builds it.
+    pub is_default: bool,
 }
 
 /// The cargo that started us, so that its toolchain is used throughout.
@@ -35,8 +37,16 @@ pub fn cargo() -> Command {
     Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
 
+/// What a command of cargo's says.
+fn said(command: &mut Command) -> Result<Vec<u8>> {
+    let output = command.output().context("cannot start cargo")?;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{command:?} failed:\n{errors}");
+    Ok(output.stdout)
+}
+
 impl Workspace {
-    /// Asks `cargo metadata`.
+    /// Asks `cargo metadata` of the root manifest.
     ///
     /// # Errors
     /// cargo fails (a manifest is wrong), or says something unexpected.
@@ -45,14 +55,13 @@ impl Workspace {
         // with a shared target directory, this program may have been built in another clone.
         let folder = env::var_os("CARGO_MANIFEST_DIR")
             .map_or_else(env::current_dir, |folder| Ok(PathBuf::from(folder)))?;
-        let output = cargo()
-            .args(["metadata", "--format-version=1", "--no-deps", "--manifest-path"])
-            .arg(folder.join("Cargo.toml"))
-            .output()
-            .context("cannot start cargo")?;
-        let errors = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "`cargo metadata` failed:\n{errors}");
-        let metadata = serde_json::from_slice(&output.stdout).context("`cargo metadata`")?;
+        // The root's, whose default members are the workspace's: a member's is only itself.
+        let place = ["locate-project", "--workspace", "--message-format=plain"];
+        let root = said(cargo().args(place).current_dir(folder))?;
+        let root = String::from_utf8(root).context("the workspace's path is no text")?;
+        let metadata = ["metadata", "--format-version=1", "--no-deps", "--manifest-path"];
+        let metadata = said(cargo().args(metadata).arg(root.trim_end()))?;
+        let metadata = serde_json::from_slice(&metadata).context("`cargo metadata`")?;
         Self::parse(&metadata).context("`cargo metadata` lacks an expected field")
     }
 
@@ -60,7 +69,9 @@ impl Workspace {
         let root = PathBuf::from(metadata["workspace_root"].as_str()?);
         let target = metadata["target_directory"].as_str()?.into();
         let packages = metadata["packages"].as_array()?.iter();
-        let packages = packages.map(|each| Package::parse(each, &root)).collect::<Option<_>>()?;
+        let defaults = metadata["workspace_default_members"].as_array()?;
+        let packages =
+            packages.map(|each| Package::parse(each, &root, defaults)).collect::<Option<_>>()?;
         Some(Self { root, target, packages, cache: None })
     }
 
@@ -92,14 +103,15 @@ impl Workspace {
 }
 
 impl Package {
-    fn parse(package: &Value, root: &Path) -> Option<Self> {
+    fn parse(package: &Value, root: &Path, defaults: &[Value]) -> Option<Self> {
         let manifest = Path::new(package["manifest_path"].as_str()?);
         let folder = manifest.parent()?.strip_prefix(root).ok()?.to_str()?.to_owned();
         let dependencies = package["dependencies"].as_array()?.iter();
         let dependencies = dependencies
             .map(|each| Some(each["name"].as_str()?.to_owned()))
             .collect::<Option<_>>()?;
-        Some(Self { name: package["name"].as_str()?.to_owned(), folder, dependencies })
+        let name = package["name"].as_str()?.to_owned();
+        Some(Self { name, folder, dependencies, is_default: defaults.contains(&package["id"]) })
     }
 }
 

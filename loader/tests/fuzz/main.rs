@@ -28,6 +28,8 @@
 
 mod archives;
 mod calls;
+#[path = "../../../tests/fuzz/case.rs"]
+mod case;
 mod counts;
 #[path = "../rollback/heap.rs"]
 mod heap;

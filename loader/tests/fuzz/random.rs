@@ -1,48 +1,12 @@
-//! Numbers that look random and are the same every time.
+//! Numbers that mean something to a loader.
 //!
 //! ```text
-//!   seed of a run + number of a case ──► splitmix64 ──► every choice that the case makes
+//!   nothing in particular │ near what stands there │ one bit off │ limits of ELF's fields
 //! ```
-//!
-//! So a case can be repeated alone, from two numbers.
 
-use std::ops::Range;
-
-/// A generator (splitmix64: Steele, Lea, Flood, "Fast splittable pseudorandom number generators").
-pub struct Random(u64);
+pub use crate::case::Random;
 
 impl Random {
-    pub fn new(run: u64, case: u64) -> Self {
-        let mut random = Self(run);
-        random.0 = random.next() ^ case;
-        random
-    }
-
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ mixed >> 31
-    }
-
-    /// One of `range`; its start if it is empty.
-    pub fn within(&mut self, range: Range<usize>) -> usize {
-        range.start + (self.next() % range.len().max(1) as u64) as usize
-    }
-
-    pub fn below(&mut self, end: usize) -> usize {
-        self.within(0..end)
-    }
-
-    /// Once in so many times.
-    pub fn once_in(&mut self, times: usize) -> bool {
-        self.below(times) == 0
-    }
-
-    pub fn choose<'a, T>(&mut self, all: &'a [T]) -> &'a T {
-        &all[self.below(all.len())]
-    }
-
     /// A number that is likely to be at some limit: `near` is one that means something here.
     pub fn number(&mut self, near: u64) -> u64 {
         const LIMITS: [u64; 22] = [

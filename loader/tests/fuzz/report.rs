@@ -6,8 +6,9 @@
 //! ```
 
 use std::ffi::c_int;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::case;
 
 static RUN: AtomicU64 = AtomicU64::new(0);
 static CASE: AtomicU64 = AtomicU64::new(0);
@@ -29,42 +30,13 @@ impl<'f> Running<'f> {
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        if !std::thread::panicking() {
-            return;
-        }
-        let Self { run, case, files } = self;
-        eprintln!("case {case} of run {run}");
-        for (number, file) in files.iter().flatten().enumerate() {
-            let name = format!("fuzz-{run}-{case}-{number}");
-            let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
-            if std::fs::write(&path, file).is_ok() {
-                eprintln!("  {}", path.display());
-            }
+        if std::thread::panicking() {
+            case::keep("sets", self.run, self.case, self.files.iter().flatten());
         }
     }
 }
 
 /// Says which case it was, and ends the process, in a signal handler.
 pub fn say(signal: c_int) -> ! {
-    let numbers = [signal as u64, CASE.load(Ordering::Relaxed), RUN.load(Ordering::Relaxed)];
-    for (text, number) in ["signal ", ", case ", " of run "].into_iter().zip(numbers) {
-        write(text.as_bytes());
-        let mut digits = [b'0'; 20];
-        let mut at = digits.len() - 1;
-        let mut rest = number;
-        while rest >= 10 {
-            digits[at] += (rest % 10) as u8;
-            (rest, at) = (rest / 10, at - 1);
-        }
-        digits[at] += rest as u8;
-        write(&digits[at..]);
-    }
-    write(b"\n");
-    // SAFETY: ends the process without anything else.
-    unsafe { libc::_exit(128 + signal) }
-}
-
-fn write(bytes: &[u8]) {
-    // SAFETY: the bytes are there.
-    unsafe { libc::write(libc::STDERR_FILENO, bytes.as_ptr().cast(), bytes.len()) };
+    case::end(signal, RUN.load(Ordering::Relaxed), CASE.load(Ordering::Relaxed))
 }

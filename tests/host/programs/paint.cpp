@@ -1,5 +1,6 @@
 // How much stack a throw uses, below the frame that throws (bytes), and how often it allocates: in
-// the main thread and in another one, from the first throw on.
+// the main thread and in another one, from the first throw on; then through a frame whose CFA is an
+// expression of as many values as unwinders hold.
 #include <cstddef>
 #include <cstdio>
 #include <thread>
@@ -40,14 +41,38 @@ __attribute__((noinline)) static void thrower(int n) {
     if (n) throw n;
 }
 
+extern "C" __attribute__((used)) void throw_from_deep(int n) { thrower(n); }
+
+// DW_CFA_def_cfa_expression: 63 times DW_OP_lit0, DW_OP_breg7 (rsp) 16.
+extern "C" void deep(int n);
+asm(R"(
+    .globl deep
+    .type deep, @function
+deep:
+    .cfi_startproc
+    sub $8, %rsp
+    .cfi_escape 0x0f, 65
+    .rept 63
+    .cfi_escape 0x30
+    .endr
+    .cfi_escape 0x77, 16
+    call throw_from_deep
+    add $8, %rsp
+    .cfi_def_cfa rsp, 8
+    ret
+    .cfi_endproc
+    .size deep, . - deep
+)");
+
 static size_t most;
 
-static void throws() {
+static void throws(void (*through)(int)) {
+    most = 0;
     for (int i = 0; i < 4; i++) {
         paint();
         int before = allocations;
         try {
-            thrower(i + 1);
+            through(i + 1);
         } catch (int) {
         }
         most = used() > most ? used() : most;
@@ -58,7 +83,10 @@ static void throws() {
 int main() {
     // So that it allocates its buffer now.
     std::puts("allocations a throw, with the exception's own:");
-    throws();
-    std::thread(throws).join();
-    std::printf("\nbytes: %zu\n", most);
+    throws(thrower);
+    size_t usual = most;
+    std::thread(throws, thrower).join();
+    usual = most > usual ? most : usual;
+    throws(deep);
+    std::printf("\nbytes: %zu\nthrough a deep expression: %zu\n", usual, most);
 }

@@ -76,6 +76,36 @@ fn what_is_known_of_code_is_not_taken_for_that_of_other_code_at_its_addresses() 
 }
 
 #[test]
+fn an_identity_does_not_vouch_for_what_tables_name_in_other_code() {
+    let entered = |identity| {
+        let mut trail = Trail::START;
+        trail.enter(ADDRESS..ADDRESS + 0x100, identity);
+        trail
+    };
+    let with = |personality, lsda| {
+        let mut known = Known::only_rule(ADDRESS, Rule::END_OF_STACK);
+        known.set_personality(Some(personality));
+        known.set_lsda(Some(Lsda { pointer: lsda, length: 1 }));
+        known
+    };
+    let own = Pointer::Direct(ADDRESS + 0x80);
+    let others = Pointer::Direct(ADDRESS + 0x100);
+    // A word of its own, which is read each time.
+    let slot = Pointer::Indirect(ADDRESS + 0xf8);
+    for (known, vouches) in [
+        (Known::NOTHING, true),
+        (with(own, own), true),
+        (with(slot, own), true),
+        (with(others, own), false),
+        (with(slot, others), false),
+    ] {
+        assert_eq!(entered(7).vouches_for(&known), vouches, "{known:?}");
+        // What has no identity is told from others by the generation.
+        assert!(entered(0).vouches_for(&known));
+    }
+}
+
+#[test]
 fn what_is_too_far_away_is_not_memorized() {
     let cache = Cache::new();
     let mut far = known(0x900);

@@ -17,6 +17,8 @@
 //! `UNSPOOL_FUZZ_RUN` chooses other cases. Where we may differ from gimli stands where it is
 //! compared; the seeds depend on what is installed.
 
+#[path = "../../../tests/fuzz/case.rs"]
+mod case;
 mod expressions;
 mod frames;
 mod header;

@@ -8,10 +8,11 @@
 
 use std::cell::Cell;
 use std::ffi::c_int;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+use crate::case;
 
 thread_local! {
     static RUN: Cell<u64> = const { Cell::new(0) };
@@ -35,17 +36,8 @@ impl Running<'_> {
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        if !std::thread::panicking() {
-            return;
-        }
-        let Self { target, run, case, inputs } = self;
-        eprintln!("{target}: case {case} of run {run}");
-        for (number, input) in inputs.iter().enumerate() {
-            let name = format!("fuzz-{target}-{run}-{case}-{number}");
-            let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
-            if std::fs::write(&path, input).is_ok() {
-                eprintln!("  {}", path.display());
-            }
+        if std::thread::panicking() {
+            case::keep(self.target, self.run, self.case, self.inputs.iter());
         }
     }
 }
@@ -87,25 +79,5 @@ pub fn on_faults() {
 }
 
 extern "C" fn say(signal: c_int) {
-    let numbers = [signal as u64, CASE.get(), RUN.get()];
-    for (text, number) in ["signal ", ", case ", " of run "].into_iter().zip(numbers) {
-        write(text.as_bytes());
-        let mut digits = [b'0'; 20];
-        let mut at = digits.len() - 1;
-        let mut rest = number;
-        while rest >= 10 {
-            digits[at] += (rest % 10) as u8;
-            (rest, at) = (rest / 10, at - 1);
-        }
-        digits[at] += rest as u8;
-        write(&digits[at..]);
-    }
-    write(b"\n");
-    // SAFETY: ends the process without anything else.
-    unsafe { libc::_exit(128 + signal) }
-}
-
-fn write(bytes: &[u8]) {
-    // SAFETY: the bytes are there.
-    unsafe { libc::write(libc::STDERR_FILENO, bytes.as_ptr().cast(), bytes.len()) };
+    case::end(signal, RUN.get(), CASE.get())
 }

@@ -149,7 +149,12 @@ unwind/src/     lib
     ];
 
     fn package(folder: &str) -> Package {
-        Package { name: folder.to_owned(), folder: folder.to_owned(), dependencies: Vec::new() }
+        Package {
+            name: folder.to_owned(),
+            folder: folder.to_owned(),
+            dependencies: Vec::new(),
+            is_default: true,
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@
 #![forbid(unsafe_code)]
 
 use super::Violation;
-use crate::packages::{STABLE_KERNEL, STABLE_UNWIND, WITH_STD, WITHOUT_STD};
+use crate::packages::{STABLE, STABLE_KERNEL, STABLE_UNWIND, WITH_STD, WITHOUT_STD};
 use crate::workspace::Package;
 
 /// The floor of the package in this folder; `None` for a folder the house does not have.
@@ -30,11 +30,12 @@ pub fn floor(folder: &str) -> Option<u32> {
     })
 }
 
-/// What is wrong with the packages' dependencies, those for tests and builds included.
+/// What is wrong with the packages' dependencies, those for tests and builds included, and with where
+/// they are built.
 pub fn violations(packages: &[Package]) -> Vec<Violation> {
     let mut found = Vec::new();
     for package in packages {
-        let Package { name, folder, dependencies } = package;
+        let Package { name, folder, dependencies, is_default } = package;
         let Some(upper) = floor(folder) else {
             found.push(Violation::new(folder, "no such folder in the house (rules/layers.rs)"));
             continue;
@@ -43,6 +44,12 @@ pub fn violations(packages: &[Package]) -> Vec<Violation> {
         if !checked.iter().any(|packages| packages.contains(&&**name)) {
             let what = format!("{name} is checked nowhere: add it to xtask/src/packages.rs");
             found.push(Violation::new(folder, what));
+        }
+        let is_without_std = [STABLE, WITHOUT_STD].iter().any(|all| all.contains(&&**name));
+        if is_without_std != *is_default {
+            let what = if is_without_std { "lacks" } else { "has" };
+            let what = format!("default-members {what} {folder}: they are what runs without std");
+            found.push(Violation::new("Cargo.toml", what));
         }
         for named in packages.iter().filter(|each| dependencies.contains(&each.name)) {
             let lower = floor(&named.folder);
@@ -64,6 +71,7 @@ mod tests {
             name: name.to_owned(),
             folder: folder.to_owned(),
             dependencies: dependencies.iter().map(|each| (*each).to_owned()).collect(),
+            is_default: !["xtask", "unspool-x"].contains(&name),
         }
     }
 
@@ -98,6 +106,21 @@ mod tests {
             "examples/demo/Cargo.toml",
         ];
         assert_eq!(places, expected);
+    }
+
+    #[test]
+    fn what_runs_without_std_is_what_is_built_by_default() {
+        for (name, folder, what) in [
+            ("unspool-tls", "tls", "lacks tls:"),
+            ("unspool-throw-bench", "unwind/benches/bare", "lacks unwind/benches/bare:"),
+            ("unspool-stable-kernel", "examples/stable_kernel", "has examples/stable_kernel:"),
+            ("xtask", "xtask", "has xtask:"),
+        ] {
+            let mut package = package(name, folder, &[]);
+            package.is_default = what.starts_with("has");
+            let found = violations(&[package]);
+            assert!(found[0].what.contains(what), "{found:?}");
+        }
     }
 
     #[test]

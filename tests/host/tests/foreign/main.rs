@@ -126,11 +126,19 @@ fn a_throw_in_a_process_fits_in_two_kib_and_allocates_nothing() {
         let mut command = Command::new(&program);
         command.env("LD_LIBRARY_PATH", &ours.place).env("LD_BIND_NOW", "1");
         let printed = output(&mut command);
-        // One allocation is `__cxa_allocate_exception`'s: in two threads, four throws each.
-        let (_, bytes) = printed.split_once("\n1 1 1 1 1 1 1 1 \nbytes: ").expect(&printed);
-        let used: usize = bytes.lines().next().unwrap().parse().expect("a number of bytes");
-        println!("a throw used {used} bytes of stack");
+        // One allocation is `__cxa_allocate_exception`'s: four throws, in two threads and through an
+        // expression.
+        let allocations = "1 ".repeat(12);
+        let number = |name: &str| -> usize {
+            let (_, number) = printed.split_once(name).expect(&printed);
+            number.lines().next().unwrap().parse().expect("a number of bytes")
+        };
+        assert!(printed.contains(&format!("\n{allocations}\n")), "{printed}");
+        let (used, deep) = (number("\nbytes: "), number("\nthrough a deep expression: "));
+        println!("a throw used {used} bytes of stack, {deep} with a deep expression");
         assert!((256..=2048).contains(&used), "{used} bytes");
+        // As the module `raise` has it.
+        assert!((used + 1..=2304).contains(&deep), "{deep} bytes with a deep expression");
     }
 }
 
