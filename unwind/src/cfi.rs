@@ -109,6 +109,16 @@ impl Function<'_> {
     /// only the row's `args_size`.
     #[inline(never)]
     pub(crate) fn rule(&self, address: u64) -> Result<Result<Rule, Rule>, UnwindError> {
+        match self.usual_rule(address) {
+            Some(rule) => Ok(Ok(rule)),
+            None => self.rule_by_row(address),
+        }
+    }
+
+    /// As [`rule`](Self::rule), and gives back the stack that a row takes.
+    #[cold]
+    #[inline(never)]
+    fn rule_by_row(&self, address: u64) -> Result<Result<Rule, Rule>, UnwindError> {
         let mut row = Row::START;
         self.run_to(address, &mut row)?;
         Ok(Rule::from_row(&row).ok_or(Rule::with_args_size(row.args_size)))
@@ -447,3 +457,4 @@ impl<'m> Program<'_, 'm, '_> {
 mod rows;
 #[cfg(test)]
 mod tests;
+mod usual;

@@ -174,9 +174,10 @@ impl<'m, S: ReadStack, M: FindModule> Cursor<'m, S, M> {
         self.modules.recall(self.pc.lookup(), &mut self.trail, known)
     }
 
+    /// As [`step`](Self::step), when nothing is remembered of the frame's address.
     #[cold]
     #[inline(never)]
-    fn step_by_tables(&mut self) -> Result<Step, UnwindError> {
+    pub(crate) fn step_by_tables(&mut self) -> Result<Step, UnwindError> {
         if let Some(rule) = self.rule_by_table() {
             return self.leave_by(&rule);
         }

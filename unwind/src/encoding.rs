@@ -56,6 +56,14 @@ const PC_RELATIVE_32: DwEhPe = DwEhPe(constants::DW_EH_PE_pcrel.0 | constants::D
 pub fn number(reader: &mut Bytes<'_>, encoding: DwEhPe) -> Result<u64> {
     match encoding.format() {
         constants::DW_EH_PE_sdata4 => Ok(i64::from(reader.read_i32()?) as u64),
+        _ => other_number(reader, encoding),
+    }
+}
+
+/// As [`number`], in the formats that are rare.
+#[inline(never)]
+fn other_number(reader: &mut Bytes<'_>, encoding: DwEhPe) -> Result<u64> {
+    match encoding.format() {
         constants::DW_EH_PE_udata4 => Ok(u64::from(reader.read_u32()?)),
         constants::DW_EH_PE_absptr | constants::DW_EH_PE_udata8 | constants::DW_EH_PE_sdata8 => {
             reader.read_u64()
@@ -74,7 +82,7 @@ pub fn number(reader: &mut Bytes<'_>, encoding: DwEhPe) -> Result<u64> {
 /// # Errors
 ///
 /// The input ends, or the encoding is unknown.
-#[inline]
+#[inline(always)]
 pub fn pointer(
     reader: &mut Bytes<'_>,
     position: usize,
@@ -88,6 +96,17 @@ pub fn pointer(
         let address = place.wrapping_add_signed(number);
         return Ok((number != 0).then_some(Pointer::Direct(address)));
     }
+    other_pointer(reader, position, encoding, bases)
+}
+
+/// As [`pointer`], in the encodings that are rare.
+#[inline(never)]
+fn other_pointer(
+    reader: &mut Bytes<'_>,
+    position: usize,
+    encoding: DwEhPe,
+    bases: &Bases,
+) -> Result<Option<Pointer>> {
     if encoding == constants::DW_EH_PE_aligned {
         let address = bases.section.wrapping_add(position as u64);
         reader.skip((address.wrapping_neg() & 7) as usize)?;

@@ -276,6 +276,11 @@ impl<'m> Module<'m> {
     /// whose entries differ in size, `.eh_frame` itself is read.
     #[inline(never)]
     fn look_up(&self, header: &Section<'_>, address: u64) -> Result<Option<usize>> {
+        // What all linkers write: a count of 4 bytes.
+        if let [1, 0x1b, 0x03, 0x3b, _, _, _, _, a, b, c, d, ref table @ ..] = *header.data {
+            let count = u32::from_le_bytes([a, b, c, d]);
+            return self.look_up_common(header.address, table, count.into(), address);
+        }
         let mut reader = EndianSlice::new(header.data, LittleEndian);
         let version = reader.read_u8()?;
         if version != 1 {
@@ -347,98 +352,16 @@ impl<'m> Module<'m> {
         let (pairs, _) = table.as_chunks::<8>();
         let pairs = usize::try_from(count).ok().and_then(|count| pairs.get(..count));
         let pairs = pairs.ok_or(Error::OffsetOutOfBounds(count))?;
-        let relative =
-            |bytes: [u8; 4]| header.wrapping_add_signed(i32::from_le_bytes(bytes).into());
+        // No module is as large as half of all addresses.
+        let address = address.wrapping_sub(header) as i64;
+        let relative = |bytes: [u8; 4]| i64::from(i32::from_le_bytes(bytes));
         let above = pairs.partition_point(|&[a, b, c, d, ..]| relative([a, b, c, d]) <= address);
         let Some(&[.., a, b, c, d]) = above.checked_sub(1).map(|found| &pairs[found]) else {
             return Ok(None);
         };
-        let fde = relative([a, b, c, d]).wrapping_sub(self.eh_frame.address);
+        let fde = header.wrapping_add_signed(relative([a, b, c, d]));
+        let fde = fde.wrapping_sub(self.eh_frame.address);
         usize::try_from(fde).map(Some).map_err(|_| Error::OffsetOutOfBounds(fde))
-    }
-
-    #[inline(never)]
-    fn read_cie(&self, offset: usize, cie: &mut Cie) -> Result<()> {
-        let invalid = Error::NotCieId(offset as u64);
-        let entry = self.entry(offset)?.filter(|entry| entry.id == 0).ok_or(invalid)?;
-        let mut reader = self.reader(entry.body)?;
-        let version = reader.read_u8()?;
-        if !matches!(version, 1 | 3 | 4) {
-            return Err(Error::UnknownVersion(version.into()));
-        }
-        let augmentation = reader.read_null_terminated_slice()?;
-        // GCC before 3.0 put a pointer to its own tables here.
-        if augmentation.slice() == b"eh" {
-            reader.skip(size_of::<u64>())?;
-        }
-        if version == 4 {
-            match (reader.read_u8()?, reader.read_u8()?) {
-                (8, 0) => {}
-                (8, segment) => return Err(Error::UnsupportedSegmentSize(segment)),
-                (address, _) => return Err(Error::UnsupportedAddressSize(address)),
-            }
-        }
-        *cie = Cie::NEW;
-        // What all compilers write: 1, −8, and the return address in column 16.
-        if let ([1, 0x78, 16, ..], 1) = (reader.slice(), version) {
-            reader.skip(3)?;
-            (cie.code_factor, cie.data_factor) = (1, -8);
-        } else {
-            Self::factors(&mut reader, version, cie)?;
-        }
-        if let Some(letters) = augmentation.slice().strip_prefix(b"z") {
-            cie.sized = true;
-            let length = length(&mut reader)?;
-            let data = reader.split(length)?;
-            self.augmentation(cie, letters, data, entry.body.end - reader.len())?;
-        } else if !matches!(augmentation.slice(), b"" | b"eh") {
-            return Err(Error::UnknownAugmentation);
-        }
-        cie.program = Span { start: entry.body.end - reader.len(), end: entry.body.end };
-        Ok(())
-    }
-
-    #[cold]
-    fn factors(reader: &mut Bytes<'_>, version: u8, cie: &mut Cie) -> Result<()> {
-        cie.code_factor = reader.read_uleb128()?;
-        cie.data_factor = reader.read_sleb128()?;
-        let return_address =
-            if version == 1 { reader.read_u8()?.into() } else { reader.read_uleb128()? };
-        match return_address {
-            RETURN_ADDRESS => Ok(()),
-            _ => Err(Error::UnsupportedRegister(return_address)),
-        }
-    }
-
-    /// What the letters after `z` announce; `end` is where `data` ends in the section.
-    #[inline(always)]
-    fn augmentation(
-        &self,
-        cie: &mut Cie,
-        letters: &[u8],
-        mut data: Bytes<'m>,
-        end: usize,
-    ) -> Result<()> {
-        // Each is said at most once: what an FDE costs to read has a bound.
-        if letters.len() > LETTERS {
-            return Err(Error::UnknownAugmentation);
-        }
-        for letter in letters {
-            match letter {
-                b'L' => cie.lsda_encoding = DwEhPe(data.read_u8()?),
-                b'R' => cie.address_encoding = DwEhPe(data.read_u8()?),
-                b'P' => {
-                    let encoding = DwEhPe(data.read_u8()?);
-                    let position = end - data.len();
-                    cie.personality = pointer(&mut data, position, encoding, &self.bases())?;
-                }
-                b'S' => cie.signal_frame = true,
-                // Pointer authentication on another architecture.
-                b'B' => {}
-                _ => return Err(Error::UnknownAugmentation),
-            }
-        }
-        Ok(())
     }
 
     /// The entry at `offset`; `None` at the end of the section or at its terminator.
@@ -481,11 +404,6 @@ impl<'m> Module<'m> {
     }
 }
 
-/// The DWARF number of the return address column.
-const RETURN_ADDRESS: u64 = 16;
-/// More letters than there are in an augmentation.
-const LETTERS: usize = 8;
-
 impl Cie {
     const NEW: Self = Self {
         code_factor: 1,
@@ -527,5 +445,6 @@ fn length(reader: &mut Bytes<'_>) -> Result<usize> {
     usize::try_from(length).map_err(|_| Error::OffsetOutOfBounds(length))
 }
 
+mod cie;
 #[cfg(test)]
 mod tests;

@@ -155,6 +155,8 @@ pub struct Modules {
     writing: AtomicBool,
     /// The generation of modules that are found elsewhere.
     elsewhere: AtomicU64,
+    /// A module with a table of frames was here: others need not be looked for twice.
+    tables: AtomicBool,
     cache: Cache,
 }
 
@@ -166,6 +168,7 @@ impl Modules {
             copies: [Copy::new(), Copy::new()],
             writing: AtomicBool::new(false),
             elsewhere: AtomicU64::new(0),
+            tables: AtomicBool::new(false),
             cache: Cache::new(),
         }
     }
@@ -261,6 +264,9 @@ impl Modules {
         if copy.len() == CAPACITY {
             return Err(RegisterError::Full { capacity: CAPACITY });
         }
+        if words[TABLE + 1] != 0 {
+            self.tables.store(true, Ordering::Relaxed);
+        }
         self.change(|copy| copy.insert(index, words));
         Ok(())
     }
@@ -321,6 +327,9 @@ impl FindModule for Modules {
     }
 
     fn rule(&self, address: u64) -> Option<Rule> {
+        if !self.tables.load(Ordering::Relaxed) {
+            return None;
+        }
         let [eh_frame, table, length] = self.read(|copy| copy.table(address))?;
         // SAFETY: as above.
         let table = FrameTable::from_bytes(unsafe { slice(table, length) });

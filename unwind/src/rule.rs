@@ -68,6 +68,9 @@ impl fmt::Debug for Rule {
 }
 
 impl Rule {
+    /// The registers that it has places for, in their order.
+    pub(crate) const SAVED: [Register; 6] = SAVED;
+
     /// The frame is the outermost.
     pub(crate) const END_OF_STACK: Self = Self::new(END, 0, 0, [0; SAVED.len()]);
 

@@ -213,30 +213,34 @@ impl<'t> FrameTable<'t> {
 
 /// The number of the rule so many bytes into a block with these rows.
 fn number_at(rows: &[u8], offset: usize) -> Option<u32> {
-    let mut rows = rows.iter().copied();
     // Blocks without any rule have no bytes.
-    let mut number = number(&mut rows)?;
-    let mut at = 0;
-    while let Some(low) = rows.next() {
-        let step = match low {
-            0x80.. => usize::from(low & 0x7f) | usize::from(rows.next()?) << 7,
-            _ => usize::from(low),
-        };
-        at += step >> 1;
-        if at > offset {
-            break;
+    let (mut number, mut rows) = number(rows)?;
+    let mut left = offset;
+    while let [low, ref rest @ ..] = *rows {
+        rows = rest;
+        let mut step = usize::from(low);
+        if low >= 0x80 {
+            let [high, ref rest @ ..] = *rows else { return None };
+            (step, rows) = (step & 0x7f | usize::from(high) << 7, rest);
         }
-        number = if step & 1 == 1 { ASK } else { self::number(&mut rows)? };
+        match left.checked_sub(step >> 1) {
+            Some(after) => left = after,
+            None => break,
+        }
+        (number, rows) = if step & 1 == 1 { (ASK, rows) } else { self::number(rows)? };
     }
     Some(number)
 }
 
-/// The number of a rule.
-fn number(rows: &mut impl Iterator<Item = u8>) -> Option<u32> {
-    let byte = u32::from(rows.next()?);
-    match byte.checked_sub(LONG) {
-        None => Some(byte),
-        Some(high) => Some(LONG + (high << 8 | u32::from(rows.next()?))),
+/// The number of a rule, and what follows it.
+#[inline(always)]
+fn number(rows: &[u8]) -> Option<(u32, &[u8])> {
+    match *rows {
+        [byte, ref rest @ ..] if u32::from(byte) < LONG => Some((byte.into(), rest)),
+        [high, low, ref rest @ ..] => {
+            Some((LONG + ((u32::from(high) - LONG) << 8 | u32::from(low)), rest))
+        }
+        _ => None,
     }
 }
 

@@ -104,10 +104,13 @@ impl<S: ReadStack, M: FindModule> Cursor<'_, S, M> {
     ) -> Result<Option<B>, UnwindError> {
         let mut notes = [(0, Saves::NOTHING); NOTES];
         loop {
-            if let ControlFlow::Break(result) = self.run(&mut notes, &mut visit) {
-                return Ok(Some(result));
-            }
-            if self.step()? == Step::End {
+            let is_unknown = match self.run(&mut notes, &mut visit) {
+                ControlFlow::Break(result) => return Ok(Some(result)),
+                ControlFlow::Continue(is_unknown) => is_unknown,
+            };
+            // What has just been asked for is not asked for again.
+            let step = if is_unknown { self.step_by_tables() } else { self.step() };
+            if step? == Step::End {
                 return Ok(None);
             }
             let registers = &mut self.registers;
@@ -127,17 +130,18 @@ impl<S: ReadStack, M: FindModule> Cursor<'_, S, M> {
         }
     }
 
-    /// As far as all is known, and as usual.
+    /// As far as all is known, and as usual; whether the frame where it stops can be remembered and is
+    /// not.
     #[inline(always)]
     fn run<B>(
         &mut self,
         notes: &mut Notes,
         visit: &mut impl FnMut(&mut Frame<'_, S>) -> ControlFlow<B>,
-    ) -> ControlFlow<B> {
+    ) -> ControlFlow<B, bool> {
         let memory = self.modules.memory(self.pc.lookup(), &mut self.trail);
         let (Some(memory), Some(mut climb)) = (memory, self.stack.climb(self.registers.sp()))
         else {
-            return ControlFlow::Continue(());
+            return ControlFlow::Continue(false);
         };
         let (mut address, mut ip) = (self.pc.lookup(), 0);
         let (mut rbp, mut trail) = (self.registers.get(Register::RBP), self.trail);
@@ -145,18 +149,18 @@ impl<S: ReadStack, M: FindModule> Cursor<'_, S, M> {
         let result = loop {
             let mut ahead = trail;
             let Some(rule) = memory.recall_rule(address, &mut ahead) else {
-                break ControlFlow::Continue(());
+                break ControlFlow::Continue(trail.covers(address));
             };
             if rule.is_unusual() {
-                break ControlFlow::Continue(());
+                break ControlFlow::Continue(false);
             }
             let mut higher = climb;
             let cfa = rule.cfa_of(climb.at(), rbp);
             let Some(words) = higher.to(cfa, rule.further()) else {
-                break ControlFlow::Continue(());
+                break ControlFlow::Continue(false);
             };
             let Some(caller @ 1..) = words.find(1) else {
-                break ControlFlow::Continue(());
+                break ControlFlow::Continue(false);
             };
             (ip, climb, trail) = (caller, higher, ahead);
             address = Pc::Return(ip).lookup();
@@ -179,8 +183,8 @@ impl<S: ReadStack, M: FindModule> Cursor<'_, S, M> {
             };
             let result = visit(&mut frame);
             noted = frame.noted;
-            if result.is_break() {
-                break result;
+            if let ControlFlow::Break(result) = result {
+                break ControlFlow::Break(result);
             }
         };
         if ip != 0 {

@@ -45,14 +45,11 @@ impl Index {
         let (set, tag) = hash(address);
         let new = tag << 16 | place.index() as u32;
         let slots = &self.sets[set];
-        let is = |slot: &&AtomicU32| slot.load(Ordering::Relaxed) == new;
-        if slots.iter().any(|slot| is(&slot)) {
-            return;
-        }
         let is_free = |slot: &&AtomicU32| {
             let slot = slot.load(Ordering::Relaxed);
             // Its entry may be another's by now.
             slot == 0
+                || slot == new
                 || address_at(place_in(slot)).is_none_or(|other| hash(other) != (set, slot >> 16))
         };
         // Another one each time, in no order.

@@ -174,7 +174,7 @@ fn every_entry_has_its_turn_and_runs_lie_in_order() {
         places.sort();
         assert!(places.into_iter().eq(0..ENTRIES));
     }
-    assert_ne!(in_turn(ENTRIES), in_turn(2 * ENTRIES));
+    assert!(ENTRIES == RUN || in_turn(ENTRIES) != in_turn(2 * ENTRIES));
 }
 
 #[test]
@@ -203,6 +203,10 @@ fn a_rule_alone_is_enough_for_a_walk_and_not_for_a_raise() {
 
 #[test]
 fn a_walk_that_was_taken_before_is_guessed() {
+    // A way and another one do not fit.
+    if ENTRIES < 4 {
+        return;
+    }
     let cache = Cache::new();
     let path = [ADDRESS, ADDRESS + 0x40, ADDRESS + 0x77];
     let mut trail = Trail::START;
