@@ -8,6 +8,7 @@
 
 use crate::address::Pc;
 use crate::arch::{self, ControlWords};
+use crate::cache::Trail;
 use crate::cursor::{Cursor, Exit, Step};
 use crate::encoding::Pointer;
 use crate::environment::{Everywhere, LiveStack};
@@ -75,11 +76,13 @@ impl Context {
     /// Made in place, and filled by functions that need their own stack only for a moment.
     #[inline(always)]
     pub(crate) fn new(registers: &Registers, pc: Pc, stack: StackBounds) -> Self {
-        let mut cursor = Cursor::new(registers.copied(), pc, LiveStack::new(stack), &Everywhere);
+        let mut trail = Trail::START;
         let address = pc.lookup();
-        if let Some(memory) = Everywhere.memory(address, &mut cursor.trail) {
-            cursor.trail = memory.trail_to(address, cursor.trail);
+        if let Some(memory) = Everywhere.memory(address, &mut trail) {
+            trail = memory.trail_to(address, trail);
         }
+        let mut cursor = Cursor::new(registers.copied(), pc, LiveStack::new(stack), &Everywhere);
+        cursor.trail = trail;
         let (known, exit) = (Known::NOTHING, Exit::Dwarf);
         Self { cursor, known, exit, cfa: 0, control: None, guessed: false }
     }
