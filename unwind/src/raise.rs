@@ -14,13 +14,14 @@ use core::convert::Infallible;
 
 use crate::address::Pc;
 use crate::arch::{self, with_registers};
+use crate::cache::Trail;
 use crate::context::{Answer, Context};
 use crate::cursor::Step;
 use crate::environment::{Everywhere, current_stack, dead_end, plain_personality, resumed_stack};
 use crate::error::RaiseError;
 use crate::exception::{Actions, Exception, Reason};
 use crate::forced::resume_forced;
-use crate::glide::Glide;
+use crate::glide::{Glide, trail_to};
 use crate::in_flight::{IN_FLIGHT, Path};
 use crate::known::Known;
 use crate::registers::{Register, Registers};
@@ -131,7 +132,8 @@ pub unsafe fn resume(exception: *mut Exception, registers: &mut Registers) -> ! 
     unsafe { glide_on(exception, registers, stack) };
     let pc = Pc::Return(registers.ip());
     // SAFETY: as above.
-    let Err(error) = unsafe { cleanup_phase(exception, registers, pc, stack) };
+    let Err(error) =
+        unsafe { cleanup_phase(exception, registers, pc, stack, &trail_to(pc.lookup())) };
     dead_end(error.in_phase_2())
 }
 
@@ -212,8 +214,10 @@ unsafe fn two_phases(
     Everywhere.refresh();
     // SAFETY: handed on to the caller.
     unsafe { glide(exception, registers, &mut pc, stack) };
+    // What code is there does not change while its frames are: it is asked for once.
+    let trail = trail_to(pc.lookup());
     // SAFETY: handed on to the caller.
-    let (handler, path) = match unsafe { search_phase(exception, registers, pc, stack) } {
+    let (handler, path) = match unsafe { search_phase(exception, registers, pc, stack, &trail) } {
         Ok(found) => found,
         Err(error) => return error,
     };
@@ -222,7 +226,7 @@ unsafe fn two_phases(
     // SAFETY: as above.
     unsafe { depart(exception, path) };
     // SAFETY: handed on to the caller.
-    let Err(error) = unsafe { cleanup_phase(exception, registers, pc, stack) };
+    let Err(error) = unsafe { cleanup_phase(exception, registers, pc, stack, &trail) };
     IN_FLIGHT.end(exception);
     error.in_phase_2()
 }
@@ -266,11 +270,12 @@ unsafe fn glide(
     stack: StackBounds,
 ) {
     let Some(plain) = plain_personality() else { return };
-    let Some(mut glide) = Glide::new(registers, *pc, &stack) else { return };
+    let mut trail = trail_to(pc.lookup());
+    let Some(mut glide) = Glide::new(registers, *pc, &stack, &mut trail) else { return };
     let mut path = Path::default();
     // To the first frame that something lands in. There the registers stay.
     let (mut answer, mut known) = loop {
-        let Some(known) = glide.look() else { return };
+        let Some(known) = glide.look(&mut trail) else { return };
         match Answer::of(&known, *pc, plain) {
             Answer::Nothing => {}
             Answer::Unknown => return,
@@ -291,7 +296,7 @@ unsafe fn glide(
         if !glide.leave(known.rule) {
             return;
         }
-        let Some(next) = glide.look() else { return };
+        let Some(next) = glide.look(&mut trail) else { return };
         known = next;
         answer = Answer::of(&known, *pc, plain);
         if matches!(answer, Answer::Unknown) {
@@ -324,11 +329,12 @@ unsafe fn glide(
 unsafe fn glide_on(exception: *mut Exception, registers: &mut Registers, stack: StackBounds) {
     let Some(plain) = plain_personality() else { return };
     let pc = Pc::Return(registers.ip());
-    let Some(mut glide) = Glide::new(registers, pc, &stack) else { return };
+    let mut trail = trail_to(pc.lookup());
+    let Some(mut glide) = Glide::new(registers, pc, &stack, &mut trail) else { return };
     // SAFETY: the exception is valid (contract).
     let handler = unsafe { (*exception).private_2 };
     loop {
-        let Some(known) = glide.look() else { return };
+        let Some(known) = glide.look(&mut trail) else { return };
         let is_handler = glide.cfa(known.rule) == handler;
         let pad = match Answer::of(&known, Pc::Return(registers.ip()), plain) {
             Answer::Nothing if !is_handler => None,
@@ -360,9 +366,10 @@ unsafe fn search_phase(
     registers: &Registers,
     pc: Pc,
     stack: StackBounds,
+    trail: &Trail,
 ) -> Result<(u64, Path), RaiseError> {
     let mut path = Path::default();
-    let mut frame = Context::new(registers, pc, stack);
+    let mut frame = Context::on(registers, pc, stack, *trail);
     let mut asked = false;
     while frame.seek(asked, 0, &mut path)? != Step::End {
         // SAFETY: handed on to the caller.
@@ -390,10 +397,11 @@ unsafe fn cleanup_phase(
     registers: &Registers,
     pc: Pc,
     stack: StackBounds,
+    trail: &Trail,
 ) -> Result<Infallible, RaiseError> {
     // SAFETY: the exception is valid (contract).
     let handler = unsafe { (*exception).private_2 };
-    let mut frame = Context::new(registers, pc, stack);
+    let mut frame = Context::on(registers, pc, stack, *trail);
     let mut asked = false;
     while frame.seek(asked, handler, &mut Path::default())? != Step::End {
         let is_handler = frame.cfa() == handler;
