@@ -14,7 +14,6 @@ use core::convert::Infallible;
 
 use crate::address::Pc;
 use crate::arch::{self, with_registers};
-use crate::cache::Trail;
 use crate::context::{Answer, Context};
 use crate::cursor::Step;
 use crate::environment::{Everywhere, current_stack, dead_end, plain_personality, resumed_stack};
@@ -130,10 +129,9 @@ pub unsafe fn resume(exception: *mut Exception, registers: &mut Registers) -> ! 
     let stack = resumed_stack(registers.sp(), handler);
     // SAFETY: the exception was raised, so `raise`'s contract holds for it.
     unsafe { glide_on(exception, registers, stack) };
-    let pc = Pc::Return(registers.ip());
+    let mut frame = Context::new(registers, Pc::Return(registers.ip()), stack);
     // SAFETY: as above.
-    let Err(error) =
-        unsafe { cleanup_phase(exception, registers, pc, stack, &trail_to(pc.lookup())) };
+    let Err(error) = unsafe { cleanup_phase(exception, &mut frame) };
     dead_end(error.in_phase_2())
 }
 
@@ -208,16 +206,17 @@ impl Landing {
 unsafe fn two_phases(
     exception: *mut Exception,
     registers: &mut Registers,
-    mut pc: Pc,
+    pc: Pc,
     stack: StackBounds,
 ) -> RaiseError {
     Everywhere.refresh();
     // SAFETY: handed on to the caller.
-    unsafe { glide(exception, registers, &mut pc, stack) };
+    let pc = unsafe { glide(exception, registers, pc, stack) };
     // What code is there does not change while its frames are: it is asked for once.
     let trail = trail_to(pc.lookup());
+    let mut frame = Context::on(registers, pc, stack, trail);
     // SAFETY: handed on to the caller.
-    let (handler, path) = match unsafe { search_phase(exception, registers, pc, stack, &trail) } {
+    let (handler, path) = match unsafe { search_phase(exception, &mut frame) } {
         Ok(found) => found,
         Err(error) => return error,
     };
@@ -225,8 +224,9 @@ unsafe fn two_phases(
     unsafe { found(exception, handler) };
     // SAFETY: as above.
     unsafe { depart(exception, path) };
+    frame.start_again(registers, pc, stack, trail);
     // SAFETY: handed on to the caller.
-    let Err(error) = unsafe { cleanup_phase(exception, registers, pc, stack, &trail) };
+    let Err(error) = unsafe { cleanup_phase(exception, &mut frame) };
     IN_FLIGHT.end(exception);
     error.in_phase_2()
 }
@@ -257,7 +257,7 @@ unsafe fn depart(exception: *mut Exception, path: Path) {
 }
 
 /// Both phases, if nobody need be asked. Otherwise returns: nobody has anything to do below the frame
-/// with the registers that are left.
+/// with the registers that are left, which is there.
 ///
 /// # Safety
 ///
@@ -266,47 +266,47 @@ unsafe fn depart(exception: *mut Exception, path: Path) {
 unsafe fn glide(
     exception: *mut Exception,
     registers: &mut Registers,
-    pc: &mut Pc,
+    mut pc: Pc,
     stack: StackBounds,
-) {
-    let Some(plain) = plain_personality() else { return };
+) -> Pc {
+    let Some(plain) = plain_personality() else { return pc };
     let mut trail = trail_to(pc.lookup());
-    let Some(mut glide) = Glide::new(registers, *pc, &stack, &mut trail) else { return };
+    let Some(mut glide) = Glide::new(registers, pc, &stack, &mut trail) else { return pc };
     let mut path = Path::default();
     // To the first frame that something lands in. There the registers stay.
     let (mut answer, mut known) = loop {
-        let Some(known) = glide.look(&mut trail) else { return };
-        match Answer::of(&known, *pc, plain) {
+        let Some(known) = glide.look(&mut trail) else { return pc };
+        match Answer::of(&known, pc, plain) {
             Answer::Nothing => {}
-            Answer::Unknown => return,
+            Answer::Unknown => return pc,
             answer => break (answer, known),
         }
         path.add(known.module());
         if !glide.leave_with(known.rule, registers) {
-            return;
+            return pc;
         }
-        *pc = Pc::Return(registers.ip());
+        pc = Pc::Return(registers.ip());
     };
-    let (Answer::Cleanup(pad) | Answer::Catch(pad)) = answer else { return };
+    let (Answer::Cleanup(pad) | Answer::Catch(pad)) = answer else { return pc };
     let landing = Landing::new(pad, &known);
     let lands_before = matches!(answer, Answer::Cleanup(_));
     // To the frame that catches.
     while !matches!(answer, Answer::Catch(_)) {
         path.add(known.module());
         if !glide.leave(known.rule) {
-            return;
+            return pc;
         }
-        let Some(next) = glide.look(&mut trail) else { return };
+        let Some(next) = glide.look(&mut trail) else { return pc };
         known = next;
-        answer = Answer::of(&known, *pc, plain);
+        answer = Answer::of(&known, pc, plain);
         if matches!(answer, Answer::Unknown) {
-            return;
+            return pc;
         }
     }
     let handler = glide.cfa(known.rule);
     // Phase 2 reads the stack up to there.
     if !glide.is_on_stack(handler) {
-        return;
+        return pc;
     }
     // SAFETY: the exception is valid (contract of `raise`).
     unsafe { found(exception, handler) };
@@ -355,7 +355,7 @@ unsafe fn glide_on(exception: *mut Exception, registers: &mut Registers, stack: 
     }
 }
 
-/// Phase 1: the CFA of the frame that catches, and whose frames lead there.
+/// Phase 1, from this frame: the CFA of the frame that catches, and whose frames lead there.
 ///
 /// # Safety
 ///
@@ -363,13 +363,9 @@ unsafe fn glide_on(exception: *mut Exception, registers: &mut Registers, stack: 
 #[inline(never)]
 unsafe fn search_phase(
     exception: *mut Exception,
-    registers: &Registers,
-    pc: Pc,
-    stack: StackBounds,
-    trail: &Trail,
+    frame: &mut Context,
 ) -> Result<(u64, Path), RaiseError> {
     let mut path = Path::default();
-    let mut frame = Context::on(registers, pc, stack, *trail);
     let mut asked = false;
     while frame.seek(asked, 0, &mut path)? != Step::End {
         // SAFETY: handed on to the caller.
@@ -386,7 +382,7 @@ unsafe fn search_phase(
     Err(RaiseError::EndOfStack)
 }
 
-/// Phase 2: lands in the next frame that has something to do; returns only on failure.
+/// Phase 2, from this frame: lands in the next one that has something to do; returns only on failure.
 ///
 /// # Safety
 ///
@@ -394,14 +390,10 @@ unsafe fn search_phase(
 #[inline(never)]
 unsafe fn cleanup_phase(
     exception: *mut Exception,
-    registers: &Registers,
-    pc: Pc,
-    stack: StackBounds,
-    trail: &Trail,
+    frame: &mut Context,
 ) -> Result<Infallible, RaiseError> {
     // SAFETY: the exception is valid (contract).
     let handler = unsafe { (*exception).private_2 };
-    let mut frame = Context::on(registers, pc, stack, *trail);
     let mut asked = false;
     while frame.seek(asked, handler, &mut Path::default())? != Step::End {
         let is_handler = frame.cfa() == handler;
