@@ -210,8 +210,11 @@ unsafe fn two_phases(
     stack: StackBounds,
 ) -> RaiseError {
     Everywhere.refresh();
-    // SAFETY: handed on to the caller.
-    let pc = unsafe { glide(exception, registers, pc, stack) };
+    let pc = match plain_personality() {
+        // SAFETY: handed on to the caller.
+        Some(plain) => unsafe { glide(exception, registers, pc, stack, plain) },
+        None => pc,
+    };
     // What code is there does not change while its frames are: it is asked for once.
     let trail = trail_to(pc.lookup());
     let mut frame = Context::on(registers, pc, stack, trail);
@@ -268,8 +271,8 @@ unsafe fn glide(
     registers: &mut Registers,
     mut pc: Pc,
     stack: StackBounds,
+    plain: u64,
 ) -> Pc {
-    let Some(plain) = plain_personality() else { return pc };
     let mut trail = trail_to(pc.lookup());
     let Some(mut glide) = Glide::new(registers, pc, &stack, &mut trail) else { return pc };
     let mut path = Path::default();
