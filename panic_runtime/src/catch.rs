@@ -15,7 +15,9 @@ use core::ptr::null_mut;
 
 use alloc::boxed::Box;
 use unspool_stack_trace::end_short;
-use unspool_unwind::{Exception, RaiseError, catch, catch_forced, delete_exception};
+use unspool_unwind::{
+    Body, Exception, RaiseError, catch_body, catch_forced_body, delete_exception,
+};
 
 use crate::handler::{begin, report};
 use crate::hook::{self, PanicHookInfo, as_str};
@@ -28,6 +30,20 @@ use crate::report::{default_report, fatal, last_words};
 union Slot<F, R> {
     body: ManuallyDrop<F>,
     result: ManuallyDrop<R>,
+}
+
+impl<F: FnOnce() -> R, R> Body for Slot<F, R> {
+    /// The data are a slot with its `body`.
+    #[inline]
+    unsafe extern "C-unwind" fn call(slot: *mut u8) -> *mut Exception {
+        let slot = slot.cast::<Self>();
+        // SAFETY: the slot holds the body, and it is taken this once.
+        let body = unsafe { ManuallyDrop::take(&mut (*slot).body) };
+        let result = ManuallyDrop::new(body());
+        // SAFETY: the slot outlives the call and holds nothing now.
+        unsafe { slot.write(Self { result }) };
+        null_mut()
+    }
 }
 
 /// Runs `body`; a panic that leaves it is caught, and its payload returned.
@@ -54,8 +70,8 @@ pub(crate) fn catch_exception<F, R>(body: F) -> Result<R, *mut Exception>
 where
     F: FnOnce() -> R + UnwindSafe,
 {
-    // SAFETY: `catch` is such a frame.
-    unsafe { run(body, catch) }
+    // SAFETY: `catch_body` is such a frame.
+    unsafe { run(body, catch_body::<Slot<F, R>>) }
 }
 
 /// Why a body of [`catch_all`] did not return.
@@ -80,8 +96,8 @@ pub fn catch_all<F, R>(body: F) -> Result<R, Unwound>
 where
     F: FnOnce() -> R + UnwindSafe,
 {
-    // SAFETY: `catch_forced` is such a frame.
-    let outcome = unsafe { run(body, catch_forced) };
+    // SAFETY: `catch_forced_body` is such a frame.
+    let outcome = unsafe { run(body, catch_forced_body::<Slot<F, R>>) };
     outcome.map_err(|exception| {
         // SAFETY: a caught exception is valid until it is taken.
         let cause = unsafe { payload::cause(exception) };
@@ -94,40 +110,24 @@ where
     })
 }
 
-/// What a catch frame calls.
-type Call = unsafe extern "C-unwind" fn(*mut u8) -> *mut Exception;
-
 /// Runs `body` in a catch frame; the exception that left it, if one did.
 ///
 /// # Safety
 ///
-/// `frame` is [`catch`] or [`catch_forced`].
+/// `frame` is [`catch_body`] or [`catch_forced_body`] of the slot.
 #[inline(always)]
 unsafe fn run<F, R>(
     body: F,
-    frame: unsafe extern "C" fn(Call, *mut u8) -> *mut Exception,
+    frame: unsafe extern "C" fn(*mut u8) -> *mut Exception,
 ) -> Result<R, *mut Exception>
 where
     F: FnOnce() -> R,
 {
-    /// # Safety
-    ///
-    /// `slot` is a `Slot<F, R>` with its `body`.
-    unsafe extern "C-unwind" fn call<F: FnOnce() -> R, R>(slot: *mut u8) -> *mut Exception {
-        let slot = slot.cast::<Slot<F, R>>();
-        // SAFETY: the slot holds the body, and it is taken this once.
-        let body = unsafe { ManuallyDrop::take(&mut (*slot).body) };
-        let result = ManuallyDrop::new(body());
-        // SAFETY: the slot outlives the call and holds nothing now.
-        unsafe { slot.write(Slot { result }) };
-        null_mut()
-    }
-
-    let mut slot = Slot { body: ManuallyDrop::new(body) };
-    // SAFETY: `call` gets the slot it is made for, and returns null.
-    let exception = unsafe { frame(call::<F, R>, (&raw mut slot).cast()) };
+    let mut slot = Slot::<F, R> { body: ManuallyDrop::new(body) };
+    // SAFETY: the slot has its body.
+    let exception = unsafe { frame((&raw mut slot).cast()) };
     if exception.is_null() {
-        // SAFETY: `call` returned, so it wrote the result.
+        // SAFETY: the body returned, so its result was written.
         return Ok(ManuallyDrop::into_inner(unsafe { slot.result }));
     }
     Err(exception)

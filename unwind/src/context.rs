@@ -14,12 +14,11 @@ use crate::encoding::Pointer;
 use crate::environment::{Everywhere, LiveStack};
 use crate::error::UnwindError;
 use crate::exception::{Actions, Exception, Personality, Reason};
-use crate::glide::Glide;
+use crate::glide::{Glide, trail_to};
 use crate::guess::FrameKind;
 use crate::in_flight::Path;
 use crate::known::{Known, Lsda};
 use crate::lsda::{self, Action};
-use crate::modules::FindModule as _;
 use crate::registers::{Register, Registers};
 use crate::stack::{ReadStack, StackBounds};
 
@@ -76,14 +75,30 @@ impl Context {
     /// Made in place, and filled by functions that need their own stack only for a moment.
     #[inline(always)]
     pub(crate) fn new(registers: &Registers, pc: Pc, stack: StackBounds) -> Self {
-        let (address, mut trail) = (pc.lookup(), Trail::START);
-        if let Some(memory) = Everywhere.memory(address, &mut trail) {
-            trail = memory.trail_to(address, trail);
-        }
+        Self::on(registers, pc, stack, trail_to(pc.lookup()))
+    }
+
+    /// As [`new`](Self::new), by a trail that leads there.
+    #[inline(always)]
+    pub(crate) fn on(registers: &Registers, pc: Pc, stack: StackBounds, trail: Trail) -> Self {
         let stack = LiveStack::new(stack);
         let cursor = Cursor::on(trail, registers.copied(), pc, stack, &Everywhere);
         let (known, exit) = (Known::NOTHING, Exit::Dwarf);
         Self { cursor, known, exit, cfa: 0, control: None, guessed: false }
+    }
+
+    /// Back to the frame where it began, in place. What was asked of the control words stays.
+    #[inline(always)]
+    pub(crate) fn start_again(
+        &mut self,
+        registers: &Registers,
+        pc: Pc,
+        stack: StackBounds,
+        trail: Trail,
+    ) {
+        self.cursor.registers.copy(registers);
+        self.cursor.stack = LiveStack::new(stack);
+        (self.cursor.pc, self.cursor.trail, self.guessed) = (pc, trail, false);
     }
 
     /// The registers of the frame.
@@ -138,53 +153,53 @@ impl Context {
         cfa: u64,
         path: &mut Path,
     ) -> Result<Step, UnwindError> {
-        while !self.glide(&mut asked, cfa, path) {
-            if asked {
-                if self.leave()? == Step::End {
-                    return Ok(Step::End);
+        loop {
+            match self.glide(asked, cfa, path) {
+                Glided::There => break,
+                Glided::Nowhere if self.leave()? == Step::End => return Ok(Step::End),
+                Glided::Nowhere => asked = false,
+                Glided::Unknown => {
+                    self.look()?;
+                    path.add(self.known.module());
+                    if self.known.personality().is_some() || self.cfa == cfa {
+                        break;
+                    }
+                    asked = true;
                 }
-                asked = false;
-                continue;
             }
-            self.look()?;
-            path.add(self.known.module());
-            if self.known.personality().is_some() || self.cfa == cfa {
-                break;
-            }
-            asked = true;
         }
         Ok(Step::Caller { cfa: self.cfa })
     }
 
-    /// As [`seek`](Self::seek), as far as frames are remembered; whether that was far enough.
+    /// As [`seek`](Self::seek), as far as frames are remembered.
     #[inline(never)]
-    fn glide(&mut self, asked: &mut bool, cfa: u64, path: &mut Path) -> bool {
+    fn glide(&mut self, asked: bool, cfa: u64, path: &mut Path) -> Glided {
         let cursor = &mut self.cursor;
-        let Some(mut glide) = Glide::on(&cursor.registers, cursor.pc, &cursor.stack, cursor.trail)
-        else {
-            return false;
-        };
-        let mut rule = (*asked && self.exit == Exit::Rule).then_some(self.known.rule);
-        if *asked && rule.is_none() {
-            return false;
+        let mut end = if asked { Glided::Nowhere } else { Glided::Unknown };
+        if asked && self.exit == Exit::Dwarf {
+            return end;
         }
+        let begun = Glide::new(&cursor.registers, cursor.pc, &cursor.stack, &mut cursor.trail);
+        let Some(mut glide) = begun else { return end };
+        let mut rule = asked.then_some(self.known.rule);
         loop {
             if let Some(rule) = rule {
                 if !glide.leave_with(rule, &mut cursor.registers) {
-                    return false;
+                    if end == Glided::Unknown {
+                        // Its entry must not come to expect itself.
+                        cursor.trail = Trail::START;
+                    }
+                    return end;
                 }
                 cursor.pc = Pc::Return(cursor.registers.ip());
-                // Only now: an entry must not come to expect itself.
-                cursor.trail = glide.trail();
-                *asked = false;
+                end = Glided::Unknown;
             }
-            let Some(known) = glide.look() else { return false };
+            let Some(known) = glide.look(&mut cursor.trail) else { return end };
             path.add(known.module());
             let found = glide.cfa(known.rule);
             if known.personality().is_some() || found == cfa {
                 (self.known, self.cfa, self.exit) = (known, found, Exit::Rule);
-                cursor.trail = glide.trail();
-                return true;
+                return Glided::There;
             }
             rule = Some(known.rule);
         }
@@ -350,6 +365,17 @@ impl Context {
     pub const fn set_ip(&mut self, address: u64) {
         self.cursor.registers_mut().set(Register::RA, address);
     }
+}
+
+/// Where gliding has ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Glided {
+    /// In a frame that was sought.
+    There,
+    /// In a frame of which nothing is remembered.
+    Unknown,
+    /// In the frame that was asked: leaving it takes more.
+    Nowhere,
 }
 
 /// Where a pointer in the tables of a registered module leads.

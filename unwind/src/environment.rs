@@ -248,7 +248,9 @@ impl Everywhere {
 }
 
 /// Whether something can be remembered of `address`; `trail` then says what it counts for.
-#[inline]
+///
+/// The trail stays where it is, which may be in registers: only other code is asked for elsewhere.
+#[inline(always)]
 fn enter(address: u64, trail: &mut Trail) -> bool {
     if trail.covers(address) {
         return true;
@@ -258,23 +260,26 @@ fn enter(address: u64, trail: &mut Trail) -> bool {
         trail.enter(start..end, 0);
         return true;
     }
-    enter_other(address, trail)
+    let Some((code, identity)) = other(address) else { return false };
+    trail.enter(code, identity);
+    true
 }
 
+/// What is remembered of `address` counts for this code, and for this identity only; `None` if nothing
+/// can be.
 #[cold]
 #[inline(never)]
-fn enter_other(address: u64, trail: &mut Trail) -> bool {
-    let Some((identify, _)) = environment().identities else { return false };
+fn other(address: u64) -> Option<(Range<u64>, u64)> {
+    let (identify, _) = environment().identities?;
     match identify(address) {
-        Whose::Known(range, identity) => trail.enter(range, identity),
-        Whose::Unknown => return false,
+        Whose::Known(range, identity) => Some((range, identity)),
+        Whose::Unknown => None,
         // What is registered is told from others by the table's version.
-        Whose::Nobodys => match global().find(address) {
-            Some(module) => trail.enter(module.text.0..module.text.1, 0),
-            None => trail.enter(address..address + 1, 0),
-        },
+        Whose::Nobodys => Some(match global().find(address) {
+            Some(module) => (module.text.0..module.text.1, 0),
+            None => (address..address + 1, 0),
+        }),
     }
-    true
 }
 
 /// The registered module of `address`. Gives back the stack that looking for it took.

@@ -19,50 +19,49 @@ use crate::registers::{Register, Registers};
 use crate::rule::Rule;
 use crate::stack::{Climb, ReadStack, WordsBelow};
 
-/// A position in a walk of frames that are remembered.
+/// A position in a walk of frames that are remembered. The trail of the walk is kept by whoever
+/// glides, where it costs least.
 pub(crate) struct Glide {
     /// To look up.
     address: u64,
     rbp: u64,
     climb: Climb,
     memory: Memory<'static>,
-    trail: Trail,
+}
+
+/// The trail of a walk that begins at `address`.
+#[inline(always)]
+pub(crate) fn trail_to(address: u64) -> Trail {
+    let mut trail = Trail::START;
+    match Everywhere.memory(address, &mut trail) {
+        Some(memory) => memory.trail_to(address, trail),
+        None => trail,
+    }
 }
 
 impl Glide {
-    /// In the frame with these registers, where a walk begins.
+    /// In the frame with these registers, to which this trail has come.
     #[inline(always)]
-    pub(crate) fn new(registers: &Registers, pc: Pc, stack: &impl ReadStack) -> Option<Self> {
-        let mut glide = Self::on(registers, pc, stack, Trail::START)?;
-        glide.trail = glide.memory.trail_to(glide.address, glide.trail);
-        Some(glide)
-    }
-
-    /// In the frame with these registers, to which a walk has come.
-    #[inline(always)]
-    pub(crate) fn on(
+    pub(crate) fn new(
         registers: &Registers,
         pc: Pc,
         stack: &impl ReadStack,
-        mut trail: Trail,
+        trail: &mut Trail,
     ) -> Option<Self> {
         let (address, rbp) = (pc.lookup(), registers.get(Register::RBP));
         let climb = stack.climb(registers.sp())?;
-        let memory = Everywhere.memory(address, &mut trail)?;
-        Some(Self { address, rbp, climb, memory, trail })
-    }
-
-    /// Where it remembers to be.
-    #[inline(always)]
-    pub(crate) const fn trail(&self) -> Trail {
-        self.trail
+        let memory = Everywhere.memory(address, trail)?;
+        Some(Self { address, rbp, climb, memory })
     }
 
     /// What is remembered of the frame.
     #[inline(always)]
-    pub(crate) fn look(&mut self) -> Option<Known> {
+    pub(crate) fn look(&mut self, trail: &mut Trail) -> Option<Known> {
+        if !trail.covers(self.address) {
+            self.memory = Everywhere.memory(self.address, trail)?;
+        }
         let mut known = Known::NOTHING;
-        self.memory.recall(self.address, &mut self.trail, &mut known).then_some(known)
+        self.memory.recall(self.address, trail, &mut known).then_some(known)
     }
 
     /// The frame's CFA.

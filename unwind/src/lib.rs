@@ -70,7 +70,7 @@ mod variant;
 mod walk;
 
 pub use address::Pc;
-pub use arch::{catch, catch_forced};
+pub use arch::{Body, catch, catch_body, catch_forced, catch_forced_body};
 pub use cache::{Memory, Trail};
 pub use cfi::{CfaRule, RegisterRule, Row};
 pub use context::Context;

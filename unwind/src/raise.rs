@@ -22,7 +22,7 @@ use crate::environment::{Everywhere, current_stack, dead_end, plain_personality,
 use crate::error::RaiseError;
 use crate::exception::{Actions, Exception, Reason};
 use crate::forced::resume_forced;
-use crate::glide::Glide;
+use crate::glide::{Glide, trail_to};
 use crate::in_flight::{IN_FLIGHT, Path};
 use crate::known::Known;
 use crate::registers::{Register, Registers};
@@ -131,9 +131,9 @@ pub unsafe fn resume(exception: *mut Exception, registers: &mut Registers) -> ! 
     let stack = resumed_stack(registers.sp(), handler);
     // SAFETY: the exception was raised, so `raise`'s contract holds for it.
     unsafe { glide_on(exception, registers, stack) };
-    let pc = Pc::Return(registers.ip());
+    let mut frame = Context::new(registers, Pc::Return(registers.ip()), stack);
     // SAFETY: as above.
-    let Err(error) = unsafe { cleanup_phase(exception, registers, pc, stack) };
+    let Err(error) = unsafe { cleanup_phase(exception, &mut frame) };
     dead_end(error.in_phase_2())
 }
 
@@ -208,14 +208,20 @@ impl Landing {
 unsafe fn two_phases(
     exception: *mut Exception,
     registers: &mut Registers,
-    mut pc: Pc,
+    pc: Pc,
     stack: StackBounds,
 ) -> RaiseError {
     Everywhere.refresh();
+    let pc = match plain_personality() {
+        // SAFETY: handed on to the caller.
+        Some(plain) => unsafe { glide(exception, registers, pc, stack, plain) },
+        None => pc,
+    };
+    // What code is there does not change while its frames are: it is asked for once.
+    let trail = trail_to(pc.lookup());
+    let mut frame = Context::on(registers, pc, stack, trail);
     // SAFETY: handed on to the caller.
-    unsafe { glide(exception, registers, &mut pc, stack) };
-    // SAFETY: handed on to the caller.
-    let (handler, path) = match unsafe { search_phase(exception, registers, pc, stack) } {
+    let (handler, path) = match unsafe { search_phase(exception, &mut frame) } {
         Ok(found) => found,
         Err(error) => return error,
     };
@@ -223,8 +229,9 @@ unsafe fn two_phases(
     unsafe { found(exception, handler) };
     // SAFETY: as above.
     unsafe { depart(exception, path) };
+    frame.start_again(registers, pc, stack, trail);
     // SAFETY: handed on to the caller.
-    let Err(error) = unsafe { cleanup_phase(exception, registers, pc, stack) };
+    let Err(error) = unsafe { cleanup_phase(exception, &mut frame) };
     IN_FLIGHT.end(exception);
     error.in_phase_2()
 }
@@ -255,7 +262,7 @@ unsafe fn depart(exception: *mut Exception, path: Path) {
 }
 
 /// Both phases, if nobody need be asked. Otherwise returns: nobody has anything to do below the frame
-/// with the registers that are left.
+/// with the registers that are left, which is there.
 ///
 /// # Safety
 ///
@@ -264,46 +271,47 @@ unsafe fn depart(exception: *mut Exception, path: Path) {
 unsafe fn glide(
     exception: *mut Exception,
     registers: &mut Registers,
-    pc: &mut Pc,
+    mut pc: Pc,
     stack: StackBounds,
-) {
-    let Some(plain) = plain_personality() else { return };
-    let Some(mut glide) = Glide::new(registers, *pc, &stack) else { return };
+    plain: u64,
+) -> Pc {
+    let mut trail = trail_to(pc.lookup());
+    let Some(mut glide) = Glide::new(registers, pc, &stack, &mut trail) else { return pc };
     let mut path = Path::default();
     // To the first frame that something lands in. There the registers stay.
     let (mut answer, mut known) = loop {
-        let Some(known) = glide.look() else { return };
-        match Answer::of(&known, *pc, plain) {
+        let Some(known) = glide.look(&mut trail) else { return pc };
+        match Answer::of(&known, pc, plain) {
             Answer::Nothing => {}
-            Answer::Unknown => return,
+            Answer::Unknown => return pc,
             answer => break (answer, known),
         }
         path.add(known.module());
         if !glide.leave_with(known.rule, registers) {
-            return;
+            return pc;
         }
-        *pc = Pc::Return(registers.ip());
+        pc = Pc::Return(registers.ip());
     };
-    let (Answer::Cleanup(pad) | Answer::Catch(pad)) = answer else { return };
+    let (Answer::Cleanup(pad) | Answer::Catch(pad)) = answer else { return pc };
     let landing = Landing::new(pad, &known);
     let lands_before = matches!(answer, Answer::Cleanup(_));
     // To the frame that catches.
     while !matches!(answer, Answer::Catch(_)) {
         path.add(known.module());
         if !glide.leave(known.rule) {
-            return;
+            return pc;
         }
-        let Some(next) = glide.look() else { return };
+        let Some(next) = glide.look(&mut trail) else { return pc };
         known = next;
-        answer = Answer::of(&known, *pc, plain);
+        answer = Answer::of(&known, pc, plain);
         if matches!(answer, Answer::Unknown) {
-            return;
+            return pc;
         }
     }
     let handler = glide.cfa(known.rule);
     // Phase 2 reads the stack up to there.
     if !glide.is_on_stack(handler) {
-        return;
+        return pc;
     }
     // SAFETY: the exception is valid (contract of `raise`).
     unsafe { found(exception, handler) };
@@ -326,11 +334,12 @@ unsafe fn glide(
 unsafe fn glide_on(exception: *mut Exception, registers: &mut Registers, stack: StackBounds) {
     let Some(plain) = plain_personality() else { return };
     let pc = Pc::Return(registers.ip());
-    let Some(mut glide) = Glide::new(registers, pc, &stack) else { return };
+    let mut trail = trail_to(pc.lookup());
+    let Some(mut glide) = Glide::new(registers, pc, &stack, &mut trail) else { return };
     // SAFETY: the exception is valid (contract).
     let handler = unsafe { (*exception).private_2 };
     loop {
-        let Some(known) = glide.look() else { return };
+        let Some(known) = glide.look(&mut trail) else { return };
         let is_handler = glide.cfa(known.rule) == handler;
         let pad = match Answer::of(&known, Pc::Return(registers.ip()), plain) {
             Answer::Nothing if !is_handler => None,
@@ -351,7 +360,7 @@ unsafe fn glide_on(exception: *mut Exception, registers: &mut Registers, stack: 
     }
 }
 
-/// Phase 1: the CFA of the frame that catches, and whose frames lead there.
+/// Phase 1, from this frame: the CFA of the frame that catches, and whose frames lead there.
 ///
 /// # Safety
 ///
@@ -359,12 +368,9 @@ unsafe fn glide_on(exception: *mut Exception, registers: &mut Registers, stack: 
 #[inline(never)]
 unsafe fn search_phase(
     exception: *mut Exception,
-    registers: &Registers,
-    pc: Pc,
-    stack: StackBounds,
+    frame: &mut Context,
 ) -> Result<(u64, Path), RaiseError> {
     let mut path = Path::default();
-    let mut frame = Context::new(registers, pc, stack);
     let mut asked = false;
     while frame.seek(asked, 0, &mut path)? != Step::End {
         // SAFETY: handed on to the caller.
@@ -381,7 +387,7 @@ unsafe fn search_phase(
     Err(RaiseError::EndOfStack)
 }
 
-/// Phase 2: lands in the next frame that has something to do; returns only on failure.
+/// Phase 2, from this frame: lands in the next one that has something to do; returns only on failure.
 ///
 /// # Safety
 ///
@@ -389,13 +395,10 @@ unsafe fn search_phase(
 #[inline(never)]
 unsafe fn cleanup_phase(
     exception: *mut Exception,
-    registers: &Registers,
-    pc: Pc,
-    stack: StackBounds,
+    frame: &mut Context,
 ) -> Result<Infallible, RaiseError> {
     // SAFETY: the exception is valid (contract).
     let handler = unsafe { (*exception).private_2 };
-    let mut frame = Context::new(registers, pc, stack);
     let mut asked = false;
     while frame.seek(asked, handler, &mut Path::default())? != Step::End {
         let is_handler = frame.cfa() == handler;

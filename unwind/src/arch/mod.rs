@@ -4,12 +4,12 @@
 mod x86_64;
 
 #[cfg(target_arch = "x86_64")]
+pub use x86_64::{Body, catch, catch_body, catch_forced, catch_forced_body};
+#[cfg(target_arch = "x86_64")]
 pub(crate) use x86_64::{
     ControlWords, catch_forced_personality, is_catch, land, linker_symbols, prefetch, stop,
     with_registers,
 };
-#[cfg(target_arch = "x86_64")]
-pub use x86_64::{catch, catch_forced};
 
 #[cfg(not(target_arch = "x86_64"))]
 compile_error!("unspool-unwind supports x86_64 only");

@@ -30,19 +30,25 @@ impl Registers {
         registers
     }
 
-    /// A copy of what was stored word by word a moment ago: read word by word, it need not wait
-    /// until the stores have reached the cache, which a vector's load would.
+    /// A copy of what was stored word by word a moment ago: see [`copy`](Self::copy).
     #[inline(always)]
     pub(crate) fn copied(&self) -> Self {
-        let words = (&raw const *self).cast::<u64>();
         let mut copy = Self::new();
+        copy.copy(self);
+        copy
+    }
+
+    /// Copies what was stored word by word a moment ago: read word by word, it need not wait
+    /// until the stores have reached the cache, which a vector's load would.
+    #[inline(always)]
+    pub(crate) fn copy(&mut self, from: &Self) {
+        let words = (&raw const *from).cast::<u64>();
         for register in Register::all() {
             // SAFETY: registers are as many words, by their numbers.
             let word = unsafe { words.add(register.number()) };
             // SAFETY: it is behind a reference.
-            copy.set(register, unsafe { word.read_volatile() });
+            self.set(register, unsafe { word.read_volatile() });
         }
-        copy
     }
 
     /// As [`here`](Self::here), into a place that is there already.
@@ -270,25 +276,56 @@ pub(crate) unsafe extern "C" fn land(registers: &Registers) -> ! {
     )
 }
 
-/// The code of a frame that catches, with this personality.
+/// The code of a frame that catches, with this personality, around a call.
 macro_rules! catch_frame {
-    ($personality:path) => {
+    ($personality:path, $call:literal $(, $operand:ident = sym $callee:path)?) => {
         naked_asm!(
             ".cfi_startproc",
             // DW_EH_PE_pcrel | DW_EH_PE_sdata4: correct wherever the program is loaded.
             ".cfi_personality 0x1b, {personality}",
-            "sub rsp, 8",
+            // Whatever is in it: a call needs the stack aligned.
+            "push rax",
             ".cfi_adjust_cfa_offset 8",
-            "mov rax, rdi",
-            "mov rdi, rsi",
-            "call rax",
-            "add rsp, 8",
+            $call,
+            "pop rcx",
             ".cfi_adjust_cfa_offset -8",
             "ret",
             ".cfi_endproc",
             personality = sym $personality,
+            $($operand = sym $callee,)?
         )
     };
+}
+
+/// What a frame that catches is made around.
+pub trait Body {
+    /// Does it, and returns null.
+    ///
+    /// # Safety
+    ///
+    /// `data` is what the type says that it is.
+    unsafe extern "C-unwind" fn call(data: *mut u8) -> *mut Exception;
+}
+
+/// As [`catch`], with a body that is known when this is compiled: a call less, and one that the CPU
+/// need not predict.
+///
+/// # Safety
+///
+/// `B::call(data)` must be sound to call.
+#[unsafe(naked)]
+pub unsafe extern "C" fn catch_body<B: Body>(data: *mut u8) -> *mut Exception {
+    catch_frame!(catch_personality, "call {body}", body = sym B::call)
+}
+
+/// As [`catch_forced`], with a body that is known when this is compiled.
+///
+/// # Safety
+///
+/// As [`catch_body`].
+#[unsafe(naked)]
+pub unsafe extern "C" fn catch_forced_body<B: Body>(data: *mut u8) -> *mut Exception {
+    catch_frame!(catch_forced_personality, "call {body}", body = sym B::call)
 }
 
 /// Calls `body(data)`. Null if it returned (it must return null), or the exception that left it.
@@ -307,7 +344,7 @@ pub unsafe extern "C" fn catch(
     body: unsafe extern "C-unwind" fn(*mut u8) -> *mut Exception,
     data: *mut u8,
 ) -> *mut Exception {
-    catch_frame!(catch_personality)
+    catch_frame!(catch_personality, "xchg rdi, rsi\ncall rsi")
 }
 
 /// As [`catch`], and [`raise_forced`](crate::raise_forced) ends here, too.
@@ -320,7 +357,7 @@ pub unsafe extern "C" fn catch_forced(
     body: unsafe extern "C-unwind" fn(*mut u8) -> *mut Exception,
     data: *mut u8,
 ) -> *mut Exception {
-    catch_frame!(catch_forced_personality)
+    catch_frame!(catch_forced_personality, "xchg rdi, rsi\ncall rsi")
 }
 
 /// The personality of [`catch`]: catches whatever comes, unless nobody may.
