@@ -126,6 +126,7 @@ fn first_of_sorted(
         let gimli::Pointer::Direct(start) = start else { return None };
         starts.push(start);
     }
-    let first = starts.first().copied()?;
-    starts.is_sorted_by(|a, b| a < b).then_some(first)
+    let (first, last) = (starts.first().copied()?, starts.last().copied()?);
+    // An offset that leads below address 0 is less than all others to us, and the largest to gimli.
+    (starts.is_sorted_by(|a, b| a < b) && last < 1 << 63).then_some(first)
 }
