@@ -105,7 +105,7 @@ type Call = unsafe extern "C-unwind" fn(*mut u8) -> *mut Exception;
 #[inline(always)]
 unsafe fn run<F, R>(
     body: F,
-    frame: unsafe extern "C" fn(Call, *mut u8) -> *mut Exception,
+    frame: unsafe extern "C-unwind" fn(Call, *mut u8) -> *mut Exception,
 ) -> Result<R, *mut Exception>
 where
     F: FnOnce() -> R,

@@ -292,7 +292,8 @@ macro_rules! catch_frame {
 }
 
 /// Calls `body(data)`. Null if it returned (it must return null), or the exception that left it.
-/// A forced unwinding goes past it.
+/// A forced unwinding goes past it: so the ABI is `"C-unwind"`, or a caller with something to drop would
+/// have no call site there, and let nothing through.
 ///
 /// The frame is our own rather than the compiler's `catch_unwind` intrinsic, whose signature
 /// changes between nightlies. Its landing pad is the return address of the call itself: landing
@@ -303,7 +304,7 @@ macro_rules! catch_frame {
 ///
 /// `body(data)` must be sound to call, and must return null.
 #[unsafe(naked)]
-pub unsafe extern "C" fn catch(
+pub unsafe extern "C-unwind" fn catch(
     body: unsafe extern "C-unwind" fn(*mut u8) -> *mut Exception,
     data: *mut u8,
 ) -> *mut Exception {
@@ -316,7 +317,7 @@ pub unsafe extern "C" fn catch(
 ///
 /// As [`catch`].
 #[unsafe(naked)]
-pub unsafe extern "C" fn catch_forced(
+pub unsafe extern "C-unwind" fn catch_forced(
     body: unsafe extern "C-unwind" fn(*mut u8) -> *mut Exception,
     data: *mut u8,
 ) -> *mut Exception {
