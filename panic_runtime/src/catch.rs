@@ -118,7 +118,7 @@ where
 #[inline(always)]
 unsafe fn run<F, R>(
     body: F,
-    frame: unsafe extern "C" fn(*mut u8) -> *mut Exception,
+    frame: unsafe extern "C-unwind" fn(*mut u8) -> *mut Exception,
 ) -> Result<R, *mut Exception>
 where
     F: FnOnce() -> R,

@@ -5,10 +5,14 @@
 //!        callers' frames ──► their drops run ──► the task's catch frame gets the payload
 //! ```
 //!
-//! The faulting frame itself has no landing pad at an instruction that is not a call, so what
-//! *it* owns is not dropped. The same holds for a caller whose call the compiler knows never to
-//! unwind (a leaf function that only loads and stores, say): it made no landing pad there. All
-//! other callers' values are dropped.
+//! What the faulting frame itself owns is not dropped: its landing pads are for its calls. Where two
+//! calls share one, the tables name it for the instructions between them, too; there it would drop
+//! what is half moved. Nor does that frame catch, if it is one of C++.
+//!
+//! The same holds for a caller whose call the compiler knows never to unwind (a leaf function that
+//! only loads and stores, say): it made no landing pad there. But between two calls that share one,
+//! such a call has that, too, and tables do not tell them apart. All other callers' values are
+//! dropped.
 
 use core::fmt::{self, Write};
 
@@ -24,6 +28,9 @@ use crate::report::{Report, fatal};
 /// Reports a CPU fault with a trace from the faulting instruction, and unwinds the task with
 /// `payload` to whoever catches.
 ///
+/// `pc` is [`Pc::Exact`] of that instruction. After a call of what is no code it is [`Pc::Return`] of
+/// where that would have returned to: the frame that called is at a call then, and drops its values.
+///
 /// # Safety
 ///
 /// `registers` are those of the interrupted instruction. The caller runs on the same stack,
@@ -31,25 +38,27 @@ use crate::report::{Report, fatal};
 /// the interrupted code will run again except its landing pads.
 pub unsafe fn unwind_fault(
     registers: &Registers,
+    pc: Pc,
     reason: fmt::Arguments<'_>,
     payload: Box<dyn Any + Send>,
 ) -> ! {
     let state = platform().state();
     state.begin();
-    let pc = Pc::Exact(registers.ip());
+    let at = pc.lookup();
     let reported = state.report(|| {
         let mut report = Report::begin();
         // The console cannot fail.
-        let _ = writeln!(report, "\nthread {} faulted at {pc:#x}:\n{reason}", platform().task());
-        report.trace(trace_from(registers, pc));
+        let _ = writeln!(report, "\nthread {} faulted at {at:#x}:\n{reason}", platform().task());
+        report.trace(trace_from(registers, Pc::Exact(at)));
     });
     if !reported {
-        fatal(format_args!("CPU fault at {pc:#x} while processing panic: {reason}"));
+        fatal(format_args!("CPU fault at {at:#x} while processing panic: {reason}"));
     }
     // SAFETY: the contract of this function covers the registers and the stack; the exception was
     // just made; the modules registered globally vouch for the code.
     let error = unsafe {
-        unspool_unwind::raise_from(exception(payload, Cause::Fault), registers, platform().stack())
+        let exception = exception(payload, Cause::Fault);
+        unspool_unwind::raise_from(exception, registers, pc, platform().stack())
     };
     not_raised("failed to unwind a fault", error)
 }

@@ -35,6 +35,17 @@
 //! which is one call and two loads. That a CPU *fault* unwinds from any instruction is no precedent:
 //! there the choice is between that and the end of the program.
 //!
+//! # What glibc does
+//!
+//! Its `pthread_cancel`, by default, waits for a cancellation point, as a kill for a safe point; it then
+//! unwinds at once, whatever is on the stack. C++ frames run their destructors on either way, and a
+//! handler for a type is for neither. What differs is who does not let it through: there, a `catch (...)`
+//! is entered, and ends the process if it does not throw again (`FATAL: exception not rethrown`), and so
+//! does a `noexcept` function. Here, such a frame is found before anything is unwound, and holds the kill
+//! off until it is left: no table says whether a handler would throw it again. So a worker that is to be
+//! killed calls its safe points outside of such frames. Functions without unwind tables, which are
+//! where glibc gives up cleaning and ends the thread, hold it off as well.
+//!
 //! # What a kernel does
 //!
 //! 1. The root of each task is [`catch_all`](crate::catch_all).

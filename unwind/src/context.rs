@@ -12,7 +12,7 @@ use crate::cache::Trail;
 use crate::cursor::{Cursor, Exit, Step};
 use crate::encoding::Pointer;
 use crate::environment::{Everywhere, LiveStack};
-use crate::error::UnwindError;
+use crate::error::{RaiseError, UnwindError};
 use crate::exception::{Actions, Exception, Personality, Reason};
 use crate::glide::{Glide, trail_to};
 use crate::guess::FrameKind;
@@ -140,6 +140,19 @@ impl Context {
             Exit::Rule => self.cursor.leave_by(&self.known.rule),
             Exit::Dwarf => self.cursor.leave_by_dwarf(),
         }
+    }
+
+    /// Moves to the nearest frame that is at a call.
+    #[inline(never)]
+    pub(crate) fn leave_interrupted(&mut self) -> Result<(), RaiseError> {
+        // Beyond a frame that an interrupt made comes one that was interrupted.
+        while let Pc::Exact(_) = self.pc() {
+            self.look()?;
+            if self.leave()? == Step::End {
+                return Err(RaiseError::EndOfStack);
+            }
+        }
+        Ok(())
     }
 
     /// Moves to the next frame that has a personality, or this CFA, and finds out about it: the frame

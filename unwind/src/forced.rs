@@ -189,14 +189,8 @@ pub unsafe fn raise_forced_from(
 ) -> RaiseError {
     Everywhere.refresh();
     let mut frame = Context::new(registers, Pc::Exact(registers.ip()), stack);
-    // Beyond a frame that an interrupt made comes one that was interrupted.
-    while let Pc::Exact(_) = frame.pc() {
-        let left = frame.look().and_then(|()| frame.leave());
-        match left {
-            Ok(Step::End) => return RaiseError::EndOfStack,
-            Ok(_) => {}
-            Err(error) => return error.into(),
-        }
+    if let Err(error) = frame.leave_interrupted() {
+        return error;
     }
     // SAFETY: handed on to this function's caller.
     unsafe { find_and_unwind(exception, frame.registers(), stack, begin) }

@@ -79,8 +79,12 @@ unsafe extern "C" fn raise_with(
     *error = unsafe { two_phases(exception, registers, pc, *stack) };
 }
 
-/// Raises an exception at an interrupted instruction: `registers` are those that the CPU had, its
-/// `ip` the exact address.
+/// Raises an exception where the CPU stopped: `registers` are those that it had, and `pc` says whether
+/// that was at an instruction, or at a call that it could not follow.
+///
+/// A frame at an [instruction](Pc::Exact) has no say: what its tables have is about its calls. A range
+/// of them may well have the instruction in it, as neighbours with one landing pad share a range; but
+/// that pad would look for values where they are at the calls. The first to be asked is its caller.
 ///
 /// # Safety
 ///
@@ -89,9 +93,15 @@ unsafe extern "C" fn raise_with(
 pub unsafe fn raise_from(
     exception: *mut Exception,
     registers: &Registers,
+    pc: Pc,
     stack: StackBounds,
 ) -> RaiseError {
-    let (mut registers, pc) = (*registers, Pc::Exact(registers.ip()));
+    Everywhere.refresh();
+    let mut frame = Context::new(registers, pc, stack);
+    if let Err(error) = frame.leave_interrupted() {
+        return error;
+    }
+    let (mut registers, pc) = (*frame.registers(), frame.pc());
     // SAFETY: handed on to this function's caller.
     unsafe { two_phases(exception, &mut registers, pc, stack) }
 }

@@ -206,7 +206,8 @@ impl<'a> Bench<'a> {
         let mut step = Step::start(name);
         let (mut tally, mut output) = (Tally::default(), String::new());
         let of_many = (spot == Spot::Qemu(4)).then_some(&deaths::OF_MANY);
-        for death in deaths::DEATHS.iter().chain(of_many) {
+        let of_ports = (spot != Spot::Process).then_some(&deaths::OF_PORTS);
+        for death in deaths::DEATHS.iter().chain(of_many).chain(of_ports) {
             let ran =
                 place.run(&image, &[death.word()], BOOT_LIMIT, &mut |bytes| step.feed(bytes))?;
             output.push_str(&ran.output);

@@ -212,11 +212,16 @@ pub(crate) unsafe fn unwind(kind: FaultKind, claim: Option<Claim>, state: &CpuSt
         ("the heap", heap::is_held_here()),
         ("the scheduler", scheduler::is_held_here()),
         ("the map of a window", memory::is_held_here() || reserve::is_held_here()),
+        ("the console", machine().writes_here()),
     ];
     if let Some((what, _)) = locks.into_iter().find(|&(_, locked)| locked) {
         fatal(&Undeliverable::InUse(what), kind, state);
     }
-    let registers = before_bad_call(kind, state).unwrap_or_else(|| state.registers());
+    let (registers, pc) = match before_bad_call(kind, state) {
+        // The call lies right before where it would have returned to.
+        Some(registers) => (registers, Pc::Return(registers.ip() + 1)),
+        None => (state.registers(), Pc::Exact(state.rip)),
+    };
     if let Some(task) = running() {
         // From here on the panic runtime counts: a fault while it reports this one is the end.
         task.end_fault();
@@ -226,13 +231,13 @@ pub(crate) unsafe fn unwind(kind: FaultKind, claim: Option<Claim>, state: &CpuSt
         claim(kind, &registers);
     }
     let backtrace = fallible::shared(Backtrace::from_trace(trace_from(registers))).ok();
-    let skips_cleanups = has_cleanups(registers);
+    let skips_cleanups = matches!(pc, Pc::Exact(_)) && has_cleanups(registers);
     // The payload owns all of it: what this frame owns is never dropped.
     let payload = Box::new(FaultInfo { kind, registers, backtrace, skips_cleanups });
     let note = if skips_cleanups { SKIPPED } else { "" };
     // SAFETY: the trampoline called this, on the stack of the task that was interrupted with
     // these registers.
-    unsafe { arch::unwind(&registers, format_args!("{kind}{note}"), payload) }
+    unsafe { arch::unwind(&registers, pc, format_args!("{kind}{note}"), payload) }
 }
 
 /// Whether the function with these registers has landing pads.

@@ -186,6 +186,10 @@ pub trait Machine: Sync {
     /// handler.
     fn write(&self, stream: Stream, text: &[u8]);
 
+    /// Whether this CPU was in the middle of a [`write`](Self::write) when it was interrupted, and has a
+    /// lock that others wait for.
+    fn writes_here(&self) -> bool;
+
     /// Ends the machine (or process).
     fn exit(&self, code: ExitCode) -> !;
 

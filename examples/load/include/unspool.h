@@ -56,6 +56,19 @@ int unspool_run_tasks(int n, int (*fn)(int));
  */
 UNSPOOL_NORETURN void unspool_panic(const char *message);
 
+/*
+ * Asks the calling task to die, as pthread_cancel(pthread_self()): it is unwound at its next
+ * unspool_yield, with all destructors and cleanups, if every frame lets it through; else at the first
+ * one after that. C++ frames that catch everything, `catch (...)`, do not, nor does what is noexcept:
+ * nobody knows whether the former would throw it again. unspool_run_tasks then panics in its caller.
+ */
+void unspool_cancel(void);
+
+/*
+ * Lets other tasks run. The calling task dies here if it was asked to.
+ */
+void unspool_yield(void);
+
 #if defined(__cplusplus)
 }
 #endif

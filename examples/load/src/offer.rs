@@ -3,6 +3,7 @@
 //! ```text
 //!   unspool_print ─► standard output        unspool_run_tasks ─► n tasks ─► sum
 //!   unspool_panic ─► a panic, through C frames that have unwind tables
+//!   unspool_cancel, unspool_yield ─► a kill, through frames that let it
 //! ```
 
 use alloc::vec::Vec;
@@ -10,7 +11,7 @@ use core::ffi::{CStr, c_char, c_int};
 
 use unspool_kernel::Error;
 use unspool_kernel::machine::{Stream, machine};
-use unspool_kernel::task::{Builder, JoinHandle, Outcome};
+use unspool_kernel::task::{self, Builder, JoinHandle, Outcome};
 
 use crate::terminate::on_exception;
 
@@ -47,6 +48,18 @@ unsafe extern "C-unwind" fn unspool_panic(message: *const c_char) -> ! {
     // SAFETY: the caller's promise.
     let message = unsafe { CStr::from_ptr(message) };
     panic!("{}", message.to_string_lossy());
+}
+
+/// Kills the calling task, which dies at its next safe point.
+#[unsafe(no_mangle)]
+extern "C" fn unspool_cancel() {
+    task::current().kill();
+}
+
+/// Lets others run; a safe point.
+#[unsafe(no_mangle)]
+extern "C-unwind" fn unspool_yield() {
+    task::yield_now();
 }
 
 /// Runs `function(0)` … `function(n - 1)` on as many tasks at the same time, and returns the sum of

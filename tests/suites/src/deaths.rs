@@ -11,7 +11,7 @@ use core::ptr::with_exposed_provenance;
 use unspool::panic::{catch_unwind, platform, resume_unwind, set_hook, set_task_hook};
 use unspool::unwind::{Exception, raise};
 use unspool_kernel::console::listen;
-use unspool_kernel::fault::{Decision, set_policy};
+use unspool_kernel::fault::{Decision, Fault, set_policy};
 use unspool_kernel::{ExitCode, cpu, eprintln, loader, nmi, println, task};
 
 use crate::held::writes_to_the_console;
@@ -34,6 +34,7 @@ pub fn run(name: &str) -> ExitCode {
         "stack_smash" => stack_smash,
         "idle_panics" => idle_panics,
         "nmi_panics_in_the_console" => nmi_panics_in_the_console,
+        "console_faults" => console_faults,
         "task_hook_panics_on_drop" => task_hook_panics_on_drop,
         "deadlock" => task::park,
         "machine_check" => machine_check,
@@ -173,6 +174,15 @@ fn nmi_panics_in_the_console() {
         },
         || println!("a line"),
     );
+}
+
+/// What has the port's lock is not unwound: nobody would ever unlock it.
+fn console_faults() {
+    let unwind = |fault: &mut Fault<'_>| {
+        if writes_to_the_console(fault) { Decision::Unwind } else { Decision::Resume }
+    };
+    let _ = catch_unwind(|| step_through(unwind, || println!("a line")));
+    println!("the console was left");
 }
 
 /// It goes with the task, not with whoever frees that, perhaps in an idle loop.

@@ -11,6 +11,8 @@ use unspool_kernel::task;
 crate::tests![
     a_read_of_page_zero_ends_the_task_and_drops_its_callers,
     a_call_that_cannot_unwind_is_passed_over,
+    a_load_between_two_calls_with_one_landing_pad_does_not_run_it,
+    a_call_of_what_is_no_code_runs_its_landing_pad,
     a_fault_can_be_caught_like_a_panic,
     text_and_constants_cannot_be_written,
     data_cannot_be_executed,
@@ -86,6 +88,53 @@ fn a_call_that_cannot_unwind_is_passed_over() {
     assert!(matches!(info.kind, FaultKind::PageFault { address: 8, .. }));
     let drops = DROPS.load(Ordering::Relaxed) - before;
     assert!((1..=2).contains(&drops), "the outer value is dropped: {drops}");
+}
+
+/// Neighbours with the same landing pad share a range of addresses in the table, and the load with them.
+fn a_load_between_two_calls_with_one_landing_pad_does_not_run_it() {
+    fn nothing() {}
+    #[inline(never)]
+    fn owner(call: fn(), byte: *const u8) -> u8 {
+        let _counted = Counted;
+        call();
+        // SAFETY: faults.
+        let byte = unsafe { byte.read_volatile() };
+        call();
+        byte
+    }
+    let before = DROPS.load(Ordering::Relaxed);
+    let info = fault_of(|| {
+        let _counted = Counted;
+        let byte = black_box(core::ptr::with_exposed_provenance::<u8>(8));
+        black_box(owner as fn(fn(), *const u8) -> u8)(black_box(nothing), byte);
+    });
+    let symbol = platform().symbols().symbolize(info.registers.ip()).expect("a function");
+    assert!(symbol.name.contains("owner"), "the load is part of it: {}", symbol.name);
+    assert!(info.skips_cleanups, "and it is said");
+    assert_eq!(DROPS.load(Ordering::Relaxed) - before, 1, "the caller's");
+}
+
+/// At a call all is where the tables say.
+fn a_call_of_what_is_no_code_runs_its_landing_pad() {
+    #[inline(never)]
+    fn calls(function: fn()) {
+        let _counted = Counted;
+        function();
+    }
+    let before = DROPS.load(Ordering::Relaxed);
+    let info = fault_of(|| {
+        let nothing = core::ptr::with_exposed_provenance::<()>(black_box(16));
+        // SAFETY: as in `read`: the call faults.
+        let function = unsafe { core::mem::transmute::<*const (), fn()>(nothing) };
+        black_box(calls as fn(fn()))(function);
+    });
+    let expected =
+        FaultKind::PageFault { address: 16, access: PageAccess::Execute, present: false };
+    assert_eq!(info.kind, expected);
+    let symbol = platform().symbols().symbolize(info.registers.ip()).expect("a function");
+    assert!(symbol.name.contains("calls"), "{}", symbol.name);
+    assert!(!info.skips_cleanups);
+    assert_eq!(DROPS.load(Ordering::Relaxed) - before, 1);
 }
 
 fn a_fault_can_be_caught_like_a_panic() {

@@ -8,10 +8,12 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::cell::RefCell;
 use core::hint::black_box;
+use core::mem::forget;
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use unspool::panic::{
-    AssertUnwindSafe, Unwound, catch_all, catch_unwind, no_unwind, panicking, resume_unwind,
+    AssertUnwindSafe, Thrower, Unwound, catch_all, catch_thrown, catch_unwind, no_unwind,
+    panicking, resume_unwind,
 };
 use unspool::thread_local;
 use unspool_kernel::cpu::NoPreemption;
@@ -31,6 +33,7 @@ crate::tests![
     a_waiter_that_dies_passes_the_mutex_on,
     a_killed_holder_frees_its_mutex,
     catch_unwind_does_not_keep_a_killed_task_alive,
+    a_kill_goes_through_callers_of_catch_unwind_that_have_values_to_drop,
     catch_all_does_and_the_task_can_be_killed_again,
     a_panic_in_catch_all_is_a_panic,
     a_task_is_not_killed_while_a_panic_unwinds_it,
@@ -221,6 +224,34 @@ fn catch_unwind_does_not_keep_a_killed_task_alive() {
     });
 }
 
+/// The catch frame is called by whatever `catch_unwind` became part of: that needs a call site there.
+fn a_kill_goes_through_callers_of_catch_unwind_that_have_values_to_drop() {
+    /// Has a table in any case, for the first call. None with the same landing pad comes after that of
+    /// the catch frame, which would share a range with it.
+    #[inline(never)]
+    fn catches(drops: &Marks) {
+        let _outer = drops.on_drop();
+        black_box(task::yield_now as fn())();
+        let caught = catch_unwind(AssertUnwindSafe(|| {
+            let _inner = drops.on_drop();
+            task::current().kill();
+            black_box(task::safe_point as fn())();
+        }));
+        drops.mark();
+        forget(caught);
+    }
+    let drops = Marks::default();
+    let theirs = drops.clone();
+    let task = task::spawn("catches", move || {
+        let _outermost = theirs.on_drop();
+        black_box(task::yield_now as fn())();
+        let _ = catch_thrown(|_: &Thrower<()>| catches(&theirs));
+        theirs.mark();
+    });
+    assert!(task.join().is_killed());
+    assert_eq!(drops.count(), 3);
+}
+
 fn catch_all_does_and_the_task_can_be_killed_again() {
     let (reached, drops) = (Marks::default(), Marks::default());
     let (here, dropped) = (reached.clone(), drops.clone());
@@ -270,6 +301,7 @@ impl Drop for Lingers {
             task::yield_now();
             task::safe_point();
         }
+        assert!(catch_all(task::safe_point).is_ok(), "not even where the kill could end");
         assert!(task::spawn("child of a drop", || ()).join().is_completed());
         self.1.mark();
     }

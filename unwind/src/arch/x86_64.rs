@@ -314,7 +314,7 @@ pub trait Body {
 ///
 /// `B::call(data)` must be sound to call.
 #[unsafe(naked)]
-pub unsafe extern "C" fn catch_body<B: Body>(data: *mut u8) -> *mut Exception {
+pub unsafe extern "C-unwind" fn catch_body<B: Body>(data: *mut u8) -> *mut Exception {
     catch_frame!(catch_personality, "call {body}", body = sym B::call)
 }
 
@@ -324,12 +324,13 @@ pub unsafe extern "C" fn catch_body<B: Body>(data: *mut u8) -> *mut Exception {
 ///
 /// As [`catch_body`].
 #[unsafe(naked)]
-pub unsafe extern "C" fn catch_forced_body<B: Body>(data: *mut u8) -> *mut Exception {
+pub unsafe extern "C-unwind" fn catch_forced_body<B: Body>(data: *mut u8) -> *mut Exception {
     catch_frame!(catch_forced_personality, "call {body}", body = sym B::call)
 }
 
 /// Calls `body(data)`. Null if it returned (it must return null), or the exception that left it.
-/// A forced unwinding goes past it.
+/// A forced unwinding goes past it: so the ABI is `"C-unwind"`, or a caller with something to drop would
+/// have no call site there, and let nothing through.
 ///
 /// The frame is our own rather than the compiler's `catch_unwind` intrinsic, whose signature
 /// changes between nightlies. Its landing pad is the return address of the call itself: landing
@@ -340,7 +341,7 @@ pub unsafe extern "C" fn catch_forced_body<B: Body>(data: *mut u8) -> *mut Excep
 ///
 /// `body(data)` must be sound to call, and must return null.
 #[unsafe(naked)]
-pub unsafe extern "C" fn catch(
+pub unsafe extern "C-unwind" fn catch(
     body: unsafe extern "C-unwind" fn(*mut u8) -> *mut Exception,
     data: *mut u8,
 ) -> *mut Exception {
@@ -353,7 +354,7 @@ pub unsafe extern "C" fn catch(
 ///
 /// As [`catch`].
 #[unsafe(naked)]
-pub unsafe extern "C" fn catch_forced(
+pub unsafe extern "C-unwind" fn catch_forced(
     body: unsafe extern "C-unwind" fn(*mut u8) -> *mut Exception,
     data: *mut u8,
 ) -> *mut Exception {

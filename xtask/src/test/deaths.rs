@@ -159,6 +159,12 @@ pub const OF_MANY: Death = Death {
     ],
 };
 
+/// A death where the console has a lock of the kernel's.
+pub const OF_PORTS: Death = Death {
+    name: "console_faults",
+    words: &["fatal: debug", "cannot unwind: the console is in the middle of a change\n"],
+};
+
 /// What QEMU's monitor does to a machine: an uncorrected error in bank 0 of CPU 0, valid, with the
 /// processor's context corrupt (Intel SDM volume 3, §15.3.2.2).
 pub const MACHINE_CHECK: Order =

@@ -79,6 +79,9 @@ const BYTES: [u8; 277] = {
 const RUNTIME: &[u8] = b"9 trunc|  -42|42   |-0042|007|4294967295\n\
 ff ff 10 10000000000 6 -1099511627776 c % abc|    ab|\n";
 
+/// What `kills.cpp` prints where a frame does not let a kill through, and after that.
+const REFUSED: &[u8] = b"not here, inner here outer ";
+
 /// What GNU's C++ runtime says.
 const UNCAUGHT_INT: &[&str] =
     &["terminate called after throwing an instance of 'int'", "abort was called"];
@@ -107,6 +110,10 @@ pub const CASES: &[Case] = &[
     case("@exceptions.o @libsupc++.a", b"", 129),
     failure("--entry uncaught @exceptions.o @libsupc++.a", b"", 101, UNCAUGHT_INT),
     failure("--entry uncaught_on_a_task @exceptions.o @libsupc++.a", b"", 101, UNCAUGHT_CLASS),
+    failure("@kills.o @libsupc++.a", b"inner outer ", 101, &["the task was killed"]),
+    failure("--entry rethrows @kills.o @libsupc++.a", REFUSED, 101, &["the task was killed"]),
+    failure("--entry swallows @kills.o @libsupc++.a", REFUSED, 101, &["the task was killed"]),
+    failure("--entry is_noexcept @kills.o @libsupc++.a", REFUSED, 101, &["the task was killed"]),
     failure("@throws.o", b"", 101, &["nobody catches a C++ exception"]),
     failure("--entry of_nobody @throws.o", b"", 101, &["cannot catch foreign exceptions"]),
     failure("@lingering.o", b"", 4, PENDING),
@@ -164,7 +171,8 @@ pub fn compile(workspace: &Workspace) -> Result<PathBuf> {
         ("user", &[]),
     ];
     let c = objects.map(|(name, flags)| ("cc", format!("{name}.c"), flags));
-    let cpp = ["exceptions", "lingering"].map(|name| ("c++", format!("{name}.cpp"), &[][..]));
+    let cpp =
+        ["exceptions", "kills", "lingering"].map(|name| ("c++", format!("{name}.cpp"), &[][..]));
     for (compiler, file, flags) in c.into_iter().chain(cpp) {
         let mut compile = Command::new(compiler);
         compile.args(["-c", "-O2", "-fexceptions", "-Wall", "-Werror"]).args(flags).arg("-I");

@@ -103,10 +103,6 @@ extern "C" fn personality(
     if answer == Reason::INSTALL_CONTEXT {
         context.set_register(Register::RAX, LANDED + number as u64);
         ENTERED_WITH.set(exception);
-        if let Pc::Exact(ip) = context.pc() {
-            // Behind `ud2`.
-            context.set_ip(ip + 2);
-        }
     }
     answer
 }
@@ -372,6 +368,14 @@ fn a_backtrace_says_whether_it_came_to_the_end() {
     assert_eq!(code(alone(script, 2, walks).0), Reason::FATAL_PHASE1_ERROR);
 }
 
+thread_local! {
+    /// Whether the invalid instruction is to be taken for a call.
+    static IS_CALL: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Bytes of `ud2`.
+const INVALID: u64 = 2;
+
 /// Raises with the registers that the CPU had at the invalid instruction.
 unsafe extern "C-unwind" fn trapped(_: libc::c_int, _: *mut libc::siginfo_t, context: *mut c_void) {
     const OF: [(Register, libc::c_int); 9] = [
@@ -393,15 +397,21 @@ unsafe extern "C-unwind" fn trapped(_: libc::c_int, _: *mut libc::siginfo_t, con
     for (register, number) in OF {
         registers.set(register, context.uc_mcontext.gregs[number as usize] as u64);
     }
+    let pc = if IS_CALL.get() {
+        registers.set(Register::RA, registers.ip() + INVALID);
+        Pc::Return(registers.ip())
+    } else {
+        Pc::Exact(registers.ip())
+    };
     let exception = Box::leak(Box::new(Exception::new(3, None)));
     // SAFETY: it lives for ever; this handler runs on the stack that was interrupted, below it, and
     // does not go on if somebody catches.
-    let error = unsafe { raise_from(exception, &registers, stack(registers.sp())) };
+    let error = unsafe { raise_from(exception, &registers, pc, stack(registers.sp())) };
     panic!("nobody catches: {error}");
 }
 
 #[test]
-fn a_raise_from_a_trap_begins_at_the_very_instruction() {
+fn a_raise_from_a_trap_asks_the_trapped_frame_only_at_a_call() {
     // SAFETY: a signal action of the right type. Nobody else in this program has invalid
     // instructions; the signal is not blocked while it is handled, because nobody returns from it.
     unsafe {
@@ -417,20 +427,25 @@ fn a_raise_from_a_trap_begins_at_the_very_instruction() {
     fn second(actions: Actions, number: usize) -> Reason {
         if number == 0 { Reason::CONTINUE_UNWIND } else { first(actions, number) }
     }
-    extern "C-unwind" fn outer(_: u64) -> u64 {
+    extern "C-unwind" fn outer(is_call: u64) -> u64 {
+        IS_CALL.set(is_call != 0);
         asks(0, faults)
     }
     // SAFETY: the naked function has as many bytes.
     let offset = (faults as *const () as u64..)
         .take(16)
         .position(|at| unsafe { std::slice::from_raw_parts(at as *const u8, 2) == [0x0f, 0x0b] });
-    let instruction = Pc::Exact(faults as *const () as u64 + offset.unwrap() as u64);
-    let (result, asked) = alone(first, 0, outer);
+    let behind = Pc::Return(faults as *const () as u64 + offset.unwrap() as u64 + INVALID);
+    let (result, callers) = alone(first, 0, outer);
+    assert_eq!((result, callers.len()), (LANDED, 2));
+    assert!(callers.iter().all(|question| matches!(question.ip, Pc::Return(_))), "{callers:x?}");
+    assert_ne!(callers[0].ip, behind);
+    let (result, asked) = alone(first, 1, outer);
     assert_eq!(result, LANDED);
-    assert!(asked.iter().all(|question| question.ip == instruction), "{asked:x?}");
-    let (result, asked) = alone(second, 0, outer);
+    assert!(asked.iter().all(|question| question.ip == behind), "{asked:x?}");
+    let (result, asked) = alone(second, 1, outer);
     assert_eq!(result, LANDED + 1);
-    assert!(matches!(asked[1].ip, Pc::Return(_)));
+    assert_eq!([asked[0].ip, asked[1].ip], [behind, callers[0].ip]);
 }
 
 #[test]

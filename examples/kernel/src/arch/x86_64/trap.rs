@@ -19,7 +19,7 @@ use core::fmt;
 use core::mem::offset_of;
 
 use alloc::boxed::Box;
-use unspool::unwind::Registers;
+use unspool::unwind::{Pc, Registers};
 
 use super::context::MXCSR;
 use super::cpu_state::CpuState;
@@ -101,14 +101,15 @@ extern "C" fn enter(frame: &FaultFrame) -> ! {
 ///
 /// # Safety
 ///
-/// `registers` are those of the instruction at which the running task was interrupted, and the
-/// caller runs in the trampoline that [`deliver`] put below it.
+/// `registers` are those of the instruction at which the running task was interrupted, or of the call
+/// that led there, as `pc` says; and the caller runs in the trampoline that [`deliver`] put below it.
 pub(crate) unsafe fn unwind(
     registers: &Registers,
+    pc: Pc,
     reason: fmt::Arguments<'_>,
     payload: Box<dyn Any + Send>,
 ) -> ! {
     // SAFETY: the trampoline is on the interrupted stack below the red zone, and it does not
     // return: nothing of the interrupted code runs again.
-    unsafe { unspool::panic::unwind_fault(registers, reason, payload) }
+    unsafe { unspool::panic::unwind_fault(registers, pc, reason, payload) }
 }

@@ -176,6 +176,10 @@ impl Machine for Bare {
         uart::write(stream, text);
     }
 
+    fn writes_here(&self) -> bool {
+        uart::is_held_here()
+    }
+
     fn exit(&self, code: ExitCode) -> ! {
         // SAFETY: the port of QEMU's debug console; nothing else is there.
         unsafe { Port::<u8>::new(DEBUG_CONSOLE).write(code.get()) };

@@ -62,3 +62,8 @@ pub(super) fn write(stream: Stream, text: &[u8]) {
     STUCK.store(true, Ordering::Relaxed);
     port(address).send_bytes_exact(text);
 }
+
+/// Whether this CPU was in the middle of writing to a port.
+pub(super) fn is_held_here() -> bool {
+    OUTPUT.is_held_here() || ERRORS.is_held_here()
+}
