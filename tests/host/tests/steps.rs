@@ -16,7 +16,7 @@ const SHORT: u64 = 1_000_000;
 /// From so many on, a run has room for programs that take long to come to what they are here for.
 const LONG: u64 = 10_000_000;
 /// Instructions that even a program that ends by itself has.
-const ENOUGH: u64 = 200_000;
+const ENOUGH: u64 = 150_000;
 /// Programs that may be missing on a machine leave at least so many.
 const PROGRAMS: usize = 5;
 /// The signal of our kernel's ticks, as a process.
