@@ -26,6 +26,9 @@ crate::tests![
     a_short_stack_gets_names_alone,
     tasks_that_trace_at_once_all_get_names,
     all_lines_are_read_on_the_stack_that_is_asked_for,
+    in_the_middle_of_an_allocation_there_are_lines,
+    who_changes_the_memory_of_lines_gets_names_alone,
+    without_memory_for_lines_there_are_names,
 ];
 
 /// Whether these can run.
@@ -58,10 +61,12 @@ fn a_trace_has_the_lines_of_inlined_functions() {
     let text = trace.to_string();
     let lines: Vec<_> = text.lines().collect();
     let at = lines.iter().position(|line| line.ends_with(": inlined")).expect("it was inlined");
-    assert!(lines[at + 1].contains(&alloc::format!("/suites/src/lines.rs:{first}:")), "{text}");
+    let place = |line| alloc::format!("at ./tests/suites/src/lines.rs:{line}:");
+    assert!(lines[at + 1].trim_start().starts_with(&place(first)), "{text}");
     assert!(lines[at + 2].ends_with(": unspool_suites::lines::around"), "{text}");
-    assert!(lines[at + 3].contains(&alloc::format!("/suites/src/lines.rs:{second}:")), "{text}");
-    assert!(lines[at + 3].trim_start().starts_with("at /"), "{text}");
+    assert!(lines[at + 3].trim_start().starts_with(&place(second)), "{text}");
+    let full = alloc::format!("{trace:#}");
+    assert!(full.contains(" at /") && !full.contains(" at ./"), "{full}");
 }
 
 /// Text without a heap.
@@ -155,18 +160,44 @@ fn an_nmi_gets_names_alone() {
     assert_eq!(LINES.load(Ordering::Relaxed), 0);
 }
 
+/// Whether a trace has names, and lines; taken without the heap.
+#[inline(never)]
+fn names_and_lines() -> (bool, bool) {
+    let mut text = Fixed::<4096>::new();
+    let shown = Captured::<4>::take(trace());
+    for frame in shown.frames() {
+        print_frame(&mut text, 0, *frame, Style::Short, platform().symbols()).unwrap();
+    }
+    (text.text().contains("lines::names_and_lines"), text.text().contains("lines.rs:"))
+}
+
 fn a_short_stack_gets_names_alone() {
     let short = task::Builder::new("short").stack_size(20 << 10);
-    let read = || {
-        let mut text = Fixed::<4096>::new();
-        let shown = Captured::<8>::take(trace());
-        for frame in shown.frames() {
-            print_frame(&mut text, 0, *frame, Style::Short, platform().symbols()).unwrap();
-        }
-        (text.text().contains("lines::a_short_stack"), text.text().contains("lines.rs:"))
-    };
-    assert_eq!(short.spawn(read).unwrap().join().unwrap(), (true, false));
-    assert_eq!(task::spawn("long", read).join().unwrap(), (true, true));
+    assert_eq!(short.spawn(names_and_lines).unwrap().join().unwrap(), (true, false));
+    assert_eq!(task::spawn("long", names_and_lines).join().unwrap(), (true, true));
+}
+
+fn in_the_middle_of_an_allocation_there_are_lines() {
+    assert_eq!(heap::in_allocation(names_and_lines), (true, true));
+}
+
+fn who_changes_the_memory_of_lines_gets_names_alone() {
+    assert_eq!(names_and_lines(), (true, true));
+    let before = heap::used();
+    assert_eq!(lines::in_allocation(names_and_lines), (true, false));
+    let both = || heap::in_allocation(names_and_lines);
+    assert_eq!(lines::in_allocation(both), (true, false));
+    assert_eq!((heap::used(), names_and_lines()), (before, (true, true)));
+}
+
+fn without_memory_for_lines_there_are_names() {
+    let filled = lines::exhaust();
+    let before = heap::used();
+    assert_eq!(names_and_lines(), (true, false));
+    assert_eq!(heap::in_allocation(names_and_lines), (true, false));
+    assert_eq!(heap::used(), before);
+    drop(filled);
+    assert_eq!(names_and_lines(), (true, true), "and it is all right again");
 }
 
 fn tasks_that_trace_at_once_all_get_names() {
