@@ -81,8 +81,16 @@ struct Decoder<'k> {
 
 impl<'k> Decoder<'k> {
     const fn new(kernel: &'k Known<'k>, objects: &'k [Known<'k>]) -> Self {
-        let (interrupted, located, complete, written) = (false, false, false, Vec::new());
-        Self { kernel, objects, expected: 0, number: 0, interrupted, located, complete, written }
+        Self {
+            kernel,
+            objects,
+            expected: 0,
+            number: 0,
+            interrupted: false,
+            located: false,
+            complete: false,
+            written: Vec::new(),
+        }
     }
 
     /// What is written for a line, newline and all.

@@ -15,7 +15,9 @@ use unspool::backtrace::{
 use unspool::panic::{catch_unwind, platform, resume_unwind};
 use unspool::unwind::Pc;
 use unspool_kernel::boot::boot;
-use unspool_kernel::{ExitCode, cpu, heap, lines, nmi, print, task};
+use unspool_kernel::{ExitCode, cpu, heap, lines, loader, nmi, print, println, task};
+
+use crate::support::module;
 
 crate::tests![
     a_trace_has_the_lines_of_inlined_functions,
@@ -238,16 +240,32 @@ fn all_lines_are_read_on_the_stack_that_is_asked_for() {
     assert!(used < size * 3 / 4, "{used} of {size} bytes");
 }
 
-/// Shows what is known of addresses all over the program, for whoever compares it.
+fn show_address(address: u64) {
+    let frame = Frame { pc: Pc::Exact(address), sp: 0, kind: FrameKind::Call };
+    let mut text = String::new();
+    print_frame(&mut text, 0, frame, Style::Full, platform().symbols()).unwrap();
+    print!("{text}");
+}
+
+/// The object that addresses are shown of: the crate that comes with each kernel.
+const OBJECT: &str = "unspool_plugin.o";
+
+/// Shows what is known of addresses all over the program and over a loaded object, for whoever
+/// compares it.
 pub fn show() -> ExitCode {
     const APART: usize = 509;
-    for address in text().step_by(APART) {
-        let frame = Frame { pc: Pc::Exact(address), sp: 0, kind: FrameKind::Call };
-        let mut text = String::new();
-        print_frame(&mut text, 0, frame, Style::Full, platform().symbols()).unwrap();
-        print!("{text}");
+    const APART_IN_OBJECT: usize = 11;
+    text().step_by(APART).for_each(show_address);
+    let object = loader().load(OBJECT, module(OBJECT)).unwrap();
+    for section in object.sections() {
+        let code = section.address..section.address + section.size;
+        for address in code.step_by(APART_IN_OBJECT).filter(|at| object.text().contains(at)) {
+            let place = platform().symbols().place(address).expect("it was loaded");
+            println!("in {place}");
+            show_address(address);
+        }
     }
     let (used, size) = lines::memory();
-    unspool_kernel::println!("memory of lines: {used} of {size} bytes");
+    println!("memory of lines: {used} of {size} bytes");
     ExitCode::SUCCESS
 }
