@@ -78,6 +78,13 @@ impl<'a> DebugInfo<'a> {
         let context = dwarf.and_then(Context::from_dwarf).map_err(DebugError::Malformed)?;
         Ok(Self { context: Mutex::new(context), bias })
     }
+
+    /// Where the compiler ran that made the code at `address` (DWARF 5 §3.1.1, `DW_AT_comp_dir`).
+    pub fn directory(&self, address: u64) -> Option<&'a str> {
+        let context = self.context.try_lock()?;
+        let unit = context.find_dwarf_and_unit(address.wrapping_sub(self.bias)).skip_all_loads();
+        str::from_utf8(unit?.comp_dir?.slice()).ok()
+    }
 }
 
 impl fmt::Debug for DebugInfo<'_> {

@@ -21,7 +21,7 @@ use rustc_demangle::demangle;
 use unspool_unwind::{FindModule, ReadStack};
 
 use crate::name::{Name, NameBuffer};
-use crate::symbolize::{Function, Symbolize};
+use crate::symbolize::{Function, Location, Symbolize};
 use crate::trace::{End, Frame, FrameKind, Trace};
 
 /// How much of a trace is printed.
@@ -273,7 +273,12 @@ impl<'o, 's> Printer<'o, 's> {
         }
         let Some(location) = function.location else { return Ok(()) };
         let indent = if full { HEX_WIDTH } else { 0 };
-        writeln!(self.out, "{:indent$}             at {location}", "")
+        write!(self.out, "{:indent$}             at ", "")?;
+        let near = if full { None } else { self.symbols.directory() };
+        match near.and_then(|directory| beneath(location.file, directory)) {
+            Some(file) => writeln!(self.out, "./{}", Location { file, ..location }),
+            None => writeln!(self.out, "{location}"),
+        }
     }
 
     /// Without a name the address is all there is to go by.
@@ -288,6 +293,11 @@ impl<'o, 's> Printer<'o, 's> {
     }
 }
 
+/// What is left of a file's path within a directory.
+fn beneath<'f>(file: &'f str, directory: &str) -> Option<&'f str> {
+    file.strip_prefix(directory.trim_end_matches('/'))?.strip_prefix('/')
+}
+
 /// Stands before a frame that called nothing.
 pub const INTERRUPTED: &str = "      [... interrupted ...]\n";
 /// The same, if the handler ran elsewhere.
@@ -300,7 +310,7 @@ mod tests {
     use unspool_unwind::Pc;
 
     use super::*;
-    use crate::symbolize::{Location, OnlyPlaces, Place, Symbol};
+    use crate::symbolize::{OnlyPlaces, Place, Symbol};
 
     /// A function every 0x10 bytes from 0x10 on.
     struct Names(&'static [&'static str]);
@@ -396,6 +406,38 @@ mod tests {
         let full = print(Style::Full);
         assert!(full.starts_with("   7:               0x10 - inner\n"), "{full}");
         assert!(full.ends_with("\n                               at a.rs:9\n"), "{full}");
+    }
+
+    #[test]
+    fn short_traces_show_files_relative_to_the_directory() {
+        struct Within(&'static str, Option<&'static str>);
+        impl Symbolize for Within {
+            fn symbolize(&self, _: u64) -> Option<Symbol<'_>> {
+                None
+            }
+
+            fn functions(&self, _: u64, each: &mut dyn FnMut(&Function<'_>)) -> bool {
+                let location = Some(Location { file: self.0, line: 3, column: None });
+                each(&Function { name: Some("f".into()), location });
+                true
+            }
+
+            fn directory(&self) -> Option<&str> {
+                self.1
+            }
+        }
+        let shown = |file, directory, style| {
+            let (mut out, symbols) = (String::new(), (crate::NoSymbols, Within(file, directory)));
+            print_frame(&mut out, 0, call(Pc::Exact(0x10)), style, &Some(&symbols)).unwrap();
+            out.lines().last().unwrap().trim_start().to_owned()
+        };
+        let short = |file, directory| shown(file, Some(directory), Style::Short);
+        assert_eq!(short("/w/k/src/a.rs", "/w/k"), "at ./src/a.rs:3");
+        assert_eq!(short("/w/k/src/a.rs", "/w/k/"), "at ./src/a.rs:3");
+        assert_eq!(short("/w/kernel/a.rs", "/w/k"), "at /w/kernel/a.rs:3", "a whole component");
+        assert_eq!(short("src/a.rs", "/w/k"), "at src/a.rs:3");
+        assert_eq!(shown("/w/a.rs", None, Style::Short), "at /w/a.rs:3");
+        assert_eq!(shown("/w/a.rs", Some("/w"), Style::Full), "at /w/a.rs:3", "as std has it");
     }
 
     #[test]

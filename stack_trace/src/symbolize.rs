@@ -103,6 +103,12 @@ pub trait Symbolize: Sync {
         let _ = address;
         None
     }
+
+    /// The directory that short traces show files relative to, as std's do with the current one:
+    /// where the program was compiled, say.
+    fn directory(&self) -> Option<&str> {
+        None
+    }
 }
 
 /// Knows no name.
@@ -141,6 +147,10 @@ impl<S: Symbolize + ?Sized> Symbolize for &S {
     fn place(&self, address: u64) -> Option<Place<'_>> {
         (**self).place(address)
     }
+
+    fn directory(&self) -> Option<&str> {
+        (**self).directory()
+    }
 }
 
 impl<S: Symbolize> Symbolize for Option<S> {
@@ -154,6 +164,10 @@ impl<S: Symbolize> Symbolize for Option<S> {
 
     fn place(&self, address: u64) -> Option<Place<'_>> {
         self.as_ref()?.place(address)
+    }
+
+    fn directory(&self) -> Option<&str> {
+        self.as_ref()?.directory()
     }
 }
 
@@ -181,5 +195,9 @@ impl<A: Symbolize, B: Symbolize> Symbolize for (A, B) {
 
     fn place(&self, address: u64) -> Option<Place<'_>> {
         self.0.place(address).or_else(|| self.1.place(address))
+    }
+
+    fn directory(&self) -> Option<&str> {
+        self.0.directory().or_else(|| self.1.directory())
     }
 }

@@ -1,8 +1,8 @@
 //! The symbol table that a program carries in its image.
 //!
 //! ```text
-//!   "UNSPSYM3" │ length │ counts │ base │ rules │ blocks           │ by name │ symbols …
-//!   8 bytes      u32      3 × u32  u64    3 each  u32 u32, one for   hashed    address, size,
+//!   "UNSPSYM4" │ length │ counts │ base │ rules │ blocks           │ by name │ symbols …
+//!   8 bytes      u32      3 × u32  u64            u32 u32, one for   hashed    address, size,
 //!                                                 16 symbols         numbers   packed name
 //! ```
 //!
@@ -22,8 +22,8 @@ use crate::symbolize::{Symbol, Symbolize};
 pub use build::{Entry, build};
 pub(crate) use grammar::Unpack;
 
-const MAGIC: [u8; 8] = *b"UNSPSYM3";
-/// Magic, length, and the counts of symbols, rules and places in the hash table.
+const MAGIC: [u8; 8] = *b"UNSPSYM4";
+/// Magic, length, and the counts of symbols, bytes of rules and places in the hash table.
 const HEADER: usize = 8 + 4 * size_of::<u32>();
 /// Address relative to the base, offset of the first symbol.
 const BLOCK: usize = 4 + 4;
@@ -121,7 +121,7 @@ impl<'a> SymbolTable<'a> {
             Some(taken)
         };
         let base = u64::from_le_bytes(*take(1, size_of::<u64>())?.first_chunk()?);
-        let rules = take(rules, grammar::RULE)?;
+        let rules = take(rules, 1)?;
         let blocks = take(count.div_ceil(TOGETHER), BLOCK)?;
         let by_name = take(places_size(places, place_bits(count))?, 1)?;
         Some(Self { base, count, rules, blocks, places, by_name, symbols: rest })

@@ -74,6 +74,27 @@ pub fn archive(members: &[Member]) -> Result<Vec<u8>, CpioError> {
     Ok(bytes)
 }
 
+/// The data of the first member with this name, in an archive as [`archive`] makes it.
+pub fn member<'a>(archive: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    let mut rest = archive;
+    loop {
+        // c_filesize and c_namesize, of eight digits each, behind the magic.
+        let field = |index: usize| {
+            let digits = rest.get(6 + 8 * index..)?.get(..8)?;
+            usize::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
+        };
+        let (size, name_size) = (field(6)?, field(11)?);
+        let (found, data) = rest.get(HEADER..)?.split_at_checked(name_size)?;
+        let found = found.split(|&byte| byte == 0).next()?;
+        let (data, after) = data.split_at_checked(size)?;
+        if found == name.as_bytes() {
+            return Some(data);
+        }
+        // Where data may begin is a multiple of 4, too.
+        rest = after.get(size.next_multiple_of(4) - size..)?;
+    }
+}
+
 struct Header {
     inode: usize,
     mode: usize,
@@ -143,6 +164,11 @@ mod tests {
             assert_eq!((&member.name, &member.data), (&name, &data));
             assert_eq!(data_at % DATA_ALIGNMENT, 0);
         }
+        let bytes = archive(&members).unwrap();
+        for Member { name, data } in &members {
+            assert_eq!(super::member(&bytes, name), Some(&**data));
+        }
+        assert_eq!(super::member(&bytes, "absent"), None);
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Where an object was loaded need not be known: its lines say how far they are from the start of
-//! which section.
+//! which section. Traces that have their inlined functions and lines stay as they are.
 
 pub mod file;
 
@@ -73,11 +73,24 @@ struct Decoder<'k> {
     interrupted: bool,
     /// The line before was decoded, so that its own location is not needed.
     located: bool,
+    /// It had one: the trace has lines already, and with them its inlined functions.
+    complete: bool,
+    /// What lines would say that were written with the first one of their address, the next one last.
+    written: Vec<String>,
 }
 
 impl<'k> Decoder<'k> {
     const fn new(kernel: &'k Known<'k>, objects: &'k [Known<'k>]) -> Self {
-        Self { kernel, objects, expected: 0, number: 0, interrupted: false, located: false }
+        Self {
+            kernel,
+            objects,
+            expected: 0,
+            number: 0,
+            interrupted: false,
+            located: false,
+            complete: false,
+            written: Vec::new(),
+        }
     }
 
     /// What is written for a line, newline and all.
@@ -94,10 +107,12 @@ impl<'k> Decoder<'k> {
         let Some((number, rest)) = numbered(bare) else {
             let location = self.located && bare.trim_start().starts_with("at ");
             self.located &= location;
+            self.complete |= location;
             self.interrupted = interrupted;
             return location.then(String::new);
         };
         let was_interrupted = core::mem::take(&mut self.interrupted);
+        let complete = core::mem::take(&mut self.complete);
         self.located = false;
         if number == 0 {
             self.number = 0;
@@ -105,12 +120,22 @@ impl<'k> Decoder<'k> {
             return None;
         }
         self.expected = number + 1;
+        if complete && number != 0 && self.written.pop().is_some_and(|written| written == rest) {
+            self.located = true;
+            return Some(String::new());
+        }
+        self.written.clear();
         let text = self.frame(rest, was_interrupted);
         self.located = text.is_some();
         let Some(text) = text else {
             self.number += 1;
             return Some(format!("{:4}: {rest}{end}", self.number - 1));
         };
+        let lines = text.lines().rev().filter_map(numbered);
+        self.written.extend(lines.map(|(_, rest)| rest.to_owned()));
+        if self.written.pop().is_none_or(|first| first != rest) {
+            self.written.clear();
+        }
         Some(text.replace('\n', end))
     }
 

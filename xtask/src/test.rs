@@ -311,12 +311,17 @@ impl<'a> Bench<'a> {
         let words = ["show:lines".to_owned()];
         let name = format!("{name}, addr2line");
         tally.add(self.run(&name, &image, spot, &words, BOOT_LIMIT, |ran| {
-            let complaint = lines::judge(ran, &image.plain);
-            match complaint.unwrap_or_else(|error| Some(format!("{error:#}"))) {
-                None => Tally { passed: 1, ..Tally::default() },
-                Some(complaint) => Tally::failure(complaint),
-            }
+            let complaint = lines::judge(ran, &image.plain, &image.modules);
+            verdict(complaint.unwrap_or_else(|error| Some(format!("{error:#}"))))
         })?);
+        // The process and the machine do not differ in whom they believe.
+        if spot == Spot::Process {
+            let name = format!("{name}, another build");
+            let other = Image { modules: lines::of_another_build(&image)?, ..image };
+            tally.add(self.run(&name, &other, spot, &words, BOOT_LIMIT, |ran| {
+                verdict(lines::judge_refusal(ran))
+            })?);
+        }
         Ok(tally)
     }
 
@@ -452,6 +457,14 @@ impl<'a> Bench<'a> {
         let file = name.replace(|c: char| !c.is_ascii_alphanumeric() && c != '-', "_");
         let _ = fs::create_dir_all(&folder);
         let _ = fs::write(folder.join(format!("{file}.log")), output);
+    }
+}
+
+/// One test, that passed if there is nothing to complain of.
+fn verdict(complaint: Option<String>) -> Tally {
+    match complaint {
+        None => Tally { passed: 1, ..Tally::default() },
+        Some(complaint) => Tally::failure(complaint),
     }
 }
 

@@ -8,6 +8,7 @@
 //!
 //! Promise: nobody waits. Memory that comes back while the arena is in use elsewhere is not used again.
 
+use alloc::vec::Vec;
 use core::alloc::Layout;
 use core::ptr::{NonNull, null_mut};
 use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
@@ -104,7 +105,44 @@ pub(crate) unsafe fn free(pointer: NonNull<u8>, layout: Layout) {
     }
 }
 
-/// Bytes in use, and bytes that there are.
+/// Bytes in use, and bytes that there are; no bytes if somebody is changing that.
 pub(crate) fn used() -> (usize, usize) {
     ARENA.try_lock().map_or((0, 0), |arena| (arena.used(), arena.size()))
+}
+
+/// All that was left of the arena.
+#[derive(Debug)]
+#[must_use]
+pub struct Filled(Vec<(NonNull<u8>, Layout)>);
+
+/// Takes all that is left, but for pieces smaller than a page.
+pub(crate) fn fill() -> Filled {
+    let mut filled = Filled(Vec::new());
+    let (used, size) = used();
+    let mut piece = size - used;
+    while let Ok(layout) = Layout::from_size_align(piece, align_of::<usize>())
+        && piece >= PAGE
+    {
+        let place = ARENA.lock().allocate_first_fit(layout);
+        match place {
+            Ok(place) => filled.0.push((place, layout)),
+            Err(()) => piece /= 2,
+        }
+    }
+    filled
+}
+
+impl Drop for Filled {
+    fn drop(&mut self) {
+        for (place, layout) in self.0.drain(..) {
+            // SAFETY: `fill` got it for this layout, and nobody else knows of it.
+            unsafe { ARENA.lock().deallocate(place, layout) };
+        }
+    }
+}
+
+/// Does something while the arena's lock is held.
+pub(crate) fn locked<T>(other: impl FnOnce() -> T) -> T {
+    let _held = ARENA.lock();
+    other()
 }

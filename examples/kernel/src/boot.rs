@@ -106,7 +106,7 @@ pub fn args() -> impl Iterator<Item = &'static str> + Clone {
 unsafe extern "Rust" {
     /// Defined by [`entry!`](crate::entry).
     #[link_name = "unspool_kernel_main"]
-    safe fn program_main(boot: &Boot) -> ExitCode;
+    pub(crate) safe fn program_main(boot: &Boot) -> ExitCode;
 }
 
 /// Notes that there is `stage` now. Panics if one of `words`, the command line's, wants it there.

@@ -147,6 +147,13 @@ fn tell(change: Change) {
     extension(change);
 }
 
+/// Does something in the middle of an allocation, with the heap's lock held: for tests of who waits for
+/// it. It must not allocate.
+pub fn in_allocation<T>(other: impl FnOnce() -> T) -> T {
+    let _held = HEAP.lock();
+    other()
+}
+
 struct KernelHeap;
 
 #[global_allocator]

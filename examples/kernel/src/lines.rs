@@ -8,7 +8,7 @@
 //!
 //! Promise: nobody waits, and the heap is not used. Who finds another one reading, has too little
 //! stack left, runs no task, or handles an NMI gets the names of the symbol table instead, as does
-//! everyone if there is no `kernel.debug`.
+//! everyone if there is no `kernel.debug`, or no memory left in the arena.
 
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -19,8 +19,8 @@ use unspool::backtrace::{DebugFile, DebugInfo, Function, NameBuffer, Symbol, Sym
 use unspool::panic::{NoUnwind, no_unwind};
 
 use crate::arch::{self, InterruptStack};
-use crate::arena::{self, Lent};
-use crate::boot::boot;
+use crate::arena::{self, Filled, Lent};
+use crate::boot::{boot, program_main};
 use crate::cpio::Archive;
 use crate::eprintln;
 use crate::nmi;
@@ -36,18 +36,25 @@ pub const FILE: &str = "kernel.debug";
 const ARENA_SHARE: usize = 3;
 /// And so many for what is made of that of loaded objects.
 const ARENA_REST: usize = 4 << 20;
+/// Reading is not begun with less than this part of the arena left: no unit of the debug information
+/// takes as much.
+const ARENA_LEFT: usize = 8;
 /// Reading is not begun with fewer bytes than these left of the stack: enough for all of this kernel's,
 /// as the suites show.
 pub const ROOM: u64 = 24 * 1024;
 
 /// The kernel's file, checked; of those who have one.
 static PROGRAM: Once<DebugFile<'static>> = Once::new();
-static READ: Mutex<Read> = Mutex::new(Read { files: Vec::new() });
+static READ: Mutex<Read> = Mutex::new(Read { files: Vec::new(), rest: ARENA_REST });
+/// Where the program was compiled.
+static DIRECTORY: Once<&'static str> = Once::new();
 
 /// What has been read so far; all in the arena, and kept there.
 struct Read {
     /// By the names of the modules; `None` if there is no use in asking again.
     files: Vec<(String, Option<Known>)>,
+    /// What of [`ARENA_REST`] nobody is promised yet.
+    rest: usize,
 }
 
 struct Known {
@@ -78,6 +85,16 @@ pub fn memory() -> (usize, usize) {
     arena::used()
 }
 
+/// Takes what is left of that memory until the result is dropped, for tests of what happens then.
+pub fn exhaust() -> Filled {
+    arena::fill()
+}
+
+/// Does something in the middle of an allocation from that memory, for tests of who waits for it.
+pub fn in_allocation<T>(other: impl FnOnce() -> T) -> T {
+    arena::locked(other)
+}
+
 /// Has inlined functions and lines, and no symbols.
 pub(crate) struct Lines;
 
@@ -88,6 +105,10 @@ impl Symbolize for Lines {
 
     fn functions(&self, address: u64, each: &mut dyn FnMut(&Function<'_>)) -> bool {
         Turn::take().is_some_and(|mut turn| turn.functions(address, each))
+    }
+
+    fn directory(&self) -> Option<&str> {
+        DIRECTORY.get().copied()
     }
 }
 
@@ -103,6 +124,11 @@ impl Turn {
     fn take() -> Option<Self> {
         PROGRAM.get()?;
         if nmi::is_handled_here() || room(arch::stack_pointer()) < ROOM {
+            return None;
+        }
+        // Nor is it begun while somebody has its lock: this task, if it panics there.
+        let (used, size) = arena::used();
+        if size - used <= size / ARENA_LEFT {
             return None;
         }
         let arena = arena::lend()?;
@@ -131,7 +157,8 @@ impl Read {
 
     fn file(&mut self, name: &str) -> Option<&Known> {
         let at = self.files.iter().position(|(known, _)| known == name).unwrap_or_else(|| {
-            self.files.push((name.into(), Known::read(name)));
+            let known = Known::read(name, &mut self.rest);
+            self.files.push((name.into(), known));
             self.files.len() - 1
         });
         self.files[at].1.as_ref()
@@ -139,13 +166,22 @@ impl Read {
 }
 
 impl Known {
-    fn read(name: &str) -> Option<Self> {
+    /// Reads a file; a loaded one if there is as much of `rest` as it may come to.
+    fn read(name: &str, rest: &mut usize) -> Option<Self> {
         let file = match name {
             FILE => PROGRAM.get()?,
-            _ => Box::leak(Box::new(DebugFile::parse(boot().module(name)?).ok()?)),
+            _ => {
+                let bytes = boot().module(name)?;
+                *rest = rest.checked_sub(bytes.len() * ARENA_SHARE)?;
+                Box::leak(Box::new(DebugFile::parse(bytes).ok()?))
+            }
         };
-        let info = if file.is_empty() { None } else { file.info().ok() };
-        info.map(|info| Self { file, info })
+        let info = (!file.is_empty()).then(|| file.info().ok())??;
+        if name == FILE {
+            let main = program_main as *const () as u64;
+            info.directory(main).map(|directory| DIRECTORY.call_once(|| directory));
+        }
+        Some(Self { file, info })
     }
 }
 

@@ -127,6 +127,10 @@ impl Symbolize for Names {
     fn place(&self, address: u64) -> Option<Place<'_>> {
         LOADER.get()?.place(address)
     }
+
+    fn directory(&self) -> Option<&str> {
+        Lines.directory()
+    }
 }
 
 /// The same names, and none of the lines.

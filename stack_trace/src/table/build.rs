@@ -4,7 +4,6 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec;
 use alloc::vec::Vec;
 
-use super::grammar::RULE;
 use super::{ALIGN, HEADER, MAGIC, TOGETHER, hash, place_bits, places_size};
 
 mod pairs;
@@ -71,9 +70,7 @@ pub fn build(symbols: &[Entry<'_>]) -> Vec<u8> {
     }
     debug_assert_eq!(table.len(), HEADER);
     table.extend(base.to_le_bytes());
-    for (first, second) in packed.rules {
-        table.extend(&(u32::from(second) << 12 | u32::from(first)).to_le_bytes()[..RULE]);
-    }
+    table.extend(packed.rules);
     table.extend(blocks);
     table.extend(by_name);
     table.extend(stream);

@@ -15,7 +15,9 @@ use unspool::backtrace::{
 use unspool::panic::{catch_unwind, platform, resume_unwind};
 use unspool::unwind::Pc;
 use unspool_kernel::boot::boot;
-use unspool_kernel::{ExitCode, cpu, heap, lines, nmi, print, task};
+use unspool_kernel::{ExitCode, cpu, heap, lines, loader, nmi, print, println, task};
+
+use crate::support::module;
 
 crate::tests![
     a_trace_has_the_lines_of_inlined_functions,
@@ -26,6 +28,9 @@ crate::tests![
     a_short_stack_gets_names_alone,
     tasks_that_trace_at_once_all_get_names,
     all_lines_are_read_on_the_stack_that_is_asked_for,
+    in_the_middle_of_an_allocation_there_are_lines,
+    who_changes_the_memory_of_lines_gets_names_alone,
+    without_memory_for_lines_there_are_names,
 ];
 
 /// Whether these can run.
@@ -58,10 +63,12 @@ fn a_trace_has_the_lines_of_inlined_functions() {
     let text = trace.to_string();
     let lines: Vec<_> = text.lines().collect();
     let at = lines.iter().position(|line| line.ends_with(": inlined")).expect("it was inlined");
-    assert!(lines[at + 1].contains(&alloc::format!("/suites/src/lines.rs:{first}:")), "{text}");
+    let place = |line| alloc::format!("at ./tests/suites/src/lines.rs:{line}:");
+    assert!(lines[at + 1].trim_start().starts_with(&place(first)), "{text}");
     assert!(lines[at + 2].ends_with(": unspool_suites::lines::around"), "{text}");
-    assert!(lines[at + 3].contains(&alloc::format!("/suites/src/lines.rs:{second}:")), "{text}");
-    assert!(lines[at + 3].trim_start().starts_with("at /"), "{text}");
+    assert!(lines[at + 3].trim_start().starts_with(&place(second)), "{text}");
+    let full = alloc::format!("{trace:#}");
+    assert!(full.contains(" at /") && !full.contains(" at ./"), "{full}");
 }
 
 /// Text without a heap.
@@ -155,18 +162,45 @@ fn an_nmi_gets_names_alone() {
     assert_eq!(LINES.load(Ordering::Relaxed), 0);
 }
 
+/// Whether a trace has names, and lines; taken without the heap.
+#[inline(never)]
+fn names_and_lines() -> (bool, bool) {
+    let mut text = Fixed::<4096>::new();
+    let shown = Captured::<4>::take(trace());
+    for frame in shown.frames() {
+        print_frame(&mut text, 0, *frame, Style::Short, platform().symbols()).unwrap();
+    }
+    (text.text().contains("lines::names_and_lines"), text.text().contains("lines.rs:"))
+}
+
 fn a_short_stack_gets_names_alone() {
     let short = task::Builder::new("short").stack_size(20 << 10);
-    let read = || {
-        let mut text = Fixed::<4096>::new();
-        let shown = Captured::<8>::take(trace());
-        for frame in shown.frames() {
-            print_frame(&mut text, 0, *frame, Style::Short, platform().symbols()).unwrap();
-        }
-        (text.text().contains("lines::a_short_stack"), text.text().contains("lines.rs:"))
-    };
-    assert_eq!(short.spawn(read).unwrap().join().unwrap(), (true, false));
-    assert_eq!(task::spawn("long", read).join().unwrap(), (true, true));
+    assert_eq!(short.spawn(names_and_lines).unwrap().join().unwrap(), (true, false));
+    assert_eq!(task::spawn("long", names_and_lines).join().unwrap(), (true, true));
+}
+
+fn in_the_middle_of_an_allocation_there_are_lines() {
+    assert_eq!(heap::in_allocation(names_and_lines), (true, true));
+}
+
+fn who_changes_the_memory_of_lines_gets_names_alone() {
+    assert_eq!(names_and_lines(), (true, true));
+    let failing = heap::fail(0, usize::MAX);
+    assert_eq!(lines::in_allocation(names_and_lines), (true, false));
+    let both = || heap::in_allocation(names_and_lines);
+    assert_eq!(lines::in_allocation(both), (true, false));
+    assert_eq!((failing.failed(), names_and_lines()), (0, (true, true)));
+}
+
+fn without_memory_for_lines_there_are_names() {
+    let filled = lines::exhaust();
+    let failing = heap::fail(0, usize::MAX);
+    assert_eq!(names_and_lines(), (true, false));
+    assert_eq!(heap::in_allocation(names_and_lines), (true, false));
+    assert_eq!(failing.failed(), 0);
+    drop(failing);
+    drop(filled);
+    assert_eq!(names_and_lines(), (true, true), "and it is all right again");
 }
 
 fn tasks_that_trace_at_once_all_get_names() {
@@ -207,16 +241,32 @@ fn all_lines_are_read_on_the_stack_that_is_asked_for() {
     assert!(used < size * 3 / 4, "{used} of {size} bytes");
 }
 
-/// Shows what is known of addresses all over the program, for whoever compares it.
+fn show_address(address: u64) {
+    let frame = Frame { pc: Pc::Exact(address), sp: 0, kind: FrameKind::Call };
+    let mut text = String::new();
+    print_frame(&mut text, 0, frame, Style::Full, platform().symbols()).unwrap();
+    print!("{text}");
+}
+
+/// The object that addresses are shown of: the crate that comes with each kernel.
+const OBJECT: &str = "unspool_plugin.o";
+
+/// Shows what is known of addresses all over the program and over a loaded object, for whoever
+/// compares it.
 pub fn show() -> ExitCode {
     const APART: usize = 509;
-    for address in text().step_by(APART) {
-        let frame = Frame { pc: Pc::Exact(address), sp: 0, kind: FrameKind::Call };
-        let mut text = String::new();
-        print_frame(&mut text, 0, frame, Style::Full, platform().symbols()).unwrap();
-        print!("{text}");
+    const APART_IN_OBJECT: usize = 11;
+    text().step_by(APART).for_each(show_address);
+    let object = loader().load(OBJECT, module(OBJECT)).unwrap();
+    for section in object.sections() {
+        let code = section.address..section.address + section.size;
+        for address in code.step_by(APART_IN_OBJECT).filter(|at| object.text().contains(at)) {
+            let place = platform().symbols().place(address).expect("it was loaded");
+            println!("in {place}");
+            show_address(address);
+        }
     }
     let (used, size) = lines::memory();
-    unspool_kernel::println!("memory of lines: {used} of {size} bytes");
+    println!("memory of lines: {used} of {size} bytes");
     ExitCode::SUCCESS
 }

@@ -121,6 +121,22 @@ fn later_lines_are_numbered_anew_and_old_locations_go() {
 }
 
 #[test]
+fn a_trace_with_lines_stays_as_it_is() {
+    let files = Files::new("decode-again");
+    let trace = |at: u64| format!("   0: {at:#18x} - <unknown>\r\n   1: {at:#18x} - <unknown>\r\n");
+    let once = files.decoded(trace) + "   4: kernel::main\r\n";
+    // Twice the same call, as a recursive function has it.
+    assert_eq!(names(&once), ["middle", "outer", "middle", "outer"], "{once}");
+    assert_eq!(files.decoded(|_| once.clone()), once);
+    assert_eq!(files.decoded(|_| format!("{once}{once}")), format!("{once}{once}"));
+    // Of one without them each line is a frame, whatever its name.
+    let named = once.replace("outer", "middle");
+    let bare: String = named.split_inclusive('\n').filter(|line| !line.contains(" at ")).collect();
+    let text = files.decoded(|_| bare.clone());
+    assert_eq!(names(&text), ["middle", "outer"].repeat(4), "{text}");
+}
+
+#[test]
 fn members_of_an_archive_have_its_name() {
     let files = Files::new("decode-archive");
     let ar =

@@ -9,12 +9,12 @@
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
-use super::super::grammar::{CHARACTER, DEPTH, MOST, nibbles};
+use super::super::grammar::{COMMON, DEPTH, MOST, nibbles, stored};
 
 /// Names as tokens, and what the tokens stand for.
 pub(super) struct Packed {
-    /// What each token stands for.
-    pub rules: Vec<(u16, u16)>,
+    /// What tokens stand for, as it is stored.
+    pub rules: Vec<u8>,
     /// Each name's tokens as they are stored.
     pub names: Vec<Vec<u8>>,
 }
@@ -99,31 +99,43 @@ impl Rules {
         FIRST_RULE + self.pairs.len() as Token - 1
     }
 
-    /// Numbers the tokens that are used by how often names use them.
+    /// Numbers the tokens that are used: characters, then rules in the order of their first tokens.
     fn number(&self, texts: &[Vec<Token>]) -> Packed {
         let mut used = BTreeMap::<Token, usize>::new();
         texts.iter().flatten().for_each(|&token| *used.entry(token).or_default() += 1);
-        // A rule's tokens have lower numbers than its own.
+        // What a rule is made of was there before it.
         for (rule, &(first, second)) in self.pairs.iter().enumerate().rev() {
             if used.contains_key(&(FIRST_RULE + rule as Token)) {
                 used.entry(first).or_default();
                 used.entry(second).or_default();
             }
         }
-        let mut order: Vec<_> = used.into_iter().collect();
-        order.sort_by_key(|&(token, uses)| (core::cmp::Reverse(uses), token));
+        let characters: Vec<u8> = used.range(..FIRST_RULE).map(|(&token, _)| token as u8).collect();
+        let mut beginning = BTreeMap::<Token, Vec<Token>>::new();
+        for (&token, _) in used.range(FIRST_RULE..) {
+            beginning.entry(self.pair(token).0).or_default().push(token);
+        }
+        let mut order: Vec<Token> = characters.iter().copied().map(Token::from).collect();
+        let mut at = 0;
+        while let Some(first) = order.get(at) {
+            order.extend(beginning.remove(first).unwrap_or_default());
+            at += 1;
+        }
         let numbers: BTreeMap<Token, u16> =
-            order.iter().enumerate().map(|(at, &(token, _))| (token, at as u16)).collect();
-        let rule = |&(token, _): &(Token, usize)| match token.checked_sub(FIRST_RULE) {
-            None => (CHARACTER, token as u16),
-            Some(rule) => {
-                let (first, second) = self.pairs[rule as usize];
-                (numbers[&first], numbers[&second])
-            }
+            order.iter().enumerate().map(|(at, &token)| (token, at as u16)).collect();
+        let pair = |&token: &Token| {
+            let (first, second) = self.pair(token);
+            (numbers[&first], numbers[&second])
         };
-        let rules = order.iter().map(rule).collect();
-        let names = texts.iter().map(|text| stored(text, &numbers)).collect();
-        Packed { rules, names }
+        let rules: Vec<_> = order[characters.len()..].iter().map(pair).collect();
+        order.sort_by_key(|token| (core::cmp::Reverse(used[token]), *token));
+        let common: Vec<u16> = order.iter().take(COMMON).map(|token| numbers[token]).collect();
+        let names = texts.iter().map(|text| name(text, &numbers, &common)).collect();
+        Packed { rules: stored(&common, &characters, &rules), names }
+    }
+
+    fn pair(&self, rule: Token) -> (Token, Token) {
+        self.pairs[(rule - FIRST_RULE) as usize]
     }
 }
 
@@ -138,7 +150,8 @@ fn replace(text: &mut Vec<Token>, chosen: &BTreeMap<(Token, Token), Token>) {
     text.truncate(to);
 }
 
-fn stored(text: &[Token], numbers: &BTreeMap<Token, u16>) -> Vec<u8> {
-    let nibbles: Vec<u8> = text.iter().flat_map(|token| nibbles(numbers[token])).collect();
+fn name(text: &[Token], numbers: &BTreeMap<Token, u16>, common: &[u16]) -> Vec<u8> {
+    let tokens = text.iter().flat_map(|token| nibbles(numbers[token], common));
+    let nibbles: Vec<u8> = tokens.collect();
     nibbles.chunks(2).map(|two| two[0] | two.get(1).copied().unwrap_or_default() << 4).collect()
 }
