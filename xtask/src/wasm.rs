@@ -156,6 +156,21 @@ fn cargo(
     Ok(finished.output)
 }
 
+/// What says of every lock file here whether it is that of the manifests: commands that only look.
+///
+/// They need the registry's index, and no crate's source.
+pub fn lock_files(workspace: &Workspace) -> Vec<Command> {
+    let files = WORKSPACES.iter().map(|&folder| (folder, None));
+    let newer = (FOLDER, Some(workspace.root.join(NEWER)));
+    let look = |(folder, lock_file): (&str, Option<PathBuf>)| {
+        let mut cargo = workspace.cargo();
+        cargo.current_dir(workspace.root.join(folder)).args(["update", "--workspace", "--locked"]);
+        cargo.envs(lock_file.map(|file| (LOCK_FILE, file)));
+        cargo
+    };
+    files.chain([newer]).map(look).collect()
+}
+
 /// What is measured in the kernel, as a process, and in a program on `std`: in turns, the best of each.
 /// Returns a table.
 ///
