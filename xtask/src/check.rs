@@ -1,7 +1,7 @@
 //! `cargo xtask check`: what must hold before a change goes in.
 //!
 //! ```text
-//! fmt · clippy and doc, with std and without · stable · rules
+//! fmt · lock files · clippy and doc, with std and without · stable · rules
 //! ```
 //!
 //! Every check runs, whatever the others say.
@@ -33,7 +33,7 @@ const LIMIT: Duration = Duration::from_secs(20 * 60);
 /// What to check.
 #[derive(Args)]
 pub struct Options {
-    /// Only the checks with this in their name (fmt, clippy, doc, stable, rules)
+    /// Only the checks with this in their name (fmt, lock files, clippy, doc, stable, rules)
     filter: Option<String>,
 }
 
@@ -46,6 +46,7 @@ struct Check {
 const CHECKS: &[Check] = &[
     Check { name: "fmt", run: fmt },
     Check { name: "rules", run: architecture },
+    Check { name: "lock files", run: lock_files },
     Check {
         name: "clippy, with std",
         run: |workspace, step| clippy(workspace, step, Side::WithStd),
@@ -159,6 +160,14 @@ fn clippy(workspace: &Workspace, step: &mut Step, side: Side) -> Result<()> {
     }
     cargo.args(["--", "-Dwarnings"]);
     succeed(cargo, step)
+}
+
+/// Only what builds them would find out: tests that nobody runs for every change.
+fn lock_files(workspace: &Workspace, step: &mut Step) -> Result<()> {
+    for look in wasm::lock_files(workspace) {
+        succeed(look, step)?;
+    }
+    Ok(())
 }
 
 fn clippy_apart(workspace: &Workspace, step: &mut Step) -> Result<()> {

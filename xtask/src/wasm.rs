@@ -43,6 +43,8 @@ const PEER: &str = "unspool-wasmtime-peer";
 const PEER_FOLDER: &str = "examples/wasmtime/peer";
 /// Workspaces of their own.
 pub const WORKSPACES: &[&str] = &[FOLDER, PEER_FOLDER];
+/// The profile of what is measured, on both sides.
+const MEASURED: &str = "measured";
 /// How often each side is measured.
 const TURNS: u32 = 5;
 
@@ -53,6 +55,8 @@ pub enum Load {
     Programs,
     /// The specification's tests.
     Spec,
+    /// The programs, for measurements: optimized as a whole, as the program on `std` is then.
+    Measured,
 }
 
 impl Load {
@@ -62,6 +66,16 @@ impl Load {
             (Self::Programs, Wasmtime::Newer) => "wasmtime-newer",
             (Self::Spec, Wasmtime::Locked) => "wasm-spec",
             (Self::Spec, Wasmtime::Newer) => "wasm-spec-newer",
+            (Self::Measured, Wasmtime::Locked) => "wasmtime-measured",
+            (Self::Measured, Wasmtime::Newer) => "wasmtime-newer-measured",
+        }
+    }
+
+    /// The kernel's profile.
+    const fn profile(self) -> &'static str {
+        match self {
+            Self::Programs | Self::Spec => "release",
+            Self::Measured => MEASURED,
         }
     }
 }
@@ -87,14 +101,14 @@ pub fn build(
 ) -> Result<Image> {
     let name = load.name(version);
     let compile = program(workspace, FOLDER, version, COMPILE, "host")?;
-    let kernel = program(workspace, FOLDER, version, KERNEL, "release")?;
+    let kernel = program(workspace, FOLDER, version, KERNEL, load.profile())?;
     let out = workspace.output().join(name);
     // What an earlier run left there might not be made again.
     let _ = fs::remove_dir_all(&out);
     fs::create_dir_all(&out)?;
     let mut compiler = Command::new(compile);
     match load {
-        Load::Programs => {
+        Load::Programs | Load::Measured => {
             let files = programs::compile(workspace, version, &out, may_install)?;
             compiler.arg("modules").arg(&out).args(files);
         }
@@ -156,15 +170,30 @@ fn cargo(
     Ok(finished.output)
 }
 
+/// What says of every lock file here whether it is that of the manifests: commands that only look.
+///
+/// They need the registry's index, and no crate's source.
+pub fn lock_files(workspace: &Workspace) -> Vec<Command> {
+    let files = WORKSPACES.iter().map(|&folder| (folder, None));
+    let newer = (FOLDER, Some(workspace.root.join(NEWER)));
+    let look = |(folder, lock_file): (&str, Option<PathBuf>)| {
+        let mut cargo = workspace.cargo();
+        cargo.current_dir(workspace.root.join(folder)).args(["update", "--workspace", "--locked"]);
+        cargo.envs(lock_file.map(|file| (LOCK_FILE, file)));
+        cargo
+    };
+    files.chain([newer]).map(look).collect()
+}
+
 /// What is measured in the kernel, as a process, and in a program on `std`: in turns, the best of each.
 /// Returns a table.
 ///
 /// # Errors
 /// Something does not build or does not run.
 pub fn bench(workspace: &Workspace) -> Result<String> {
-    let image = build(workspace, Wasmtime::Locked, Load::Programs, true)?;
-    let peer = program(workspace, PEER_FOLDER, Wasmtime::Locked, PEER, "release")?;
-    let modules = workspace.output().join(Load::Programs.name(Wasmtime::Locked));
+    let image = build(workspace, Wasmtime::Locked, Load::Measured, true)?;
+    let peer = program(workspace, PEER_FOLDER, Wasmtime::Locked, PEER, MEASURED)?;
+    let modules = workspace.output().join(Load::Measured.name(Wasmtime::Locked));
     let mut best = BTreeMap::new();
     for _ in 0..TURNS {
         let mut kernel = Command::new(&image.elf);
