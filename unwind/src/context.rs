@@ -87,20 +87,6 @@ impl Context {
         Self { cursor, known, exit, cfa: 0, control: None, guessed: false }
     }
 
-    /// Back to the frame where it began, in place. What was asked of the control words stays.
-    #[inline(always)]
-    pub(crate) fn start_again(
-        &mut self,
-        registers: &Registers,
-        pc: Pc,
-        stack: StackBounds,
-        trail: Trail,
-    ) {
-        self.cursor.registers.copy(registers);
-        self.cursor.stack = LiveStack::new(stack);
-        (self.cursor.pc, self.cursor.trail, self.guessed) = (pc, trail, false);
-    }
-
     /// The registers of the frame.
     pub(crate) const fn registers(&self) -> &Registers {
         self.cursor.registers()

@@ -16,6 +16,7 @@ use core::convert::Infallible;
 
 use crate::address::Pc;
 use crate::arch::{self, with_registers};
+use crate::cache::Trail;
 use crate::context::{Answer, Context};
 use crate::cursor::Step;
 use crate::environment::{Everywhere, current_stack, dead_end, plain_personality, resumed_stack};
@@ -141,9 +142,10 @@ pub unsafe fn resume(exception: *mut Exception, registers: &mut Registers) -> ! 
     let stack = resumed_stack(registers.sp(), handler);
     // SAFETY: the exception was raised, so `raise`'s contract holds for it.
     unsafe { glide_on(exception, registers, stack) };
-    let mut frame = Context::new(registers, Pc::Return(registers.ip()), stack);
+    let pc = Pc::Return(registers.ip());
     // SAFETY: as above.
-    let Err(error) = unsafe { cleanup_phase(exception, &mut frame) };
+    let Err(error) =
+        unsafe { cleanup_phase(exception, registers, pc, stack, &trail_to(pc.lookup())) };
     dead_end(error.in_phase_2())
 }
 
@@ -218,20 +220,16 @@ impl Landing {
 unsafe fn two_phases(
     exception: *mut Exception,
     registers: &mut Registers,
-    pc: Pc,
+    mut pc: Pc,
     stack: StackBounds,
 ) -> RaiseError {
     Everywhere.refresh();
-    let pc = match plain_personality() {
-        // SAFETY: handed on to the caller.
-        Some(plain) => unsafe { glide(exception, registers, pc, stack, plain) },
-        None => pc,
-    };
+    // SAFETY: handed on to the caller.
+    unsafe { glide(exception, registers, &mut pc, stack) };
     // What code is there does not change while its frames are: it is asked for once.
     let trail = trail_to(pc.lookup());
-    let mut frame = Context::on(registers, pc, stack, trail);
     // SAFETY: handed on to the caller.
-    let (handler, path) = match unsafe { search_phase(exception, &mut frame) } {
+    let (handler, path) = match unsafe { search_phase(exception, registers, pc, stack, &trail) } {
         Ok(found) => found,
         Err(error) => return error,
     };
@@ -239,9 +237,8 @@ unsafe fn two_phases(
     unsafe { found(exception, handler) };
     // SAFETY: as above.
     unsafe { depart(exception, path) };
-    frame.start_again(registers, pc, stack, trail);
     // SAFETY: handed on to the caller.
-    let Err(error) = unsafe { cleanup_phase(exception, &mut frame) };
+    let Err(error) = unsafe { cleanup_phase(exception, registers, pc, stack, &trail) };
     IN_FLIGHT.end(exception);
     error.in_phase_2()
 }
@@ -272,7 +269,7 @@ unsafe fn depart(exception: *mut Exception, path: Path) {
 }
 
 /// Both phases, if nobody need be asked. Otherwise returns: nobody has anything to do below the frame
-/// with the registers that are left, which is there.
+/// with the registers that are left.
 ///
 /// # Safety
 ///
@@ -281,47 +278,47 @@ unsafe fn depart(exception: *mut Exception, path: Path) {
 unsafe fn glide(
     exception: *mut Exception,
     registers: &mut Registers,
-    mut pc: Pc,
+    pc: &mut Pc,
     stack: StackBounds,
-    plain: u64,
-) -> Pc {
+) {
+    let Some(plain) = plain_personality() else { return };
     let mut trail = trail_to(pc.lookup());
-    let Some(mut glide) = Glide::new(registers, pc, &stack, &mut trail) else { return pc };
+    let Some(mut glide) = Glide::new(registers, *pc, &stack, &mut trail) else { return };
     let mut path = Path::default();
     // To the first frame that something lands in. There the registers stay.
     let (mut answer, mut known) = loop {
-        let Some(known) = glide.look(&mut trail) else { return pc };
-        match Answer::of(&known, pc, plain) {
+        let Some(known) = glide.look(&mut trail) else { return };
+        match Answer::of(&known, *pc, plain) {
             Answer::Nothing => {}
-            Answer::Unknown => return pc,
+            Answer::Unknown => return,
             answer => break (answer, known),
         }
         path.add(known.module());
         if !glide.leave_with(known.rule, registers) {
-            return pc;
+            return;
         }
-        pc = Pc::Return(registers.ip());
+        *pc = Pc::Return(registers.ip());
     };
-    let (Answer::Cleanup(pad) | Answer::Catch(pad)) = answer else { return pc };
+    let (Answer::Cleanup(pad) | Answer::Catch(pad)) = answer else { return };
     let landing = Landing::new(pad, &known);
     let lands_before = matches!(answer, Answer::Cleanup(_));
     // To the frame that catches.
     while !matches!(answer, Answer::Catch(_)) {
         path.add(known.module());
         if !glide.leave(known.rule) {
-            return pc;
+            return;
         }
-        let Some(next) = glide.look(&mut trail) else { return pc };
+        let Some(next) = glide.look(&mut trail) else { return };
         known = next;
-        answer = Answer::of(&known, pc, plain);
+        answer = Answer::of(&known, *pc, plain);
         if matches!(answer, Answer::Unknown) {
-            return pc;
+            return;
         }
     }
     let handler = glide.cfa(known.rule);
     // Phase 2 reads the stack up to there.
     if !glide.is_on_stack(handler) {
-        return pc;
+        return;
     }
     // SAFETY: the exception is valid (contract of `raise`).
     unsafe { found(exception, handler) };
@@ -370,7 +367,7 @@ unsafe fn glide_on(exception: *mut Exception, registers: &mut Registers, stack: 
     }
 }
 
-/// Phase 1, from this frame: the CFA of the frame that catches, and whose frames lead there.
+/// Phase 1: the CFA of the frame that catches, and whose frames lead there.
 ///
 /// # Safety
 ///
@@ -378,9 +375,13 @@ unsafe fn glide_on(exception: *mut Exception, registers: &mut Registers, stack: 
 #[inline(never)]
 unsafe fn search_phase(
     exception: *mut Exception,
-    frame: &mut Context,
+    registers: &Registers,
+    pc: Pc,
+    stack: StackBounds,
+    trail: &Trail,
 ) -> Result<(u64, Path), RaiseError> {
     let mut path = Path::default();
+    let mut frame = Context::on(registers, pc, stack, *trail);
     let mut asked = false;
     while frame.seek(asked, 0, &mut path)? != Step::End {
         // SAFETY: handed on to the caller.
@@ -397,7 +398,7 @@ unsafe fn search_phase(
     Err(RaiseError::EndOfStack)
 }
 
-/// Phase 2, from this frame: lands in the next one that has something to do; returns only on failure.
+/// Phase 2: lands in the next frame that has something to do; returns only on failure.
 ///
 /// # Safety
 ///
@@ -405,10 +406,14 @@ unsafe fn search_phase(
 #[inline(never)]
 unsafe fn cleanup_phase(
     exception: *mut Exception,
-    frame: &mut Context,
+    registers: &Registers,
+    pc: Pc,
+    stack: StackBounds,
+    trail: &Trail,
 ) -> Result<Infallible, RaiseError> {
     // SAFETY: the exception is valid (contract).
     let handler = unsafe { (*exception).private_2 };
+    let mut frame = Context::on(registers, pc, stack, *trail);
     let mut asked = false;
     while frame.seek(asked, handler, &mut Path::default())? != Step::End {
         let is_handler = frame.cfa() == handler;

@@ -338,13 +338,8 @@ impl Saves {
 
     #[inline(always)]
     pub(crate) fn read(self, words: &WordsBelow, registers: &mut Registers) {
-        let mut rest = self.0;
-        for register in SAVED {
-            rest >>= 8;
-            // Before whether it is among the words, because most are not saved.
-            if rest as u8 != 0
-                && let Some(value) = words.find(rest as u8)
-            {
+        for (place, register) in SAVED.into_iter().enumerate() {
+            if let Some(value) = words.find(self.slots(place)) {
                 registers.set(register, value);
             }
         }

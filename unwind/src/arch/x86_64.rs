@@ -30,25 +30,19 @@ impl Registers {
         registers
     }
 
-    /// A copy of what was stored word by word a moment ago: see [`copy`](Self::copy).
-    #[inline(always)]
-    pub(crate) fn copied(&self) -> Self {
-        let mut copy = Self::new();
-        copy.copy(self);
-        copy
-    }
-
-    /// Copies what was stored word by word a moment ago: read word by word, it need not wait
+    /// A copy of what was stored word by word a moment ago: read word by word, it need not wait
     /// until the stores have reached the cache, which a vector's load would.
     #[inline(always)]
-    pub(crate) fn copy(&mut self, from: &Self) {
-        let words = (&raw const *from).cast::<u64>();
+    pub(crate) fn copied(&self) -> Self {
+        let words = (&raw const *self).cast::<u64>();
+        let mut copy = Self::new();
         for register in Register::all() {
             // SAFETY: registers are as many words, by their numbers.
             let word = unsafe { words.add(register.number()) };
             // SAFETY: it is behind a reference.
-            self.set(register, unsafe { word.read_volatile() });
+            copy.set(register, unsafe { word.read_volatile() });
         }
+        copy
     }
 
     /// As [`here`](Self::here), into a place that is there already.
