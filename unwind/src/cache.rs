@@ -76,27 +76,34 @@ impl Place {
 pub struct Trail {
     /// The last entry.
     last: Place,
-    /// The code that the walk is in, and what tells it from other code that may have been at its
-    /// addresses.
+    /// The length of the code that the walk is in, or −1 for all there is: a trail is kept on the stack,
+    /// more than once.
+    length: i32,
+    /// Where the code begins, and what tells it from other code that may have been at its addresses.
     start: u64,
-    length: u64,
     identity: u64,
 }
 
 impl Trail {
     /// A walk that begins, nowhere yet.
-    pub const START: Self = Self { last: Place::NONE, start: 0, length: 0, identity: 0 };
+    pub const START: Self = Self { last: Place::NONE, length: 0, start: 0, identity: 0 };
 
     /// Whether `address` lies in the code that was entered last.
     #[inline(always)]
     pub(crate) const fn covers(&self, address: u64) -> bool {
-        address.wrapping_sub(self.start) < self.length
+        address.wrapping_sub(self.start) < self.length as i64 as u64
     }
 
-    /// From now on, what is remembered of addresses counts for code with this identity only.
+    /// From now on, what is remembered of addresses counts for code with this identity only. Of code
+    /// beyond 2 GiB nothing is remembered.
+    #[inline]
     pub(crate) const fn enter(&mut self, code: Range<u64>, identity: u64) {
-        (self.start, self.length) = (code.start, code.end - code.start);
-        self.identity = identity;
+        self.length = match code.end - code.start {
+            u64::MAX => -1,
+            length if length > i32::MAX as u64 => i32::MAX,
+            length => length as i32,
+        };
+        (self.start, self.identity) = (code.start, identity);
     }
 
     /// Whether code with this identity has the same `known` wherever it is: what its tables name lies in

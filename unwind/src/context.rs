@@ -57,6 +57,26 @@ impl Answer {
     }
 }
 
+/// Has registers and pc be those of the nearest frame that is at a call. Gives back the stack that this
+/// took.
+#[inline(never)]
+pub(crate) fn leave_interrupted(
+    registers: &mut Registers,
+    pc: &mut Pc,
+    stack: StackBounds,
+) -> Result<(), RaiseError> {
+    let mut frame = Context::new(registers, *pc, stack);
+    // Beyond a frame that an interrupt made comes one that was interrupted.
+    while let Pc::Exact(_) = frame.pc() {
+        frame.look()?;
+        if frame.leave()? == Step::End {
+            return Err(RaiseError::EndOfStack);
+        }
+    }
+    (*registers, *pc) = (*frame.registers(), frame.pc());
+    Ok(())
+}
+
 /// One frame as a personality function sees it (`struct _Unwind_Context`).
 pub struct Context {
     cursor: Cursor<'static, LiveStack, Everywhere>,
@@ -126,19 +146,6 @@ impl Context {
             Exit::Rule => self.cursor.leave_by(&self.known.rule),
             Exit::Dwarf => self.cursor.leave_by_dwarf(),
         }
-    }
-
-    /// Moves to the nearest frame that is at a call.
-    #[inline(never)]
-    pub(crate) fn leave_interrupted(&mut self) -> Result<(), RaiseError> {
-        // Beyond a frame that an interrupt made comes one that was interrupted.
-        while let Pc::Exact(_) = self.pc() {
-            self.look()?;
-            if self.leave()? == Step::End {
-                return Err(RaiseError::EndOfStack);
-            }
-        }
-        Ok(())
     }
 
     /// Moves to the next frame that has a personality, or this CFA, and finds out about it: the frame

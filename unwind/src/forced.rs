@@ -16,7 +16,7 @@ use core::ffi::c_void;
 
 use crate::address::Pc;
 use crate::arch::catch_forced_personality;
-use crate::context::{ABI_VERSION, Context};
+use crate::context::{ABI_VERSION, Context, leave_interrupted};
 use crate::cursor::Step;
 use crate::environment::{Everywhere, current_stack, dead_end};
 use crate::error::RaiseError;
@@ -188,12 +188,12 @@ pub unsafe fn raise_forced_from(
     begin: impl FnOnce(),
 ) -> RaiseError {
     Everywhere.refresh();
-    let mut frame = Context::new(registers, Pc::Exact(registers.ip()), stack);
-    if let Err(error) = frame.leave_interrupted() {
+    let (mut registers, mut pc) = (*registers, Pc::Exact(registers.ip()));
+    if let Err(error) = leave_interrupted(&mut registers, &mut pc, stack) {
         return error;
     }
     // SAFETY: handed on to this function's caller.
-    unsafe { find_and_unwind(exception, frame.registers(), stack, begin) }
+    unsafe { find_and_unwind(exception, &registers, stack, begin) }
 }
 
 /// Unwinds from the frame with these registers, which is at a call, if there is a way out.

@@ -17,7 +17,7 @@ use core::convert::Infallible;
 use crate::address::Pc;
 use crate::arch::{self, with_registers};
 use crate::cache::Trail;
-use crate::context::{Answer, Context};
+use crate::context::{Answer, Context, leave_interrupted};
 use crate::cursor::Step;
 use crate::environment::{Everywhere, current_stack, dead_end, plain_personality, resumed_stack};
 use crate::error::RaiseError;
@@ -98,11 +98,10 @@ pub unsafe fn raise_from(
     stack: StackBounds,
 ) -> RaiseError {
     Everywhere.refresh();
-    let mut frame = Context::new(registers, pc, stack);
-    if let Err(error) = frame.leave_interrupted() {
+    let (mut registers, mut pc) = (*registers, pc);
+    if let Err(error) = leave_interrupted(&mut registers, &mut pc, stack) {
         return error;
     }
-    let (mut registers, pc) = (*frame.registers(), frame.pc());
     // SAFETY: handed on to this function's caller.
     unsafe { two_phases(exception, &mut registers, pc, stack) }
 }
