@@ -356,6 +356,10 @@ pub unsafe extern "C-unwind" fn catch_forced(
 }
 
 /// The personality of [`catch`]: catches whatever comes, unless nobody may.
+///
+/// Frames are known by its address: so it must not be compiled again in a crate that makes such a frame,
+/// as small functions are that may be inlined.
+#[inline(never)]
 unsafe extern "C" fn catch_personality(
     _version: i32,
     actions: Actions,
@@ -375,7 +379,8 @@ unsafe extern "C" fn catch_personality(
 }
 
 /// The personality of [`catch_forced`]: as that of [`catch`], and where a forced unwinding ends that
-/// was raised to end here.
+/// was raised to end here. Compiled once, as that one.
+#[inline(never)]
 pub(crate) unsafe extern "C" fn catch_forced_personality(
     version: i32,
     actions: Actions,
