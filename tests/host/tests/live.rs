@@ -113,7 +113,7 @@ fn ours(modules: &Modules) -> Vec<Frame> {
         let mut left = frames.iter().zip(1..);
         let end = cursor.walk(|frame| {
             let (expected, number) = left.next().expect("as many frames as by steps");
-            assert_eq!(frame.pc(), Pc::Return(expected.ip));
+            assert_eq!(frame.pc().address(), expected.ip);
             if number % every == 0 {
                 assert_eq!(Frame::of(frame.registers()), *expected);
             }

@@ -176,7 +176,7 @@ fn kernel() -> Run {
         "7context6switch",
         "context10task_entry",
         "6x86_644land",
-        "6x86_645catch",
+        "6x86_6410catch_body",
         "6signal8restorer",
         "_Unwind_Resume",
     ];

@@ -1,3 +1,5 @@
+use std::sync::LazyLock;
+
 use gimli::constants;
 
 use super::*;
@@ -167,13 +169,12 @@ fn walkers_of_a_module_follow_its_rules_and_not_those_of_what_was_there_before()
     const WALKERS: u64 = 3;
     const WALKS: u64 = 4;
     // The same function in the same place, with frames of 16, 24, … bytes.
-    let modules: Vec<_> = (2..9u8)
-        .map(|words| {
-            let program = [DEF_CFA, RSP, words * 8, OFFSET_RA, 1];
-            let section: &'static [u8] = sample::section(1, &program, &[]).leak();
-            Module::new(START..START + 0x100, Section::in_memory(section))
-        })
-        .collect();
+    static SECTIONS: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
+        let program = |words| [DEF_CFA, RSP, words * 8, OFFSET_RA, 1];
+        (2..9u8).map(|words| sample::section(1, &program(words), &[])).collect()
+    });
+    let module_of = |section| Module::new(START..START + 0x100, Section::in_memory(section));
+    let modules: Vec<_> = SECTIONS.iter().map(|section| module_of(section)).collect();
     static MODULES: Modules = Modules::new();
     let round = AtomicU64::new(0);
     let done = AtomicU64::new(0);
