@@ -23,8 +23,8 @@ use crate::task::Task;
 /// The most CPUs that are used; what the machine has beyond that stays parked.
 pub const MAX_CPUS: usize = 4;
 
-/// What belongs to one CPU. The assembly in `arch` knows the first fields.
-#[repr(C)]
+/// What belongs to one CPU, alone in its cache lines. The assembly in `arch` knows the first fields.
+#[repr(C, align(64))]
 pub(crate) struct Cpu {
     /// Its own address.
     pub this: AtomicPtr<Cpu>,

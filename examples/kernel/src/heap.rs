@@ -1,7 +1,10 @@
-//! The global allocator: one region, first fit, behind a spin lock.
+//! The global allocator: one region, first fit, behind a spin lock; small pieces are kept by the CPU
+//! that freed them.
 //!
 //! A task can have its own allocations [fail], to see what becomes of it then. A program can have
 //! code of its own run in the allocator, in the task that allocates: see [`extend`].
+
+mod kept;
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::marker::PhantomData;
@@ -13,6 +16,8 @@ use linked_list_allocator::Heap;
 use crate::arch::per_cpu;
 use crate::arena;
 use crate::lock::Lock;
+
+use self::kept::Class;
 
 /// Bytes of the heap.
 pub(crate) const SIZE: usize = 256 << 20;
@@ -172,12 +177,19 @@ pub(crate) unsafe fn init(start: *mut u8) {
 
 /// Whether this CPU was in the middle of an allocation.
 pub(crate) fn is_held_here() -> bool {
-    HEAP.is_held_here()
+    HEAP.is_held_here() || kept::is_busy_here()
+}
+
+/// Bytes that CPUs keep of what was freed, for the next who need a little.
+pub fn kept() -> usize {
+    kept::bytes()
 }
 
 /// Bytes that are allocated.
 pub fn used() -> usize {
-    HEAP.lock().used()
+    let used = HEAP.lock().used();
+    // Others go on meanwhile.
+    used.saturating_sub(kept())
 }
 
 // SAFETY: `Heap` hands out disjoint, suitably aligned pieces of its memory, and does not unwind;
@@ -190,11 +202,15 @@ unsafe impl GlobalAlloc for KernelHeap {
         if is_short() {
             return null_mut();
         }
-        let place = HEAP.lock().allocate_first_fit(layout).map_or(null_mut(), NonNull::as_ptr);
-        if !place.is_null() {
-            tell(Change::Allocated(layout));
-        }
-        place
+        let class = Class::of(layout);
+        let Some(place) = class.and_then(kept::take).or_else(|| {
+            let whole = class.map_or(layout, Class::layout);
+            HEAP.lock().allocate_first_fit(whole).ok()
+        }) else {
+            return null_mut();
+        };
+        tell(Change::Allocated(layout));
+        place.as_ptr()
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
@@ -203,8 +219,14 @@ unsafe impl GlobalAlloc for KernelHeap {
             // SAFETY: the caller's promise is the same.
             return unsafe { arena::free(pointer, layout) };
         }
-        // SAFETY: the caller got the pointer from `alloc` with the same layout.
-        unsafe { HEAP.lock().deallocate(pointer, layout) };
+        let class = Class::of(layout);
+        // SAFETY: the caller got it from `alloc` with the same layout, so it is of this class.
+        let is_kept = class.is_some_and(|class| unsafe { kept::keep(pointer, class) });
+        if !is_kept {
+            let whole = class.map_or(layout, Class::layout);
+            // SAFETY: the same: this is what `alloc` asked for.
+            unsafe { HEAP.lock().deallocate(pointer, whole) };
+        }
         tell(Change::Freed(layout));
     }
 }

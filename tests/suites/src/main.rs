@@ -25,6 +25,7 @@ mod deaths;
 mod endings;
 mod exhausted;
 mod faults;
+mod heaps;
 mod heard;
 mod held;
 mod hooks;
@@ -85,6 +86,7 @@ const SUITES: &[(&str, &[Test])] = &[
     ("hooks", hooks::TESTS),
     ("throws", throws::TESTS),
     ("reports", reports::TESTS),
+    ("heaps", heaps::TESTS),
     ("held", held::TESTS),
     ("exhausted", exhausted::TESTS),
     ("random", random::TESTS),
