@@ -42,6 +42,8 @@ pub struct WordsBelow {
 }
 
 impl WordsBelow {
+    pub(crate) const NONE: Self = Self { end: 0, count: 0 };
+
     /// The word that begins so many words below the end.
     ///
     /// # Panics

@@ -18,7 +18,7 @@ use crate::guess::FrameKind;
 use crate::modules::FindModule;
 use crate::registers::{Register, Registers};
 use crate::rule::Saves;
-use crate::stack::ReadStack;
+use crate::stack::{ReadStack, WordsBelow};
 
 /// Frames that are noted before what they saved is read.
 const NOTES: usize = 32;
@@ -35,6 +35,8 @@ pub struct Frame<'a, S> {
     notes: &'a Notes,
     /// How many notes there are.
     noted: usize,
+    /// What the last note is about.
+    words: WordsBelow,
     registers: &'a mut Registers,
     stack: &'a S,
 }
@@ -54,6 +56,13 @@ fn restore(notes: &[(u64, Saves)], registers: &mut Registers, stack: &impl ReadS
             }
         }
     }
+}
+
+/// Reads what one frame saved. Out of line, and by value: a frame that is only looked at stays in
+/// registers of the CPU.
+#[inline(never)]
+fn read(saves: Saves, words: WordsBelow, registers: &mut Registers) {
+    saves.read(&words, registers);
 }
 
 impl<S: ReadStack> Frame<'_, S> {
@@ -77,8 +86,13 @@ impl<S: ReadStack> Frame<'_, S> {
     }
 
     /// The registers of the frame, as far as its callees saved them.
+    #[inline]
     pub fn registers(&mut self) -> &Registers {
-        restore(&self.notes[..self.noted], self.registers, self.stack);
+        match self.notes[..self.noted] {
+            // Whoever asks in one frame often asks in the next.
+            [(_, saves)] => read(saves, self.words, self.registers),
+            _ => restore(&self.notes[..self.noted], self.registers, self.stack),
+        }
         self.noted = 0;
         self.registers.set(Register::RA, self.pc.address());
         self.registers.set(Register::RSP, self.sp);
@@ -121,6 +135,7 @@ impl<S: ReadStack, M: FindModule> Cursor<'_, S, M> {
                 kind: self.kind,
                 notes: &notes,
                 noted: 0,
+                words: WordsBelow::NONE,
                 registers,
                 stack: &self.stack,
             };
@@ -178,6 +193,7 @@ impl<S: ReadStack, M: FindModule> Cursor<'_, S, M> {
                 kind: FrameKind::Known,
                 notes,
                 noted,
+                words,
                 registers: &mut self.registers,
                 stack: &self.stack,
             };

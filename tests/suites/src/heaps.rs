@@ -35,10 +35,13 @@ fn a_throw_needs_only_what_the_cpu_has_kept() {
 /// Sizes of pieces: on both sides of every class's end, and beyond the largest.
 const SIZES: [usize; 12] = [1, 15, 16, 17, 32, 33, 64, 127, 128, 129, 256, 257];
 
+/// A piece, in another one.
+struct Piece(Vec<u8>);
+
 /// What is in a piece that was filled with this.
-fn filled(seed: u64) -> Box<Vec<u8>> {
+fn filled(seed: u64) -> Piece {
     let size = SIZES[seed as usize % SIZES.len()];
-    Box::new(vec![(seed >> 32) as u8; size])
+    Piece(vec![(seed >> 32) as u8; size])
 }
 
 fn assert_whole(piece: &[u8]) {
@@ -47,8 +50,8 @@ fn assert_whole(piece: &[u8]) {
 }
 
 fn what_wanders_between_cpus_stays_whole() {
-    static TABLE: [AtomicPtr<Vec<u8>>; 64] = [const { AtomicPtr::new(core::ptr::null_mut()) }; 64];
-    let take = |place: &AtomicPtr<Vec<u8>>, new| {
+    static TABLE: [AtomicPtr<Piece>; 64] = [const { AtomicPtr::new(core::ptr::null_mut()) }; 64];
+    let take = |place: &AtomicPtr<Piece>, new| {
         let old = place.swap(new, Ordering::AcqRel);
         // SAFETY: only boxes are put there, and this one was just taken out.
         (!old.is_null()).then(|| unsafe { Box::from_raw(old) })
@@ -61,8 +64,8 @@ fn what_wanders_between_cpus_stays_whole() {
                     // Knuth's MMIX generator.
                     seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(number | 1);
                     let place = &TABLE[(seed >> 50) as usize % TABLE.len()];
-                    if let Some(old) = take(place, Box::into_raw(filled(seed >> 8))) {
-                        assert_whole(&old);
+                    if let Some(old) = take(place, Box::into_raw(Box::new(filled(seed >> 8)))) {
+                        assert_whole(&old.0);
                     }
                 }
             })
@@ -70,7 +73,7 @@ fn what_wanders_between_cpus_stays_whole() {
         let all: Vec<_> = (0..8).map(wander).collect();
         all.into_iter().for_each(|each| each.join().unwrap());
         for place in &TABLE {
-            take(place, core::ptr::null_mut()).into_iter().for_each(|left| assert_whole(&left));
+            take(place, core::ptr::null_mut()).into_iter().for_each(|left| assert_whole(&left.0));
         }
     };
     run(100);
