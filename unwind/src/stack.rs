@@ -36,13 +36,13 @@ pub trait ReadStack {
 /// Words of a stack that can be read.
 #[derive(Clone, Copy, Debug)]
 pub struct WordsBelow {
-    end: u64,
-    /// How many words can be read.
+    low: u64,
+    /// How many words from there on can be read, up to the end.
     count: u64,
 }
 
 impl WordsBelow {
-    pub(crate) const NONE: Self = Self { end: 0, count: 0 };
+    pub(crate) const NONE: Self = Self { low: 0, count: 0 };
 
     /// The word that begins so many words below the end.
     ///
@@ -57,11 +57,13 @@ impl WordsBelow {
     /// As [`get`](Self::get); `None` if the number is 0, or greater than what was asked for.
     #[inline(always)]
     pub fn find(&self, number: u8) -> Option<u64> {
-        if u64::from(number).wrapping_sub(1) >= self.count {
+        // Too large also if the number is.
+        let place = self.count.wrapping_sub(number.into());
+        if place >= self.count {
             return None;
         }
-        let end = core::ptr::with_exposed_provenance::<u64>(self.end as usize);
-        let word = end.wrapping_sub(number.into());
+        let low = core::ptr::with_exposed_provenance::<u64>(self.low as usize);
+        let word = low.wrapping_add(place as usize);
         // SAFETY: as in `StackBounds::read`, which has made sure of all these words.
         Some(unsafe { word.read_volatile() })
     }
@@ -99,10 +101,11 @@ impl Climb {
         if between > self.left || between <= u64::from(further) {
             return None;
         }
+        let words = WordsBelow { low: self.at, count: between };
         self.at = end;
         self.left -= between;
         prefetch(core::ptr::without_provenance::<u64>(end as usize).wrapping_add(AHEAD));
-        Some(WordsBelow { end, count: between })
+        Some(words)
     }
 }
 
@@ -188,8 +191,9 @@ impl ReadStack for StackBounds {
 
     #[inline]
     fn words_below(&self, end: u64, count: u8) -> Option<WordsBelow> {
-        let inside = self.low <= end && end <= self.high && end - self.low >= 8 * u64::from(count);
-        (inside && end.is_multiple_of(8)).then_some(WordsBelow { end, count: count.into() })
+        let (size, count) = (8 * u64::from(count), u64::from(count));
+        let inside = self.low <= end && end <= self.high && end - self.low >= size;
+        (inside && end.is_multiple_of(8)).then(|| WordsBelow { low: end - size, count })
     }
 
     #[inline]
