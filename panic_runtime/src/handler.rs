@@ -54,30 +54,32 @@ pub(crate) fn begin(location: Option<&Location<'_>>, message: fmt::Arguments<'_>
 /// must have its own calls it at the end.
 #[inline(always)]
 pub fn begin_panic(info: &PanicInfo<'_>) -> ! {
-    end_short(|| {
-        let (location, message) = (info.location(), info.message());
-        begin(location, format_args!("{message}"));
-        let payload = match (hook::current(), location) {
-            // The payload is made first, because the hook is told; the default report needs no
-            // memory, so it comes before anything that does.
-            (Some(hook), Some(at)) => {
-                let payload = payload::of_message(&message);
-                let info = PanicHookInfo::new(&*payload, at, can_unwind(info));
-                report(location, message.as_str(), || hook(&info));
-                payload
-            }
-            _ => {
-                let text = format_args!("{message}");
-                let brief = !can_unwind(info) && message.as_str() == Some(IN_CLEANUP);
-                report(location, message.as_str(), || default_report(location, text, brief));
-                payload::of_message(&message)
-            }
-        };
-        if !can_unwind(info) {
-            last_words(format_args!("thread caused non-unwinding panic. aborting.\n"));
+    end_short(|| handle(info))
+}
+
+fn handle(info: &PanicInfo<'_>) -> ! {
+    let (location, message) = (info.location(), info.message());
+    begin(location, format_args!("{message}"));
+    let payload = match (hook::current(), location) {
+        // The payload is made first, because the hook is told; the default report needs no
+        // memory, so it comes before anything that does.
+        (Some(hook), Some(at)) => {
+            let payload = payload::of_message(&message);
+            let info = PanicHookInfo::new(&*payload, at, can_unwind(info));
+            report(location, message.as_str(), || hook(&info));
+            payload
         }
-        catch::raise(payload)
-    })
+        _ => {
+            let text = format_args!("{message}");
+            let brief = !can_unwind(info) && message.as_str() == Some(IN_CLEANUP);
+            report(location, message.as_str(), || default_report(location, text, brief));
+            payload::of_message(&message)
+        }
+    };
+    if !can_unwind(info) {
+        last_words(format_args!("thread caused non-unwinding panic. aborting.\n"));
+    }
+    catch::raise(payload)
 }
 
 #[cfg(feature = "lang-items")]
@@ -95,7 +97,8 @@ fn can_unwind(_info: &PanicInfo<'_>) -> bool {
 #[cfg(feature = "lang-items")]
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
-    begin_panic(info)
+    // As `begin_panic`, which would be in traces that have inlined functions.
+    end_short(|| handle(info))
 }
 
 /// Where code goes that finds no memory and has no other answer. On stable Rust, and in std, that is
