@@ -9,8 +9,6 @@
 use core::fmt;
 use core::panic::{Location, PanicInfo};
 
-use unspool_stack_trace::end_short;
-
 use crate::catch;
 use crate::hook::{self, PanicHookInfo};
 use crate::payload;
@@ -52,12 +50,9 @@ pub(crate) fn begin(location: Option<&Location<'_>>, message: fmt::Arguments<'_>
 ///
 /// The crate's own `#[panic_handler]` (feature `lang-items`) is nothing but this; a program that
 /// must have its own calls it at the end.
-#[inline(always)]
-pub fn begin_panic(info: &PanicInfo<'_>) -> ! {
-    end_short(|| handle(info))
-}
-
-fn handle(info: &PanicInfo<'_>) -> ! {
+// As `end_short`: short traces start below it, with the handler.
+#[inline(never)]
+pub fn __rust_end_short_backtrace(info: &PanicInfo<'_>) -> ! {
     let (location, message) = (info.location(), info.message());
     begin(location, format_args!("{message}"));
     let payload = match (hook::current(), location) {
@@ -97,8 +92,7 @@ fn can_unwind(_info: &PanicInfo<'_>) -> bool {
 #[cfg(feature = "lang-items")]
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
-    // As `begin_panic`, which would be in traces that have inlined functions.
-    end_short(|| handle(info))
+    __rust_end_short_backtrace(info)
 }
 
 /// Where code goes that finds no memory and has no other answer. On stable Rust, and in std, that is
