@@ -9,8 +9,6 @@
 use core::fmt;
 use core::panic::{Location, PanicInfo};
 
-use unspool_stack_trace::end_short;
-
 use crate::catch;
 use crate::hook::{self, PanicHookInfo};
 use crate::payload;
@@ -52,32 +50,31 @@ pub(crate) fn begin(location: Option<&Location<'_>>, message: fmt::Arguments<'_>
 ///
 /// The crate's own `#[panic_handler]` (feature `lang-items`) is nothing but this; a program that
 /// must have its own calls it at the end.
-#[inline(always)]
-pub fn begin_panic(info: &PanicInfo<'_>) -> ! {
-    end_short(|| {
-        let (location, message) = (info.location(), info.message());
-        begin(location, format_args!("{message}"));
-        let payload = match (hook::current(), location) {
-            // The payload is made first, because the hook is told; the default report needs no
-            // memory, so it comes before anything that does.
-            (Some(hook), Some(at)) => {
-                let payload = payload::of_message(&message);
-                let info = PanicHookInfo::new(&*payload, at, can_unwind(info));
-                report(location, message.as_str(), || hook(&info));
-                payload
-            }
-            _ => {
-                let text = format_args!("{message}");
-                let brief = !can_unwind(info) && message.as_str() == Some(IN_CLEANUP);
-                report(location, message.as_str(), || default_report(location, text, brief));
-                payload::of_message(&message)
-            }
-        };
-        if !can_unwind(info) {
-            last_words(format_args!("thread caused non-unwinding panic. aborting.\n"));
+// As `end_short`: short traces start below it, with the handler.
+#[inline(never)]
+pub fn __rust_end_short_backtrace(info: &PanicInfo<'_>) -> ! {
+    let (location, message) = (info.location(), info.message());
+    begin(location, format_args!("{message}"));
+    let payload = match (hook::current(), location) {
+        // The payload is made first, because the hook is told; the default report needs no
+        // memory, so it comes before anything that does.
+        (Some(hook), Some(at)) => {
+            let payload = payload::of_message(&message);
+            let info = PanicHookInfo::new(&*payload, at, can_unwind(info));
+            report(location, message.as_str(), || hook(&info));
+            payload
         }
-        catch::raise(payload)
-    })
+        _ => {
+            let text = format_args!("{message}");
+            let brief = !can_unwind(info) && message.as_str() == Some(IN_CLEANUP);
+            report(location, message.as_str(), || default_report(location, text, brief));
+            payload::of_message(&message)
+        }
+    };
+    if !can_unwind(info) {
+        last_words(format_args!("thread caused non-unwinding panic. aborting.\n"));
+    }
+    catch::raise(payload)
 }
 
 #[cfg(feature = "lang-items")]
@@ -95,7 +92,7 @@ fn can_unwind(_info: &PanicInfo<'_>) -> bool {
 #[cfg(feature = "lang-items")]
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
-    begin_panic(info)
+    __rust_end_short_backtrace(info)
 }
 
 /// Where code goes that finds no memory and has no other answer. On stable Rust, and in std, that is

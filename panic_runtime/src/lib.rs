@@ -59,7 +59,7 @@ pub use core::panic::{AssertUnwindSafe, Location, PanicInfo, RefUnwindSafe, Unwi
 
 pub use catch::{Unwound, abort_on_unwind, catch_all, catch_unwind, panic_any, resume_unwind};
 pub use fault::unwind_fault;
-pub use handler::begin_panic;
+pub use handler::__rust_end_short_backtrace as begin_panic;
 pub use hook::{
     PanicHook, PanicHookInfo, always_abort, set_hook, set_task_hook, take_hook, take_task_hook,
     update_hook,

@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 use core::fmt;
+use core::ops::ControlFlow;
 
 use alloc::vec::Vec;
 use rustc_demangle::demangle;
@@ -77,12 +78,18 @@ impl Backtrace {
     #[must_use]
     pub fn from_trace<S: ReadStack, M: FindModule>(mut trace: Trace<'_, S, M>) -> Self {
         let mut frames = Vec::new();
-        while frames.len() < MOST {
-            if frames.len() == frames.capacity() && frames.try_reserve(SOME).is_err() {
-                break;
-            }
-            let Some(frame) = trace.next() else { break };
-            frames.push(frame);
+        let has_room = |frames: &mut Vec<Frame>| {
+            frames.len() < MOST
+                && (frames.len() < frames.capacity() || frames.try_reserve(SOME).is_ok())
+        };
+        if has_room(&mut frames) {
+            trace.walk(|frame| {
+                frames.push(frame);
+                match has_room(&mut frames) {
+                    true => ControlFlow::Continue(()),
+                    false => ControlFlow::Break(()),
+                }
+            });
         }
         Self(Inner::Captured { frames, end: trace.end().unwrap_or(End::Full) })
     }

@@ -7,7 +7,9 @@
 #![forbid(unsafe_code)]
 
 use spin::Once;
-use unspool_unwind::{Cursor, Modules, Pc, ReadStack, Registers, StackBounds, global};
+use unspool_unwind::{
+    Climb, Cursor, Modules, Pc, ReadStack, Registers, StackBounds, WordsBelow, global,
+};
 
 use crate::print::Style;
 use crate::symbolize::{NoSymbols, Symbolize};
@@ -67,6 +69,16 @@ impl OwnStacks {
 impl ReadStack for OwnStacks {
     fn read(&self, address: u64) -> Option<u64> {
         self.0.read(address).or_else(|| Self::read_interrupted(address))
+    }
+
+    #[inline]
+    fn words_below(&self, end: u64, count: u8) -> Option<WordsBelow> {
+        self.0.words_below(end, count)
+    }
+
+    #[inline]
+    fn climb(&self, sp: u64) -> Option<Climb> {
+        self.0.climb(sp)
     }
 }
 

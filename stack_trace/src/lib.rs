@@ -76,7 +76,8 @@ pub use host::{Host, OwnStacks, set_host, trace};
 pub use name::{Name, NameBuffer};
 pub use named::{Named, NamedCode, name_code, name_functions};
 pub use print::{
-    GUESSED, INTERRUPTED, OTHER_STACK, Style, begin_short, end_short, print, print_frame,
+    __rust_begin_short_backtrace as begin_short, __rust_end_short_backtrace as end_short, GUESSED,
+    INTERRUPTED, OTHER_STACK, Style, print, print_frame,
 };
 pub use symbolize::{Function, Location, NoSymbols, OnlyPlaces, Place, Symbol, Symbolize};
 pub use trace::{Captured, End, Frame, FrameKind, Trace};

@@ -10,9 +10,9 @@
 //! Between frames stand lines in brackets: where a frame was interrupted, on which other stack, what
 //! was left out, why there is no more.
 //!
-//! The short style shows the frames between two markers, [`end_short`] (called by the panic
-//! handler around everything it does) and [`begin_short`] (called around a task's body), as std
-//! does with functions of these names.
+//! The short style shows the frames between two markers, [`end_short`](crate::end_short) (called by
+//! the panic handler around everything it does) and [`begin_short`](crate::begin_short) (called
+//! around a task's body), as std does with functions of these names.
 #![forbid(unsafe_code)]
 
 use core::fmt::{self, Write};
@@ -44,28 +44,22 @@ const BEGIN: &str = "__rust_begin_short_backtrace";
 const END: &str = "__rust_end_short_backtrace";
 
 /// Runs a task's body; short traces end above it.
-#[inline(always)]
-pub fn begin_short<F: FnOnce() -> T, T>(body: F) -> T {
-    #[inline(never)]
-    fn __rust_begin_short_backtrace<F: FnOnce() -> T, T>(body: F) -> T {
-        let result = body();
-        // Keeps the call from becoming a jump, which would take the frame off the stack.
-        core::hint::black_box(());
-        result
-    }
-    __rust_begin_short_backtrace(body)
+///
+/// The marker itself: a function around it would be in the trace where inlined functions are.
+#[inline(never)]
+pub fn __rust_begin_short_backtrace<F: FnOnce() -> T, T>(body: F) -> T {
+    let result = body();
+    // Keeps the call from becoming a jump, which would take the frame off the stack.
+    core::hint::black_box(());
+    result
 }
 
 /// Runs what happens inside a panic; short traces start below it.
-#[inline(always)]
-pub fn end_short<F: FnOnce() -> T, T>(body: F) -> T {
-    #[inline(never)]
-    fn __rust_end_short_backtrace<F: FnOnce() -> T, T>(body: F) -> T {
-        let result = body();
-        core::hint::black_box(());
-        result
-    }
-    __rust_end_short_backtrace(body)
+#[inline(never)]
+pub fn __rust_end_short_backtrace<F: FnOnce() -> T, T>(body: F) -> T {
+    let result = body();
+    core::hint::black_box(());
+    result
 }
 
 /// Prints a trace.

@@ -13,7 +13,12 @@
 //! dropped, and counted; what was kept stays as it is.
 #![forbid(unsafe_code)]
 
+use core::ops::ControlFlow;
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+use unspool_unwind::{FindModule, ReadStack};
+
+use crate::trace::Trace;
 
 /// The most frames that are kept of a sample.
 pub const FRAMES: usize = 64;
@@ -22,6 +27,9 @@ pub const FRAMES: usize = 64;
 const HEAD: usize = 3;
 /// In the head, above the number of addresses: the stack had more frames.
 const CUT: u64 = 1 << 32;
+
+/// Keeps an address, if there is room for it.
+type Each<'a> = dyn FnMut(u64) -> ControlFlow<()> + 'a;
 
 /// What a CPU was doing at one moment.
 #[derive(Clone, Copy, Debug)]
@@ -78,7 +86,21 @@ impl<'b> Samples<'b> {
 
     /// Keeps a sample: its first [`FRAMES`] `addresses`, innermost first. Says whether there
     /// was room.
-    pub fn keep(&self, time: u64, task: u64, addresses: impl Iterator<Item = u64>) -> bool {
+    pub fn keep(&self, time: u64, task: u64, mut addresses: impl Iterator<Item = u64>) -> bool {
+        self.keep_each(time, task, |each| _ = addresses.try_for_each(each))
+    }
+
+    /// As [`keep`](Self::keep), of a trace.
+    pub fn keep_trace<S: ReadStack, M: FindModule>(
+        &self,
+        time: u64,
+        task: u64,
+        mut trace: Trace<'_, S, M>,
+    ) -> bool {
+        self.keep_each(time, task, |each| trace.walk(|frame| each(frame.pc.lookup())))
+    }
+
+    fn keep_each(&self, time: u64, task: u64, addresses: impl FnOnce(&mut Each<'_>)) -> bool {
         let kept = !self.keeping.swap(true, Ordering::Acquire) && {
             let kept = self.put(time, task, addresses).is_some();
             self.keeping.store(false, Ordering::Release);
@@ -89,7 +111,7 @@ impl<'b> Samples<'b> {
         kept
     }
 
-    fn put(&self, time: u64, task: u64, mut addresses: impl Iterator<Item = u64>) -> Option<()> {
+    fn put(&self, time: u64, task: u64, addresses: impl FnOnce(&mut Each<'_>)) -> Option<()> {
         let start = self.kept.load(Ordering::Relaxed);
         // From here on, what was taken out may be written over.
         let used = start.wrapping_sub(self.taken.load(Ordering::Acquire));
@@ -100,12 +122,17 @@ impl<'b> Samples<'b> {
         };
         put(1, time)?;
         put(2, task)?;
-        let mut len = 0;
-        for address in addresses.by_ref().take(FRAMES) {
-            put(HEAD + len, address)?;
+        let (mut len, mut more, mut room) = (0, false, Some(()));
+        addresses(&mut |address| {
+            more = len == FRAMES;
+            if more {
+                return ControlFlow::Break(());
+            }
+            room = put(HEAD + len, address);
             len += 1;
-        }
-        let more = len == FRAMES && addresses.next().is_some();
+            if room.is_some() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        });
+        room?;
         put(0, len as u64 | if more { CUT } else { 0 })?;
         // Whoever sees the number sees the words.
         self.kept.store(start.wrapping_add(HEAD + len), Ordering::Release);

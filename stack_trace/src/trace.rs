@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 use core::fmt;
+use core::ops::ControlFlow;
 
 use crate::print::{Style, print_frames};
 use crate::symbolize::Symbolize;
@@ -80,6 +81,39 @@ impl<'m, S: ReadStack, M: FindModule> Trace<'m, S, M> {
         self.end
     }
 
+    /// Shows `visit` the frames that are left, until it breaks.
+    ///
+    /// As [`next`](Iterator::next) in a loop, and faster where the frames' addresses have been asked
+    /// for before: see [`Cursor::walk`].
+    pub fn walk(&mut self, mut visit: impl FnMut(Frame) -> ControlFlow<()>) {
+        if !self.started {
+            self.started = true;
+            if visit(self.frame(None)).is_break() {
+                return;
+            }
+        }
+        while self.end.is_none() {
+            let mut below = self.cursor.registers().sp();
+            let walked = self.cursor.walk(|frame| {
+                let (pc, sp) = (frame.pc(), frame.sp());
+                // Of others the cursor has more to say than what is at hand here.
+                let Pc::Return(_) = pc else { return ControlFlow::Break(None) };
+                if frame.kind() == unspool_unwind::FrameKind::Guess {
+                    return ControlFlow::Break(None);
+                }
+                below = sp;
+                visit(Frame { pc, sp, kind: FrameKind::Call }).map_break(Some)
+            });
+            match walked {
+                Ok(Some(Some(()))) => return,
+                Ok(Some(None)) if visit(self.frame(Some(below))).is_break() => return,
+                Ok(Some(None)) => {}
+                Ok(None) => self.end = Some(End::Outermost),
+                Err(error) => self.end = Some(End::Error(error)),
+            }
+        }
+    }
+
     /// The frame where the cursor stands; `below` is the stack pointer of the one before it.
     fn frame(&self, below: Option<u64>) -> Frame {
         let (pc, sp) = (self.cursor.pc(), self.cursor.registers().sp());
@@ -139,11 +173,14 @@ impl<const N: usize> Captured<N> {
     /// Takes the first `N` frames of a trace.
     pub fn take<S: ReadStack, M: FindModule>(mut trace: Trace<'_, S, M>) -> Self {
         let mut captured = Self { end: End::Full, ..Self::none() };
-        for (slot, frame) in captured.frames.iter_mut().zip(&mut trace) {
-            *slot = frame;
-            captured.len += 1;
+        if N != 0 {
+            trace.walk(|frame| {
+                captured.frames[captured.len] = frame;
+                captured.len += 1;
+                if captured.len == N { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            });
         }
-        // `zip` asks for a slot first, so a full array leaves the trace's end open.
+        // A full array leaves the trace's end open.
         captured.end = trace.end().unwrap_or(End::Full);
         captured
     }

@@ -21,20 +21,20 @@ impl Write for Console {
 
 /// Writes formatted text to a stream; what `print!` and `eprint!` expand to.
 ///
-/// Up to 256 bytes at once: lines of several CPUs do not mix.
+/// Up to 256 bytes at once: lines of several CPUs do not mix. What a `Display` wrote before it panicked
+/// is there when the panic is caught.
 pub fn print(stream: Stream, arguments: fmt::Arguments<'_>) {
     let mut line = Line { stream, bytes: [0; LINE], length: 0 };
     // The console never fails; a `Display` that does loses the rest of its text only.
     let _ = line.write_fmt(arguments);
-    line.flush();
 }
 
 /// A function that hears what panics say, or null.
 static LISTENER: AtomicPtr<()> = AtomicPtr::new(null_mut());
 
-/// Has `listener` called with all that panics, faults and traces write to the console, after it was
-/// written, until the result is dropped: for who keeps a log of that, or wants to see what becomes of
-/// a console that panics.
+/// Has `listener` called with all that panics, their traces and [`eprint!`](crate::eprint!) write to the
+/// console, after it was written, until the result is dropped: for who keeps a log of that, or wants to
+/// see what becomes of a console that panics.
 ///
 /// It is called in the middle of a panic, piece by piece, on any CPU: it must not wait for anything,
 /// and needs no memory.
@@ -83,8 +83,26 @@ struct Line {
 
 impl Line {
     fn flush(&mut self) {
-        machine().write(self.stream, &self.bytes[..self.length]);
-        self.length = 0;
+        let length = core::mem::take(&mut self.length);
+        // Whole strings were put there, so they are text.
+        write(self.stream, str::from_utf8(&self.bytes[..length]).unwrap_or_default());
+    }
+}
+
+impl Drop for Line {
+    /// Also where a `Display` panics.
+    fn drop(&mut self) {
+        self.flush();
+    }
+}
+
+fn write(stream: Stream, text: &str) {
+    if text.is_empty() {
+        return;
+    }
+    machine().write(stream, text.as_bytes());
+    if stream == Stream::Errors {
+        tell(text);
     }
 }
 
@@ -94,7 +112,7 @@ impl Write for Line {
             self.flush();
         }
         if text.len() > LINE {
-            machine().write(self.stream, text.as_bytes());
+            write(self.stream, text);
             return Ok(());
         }
         self.bytes[self.length..][..text.len()].copy_from_slice(text.as_bytes());

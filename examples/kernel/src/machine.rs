@@ -263,7 +263,8 @@ pub trait Machine: Sync {
     /// How often a second the scheduler wants this machine's ticks.
     fn tick_hertz(&self) -> u32;
 
-    /// Makes this CPU's timer interrupt so often a second from now on. Only for its handler.
+    /// Makes this CPU's timer interrupt so often a second from now on, first after a whole period.
+    /// For who stays on this CPU, and once its ticks have begun.
     fn set_timer(&self, hertz: u32);
 
     /// Interrupts a CPU, which may be the caller's, also where it takes no interrupts; see

@@ -184,7 +184,7 @@ fn take(state: &CpuState) {
     let pc = Pc::Exact(registers.ip());
     // In the middle of a switch, it is not the new task's stack: of that, there is one frame.
     let trace = Trace::new(Cursor::new(registers, pc, stack_around(state.sp()), global()));
-    buffer.samples.keep(begin, task, trace.map(|frame| frame.pc.lookup()));
+    buffer.samples.keep_trace(begin, task, trace);
     buffer.spent.fetch_add(machine().now().saturating_sub(begin), Ordering::Relaxed);
 }
 

@@ -9,7 +9,7 @@
 //! that cannot be walked to its end counts as one that uses the code. Traces take no memory.
 
 use core::fmt;
-use core::ops::Range;
+use core::ops::{ControlFlow, Range};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use alloc::sync::Arc;
@@ -18,7 +18,7 @@ use unspool::backtrace::{Captured, Trace};
 use unspool::loader::Stacks;
 use unspool::panic::platform;
 use unspool::unwind::{
-    Cursor, Modules, Pc, ReadStack, Register, Registers, StackBounds, Step, global,
+    Climb, Cursor, Modules, Pc, ReadStack, Register, Registers, StackBounds, WordsBelow, global,
 };
 
 use crate::arch::{self, CpuState};
@@ -175,6 +175,14 @@ impl ReadStack for AnyStack {
     fn read(&self, address: u64) -> Option<u64> {
         stack_around(address).read(address)
     }
+
+    fn words_below(&self, end: u64, count: u8) -> Option<WordsBelow> {
+        stack_around(end.wrapping_sub(1)).words_below(end, count)
+    }
+
+    fn climb(&self, sp: u64) -> Option<Climb> {
+        stack_around(sp).climb(sp)
+    }
 }
 
 /// What the other CPUs are to look for, one question at a time.
@@ -239,29 +247,24 @@ pub(crate) fn answer(state: &CpuState) {
 /// Whether a frame of `text` is on the stack, from the one with these registers to the outermost.
 fn uses<S: ReadStack>(registers: Registers, pc: Pc, stack: S, text: &Range<u64>) -> bool {
     let mut cursor = Cursor::new(registers, pc, stack, global());
-    loop {
-        if frame_uses(&cursor, text) {
-            return true;
-        }
-        match cursor.step() {
-            Ok(Step::Caller { .. }) => {}
-            Ok(Step::End) => return false,
-            Err(_) => return true,
-        }
+    if frame_uses(pc, || *cursor.registers(), text) {
+        return true;
     }
+    let found = cursor.walk(|frame| match frame_uses(frame.pc(), || *frame.registers(), text) {
+        true => ControlFlow::Break(()),
+        false => ControlFlow::Continue(()),
+    });
+    // What cannot be walked to its end may use it.
+    !matches!(found, Ok(None))
 }
 
-fn frame_uses<S, M>(cursor: &Cursor<'_, S, M>, text: &Range<u64>) -> bool
-where
-    S: unspool::unwind::ReadStack,
-    M: unspool::unwind::FindModule,
-{
-    match cursor.pc() {
+fn frame_uses(pc: Pc, registers: impl FnOnce() -> Registers, text: &Range<u64>) -> bool {
+    match pc {
         Pc::Return(address) => text.contains(&address) || text.contains(&(address - 1)),
         // What was interrupted may be about to call what it has in a register.
         Pc::Exact(_) => {
-            let mut registers = Register::all().map(|register| cursor.registers().get(register));
-            registers.any(|value| text.contains(&value))
+            let registers = registers();
+            Register::all().any(|register| text.contains(&registers.get(register)))
         }
     }
 }

@@ -4,6 +4,8 @@ use core::cell::Cell;
 use core::iter;
 use std::thread;
 
+use unspool_unwind::{Cursor, Modules, NoStack, Pc, Registers};
+
 use super::*;
 
 fn words<const N: usize>() -> [AtomicU64; N] {
@@ -24,6 +26,18 @@ fn samples_come_out_as_they_went_in_oldest_first() {
     assert_eq!((second.time, second.task, second.addresses()), (11, 0, &[][..]));
     assert!(samples.take().is_none());
     assert_eq!((samples.kept(), samples.dropped()), (2, 0));
+}
+
+#[test]
+fn a_trace_is_kept_as_the_addresses_to_look_up() {
+    static NONE: Modules = Modules::new();
+    let words = words::<64>();
+    let samples = Samples::new(&words);
+    let trace = |pc| Trace::new(Cursor::new(Registers::new(), pc, NoStack, &NONE));
+    assert!(samples.keep_trace(1, 2, trace(Pc::Exact(0x1000))));
+    assert!(samples.keep_trace(1, 2, trace(Pc::Return(0x2000))));
+    assert_eq!(samples.take().unwrap().addresses(), [0x1000]);
+    assert_eq!(samples.take().unwrap().addresses(), [0x1fff]);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 use core::hint::black_box;
-use core::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use unspool::panic::{AssertUnwindSafe, BacktraceStyle, catch_unwind, no_unwind, resume_unwind};
 use unspool::panic::{get_backtrace_style, set_backtrace_style};
@@ -18,7 +18,7 @@ use unspool::thread_local;
 use unspool_kernel::sync::Mutex;
 use unspool_kernel::task::{self, Outcome, Task};
 
-use crate::support::footprint;
+use crate::support::{Live, footprint};
 
 crate::tests![
     tasks_that_end_in_all_four_ways_do_so_in_one_order,
@@ -231,30 +231,6 @@ fn a_kill_that_races_with_a_fault_or_a_panic_or_the_end_leaves_one_of_them() {
     });
 }
 
-/// Things that are there.
-static LIVE: AtomicI64 = AtomicI64::new(0);
-
-/// What the memory of one that is there says.
-const ALIVE: u64 = 0x616c_6976_6521;
-
-/// One of them, and some memory.
-struct Live(Box<u64>);
-
-impl Live {
-    fn new() -> Self {
-        LIVE.fetch_add(1, Ordering::SeqCst);
-        Self(Box::new(ALIVE))
-    }
-}
-
-impl Drop for Live {
-    fn drop(&mut self) {
-        assert_eq!(*self.0, ALIVE, "dropped once");
-        *self.0 = 0;
-        LIVE.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
 /// What the victims of the churn use together.
 #[derive(Default)]
 struct Shared {
@@ -268,7 +244,7 @@ impl Drop for Slow {
     fn drop(&mut self) {
         task::yield_now();
         task::safe_point();
-        assert_eq!(*self.0.0, ALIVE);
+        assert!(self.0.is_alive());
     }
 }
 
@@ -369,7 +345,7 @@ fn ten_thousand_kills_at_random_moments_leave_nothing_behind() {
         while task::count() != tasks {
             task::yield_now();
         }
-        assert_eq!(LIVE.load(Ordering::SeqCst), 0);
+        assert_eq!(Live::count(), 0);
         let pair = shared.pair.try_lock().expect("no dead task has it");
         assert_eq!(pair.0, pair.1);
     };

@@ -1,4 +1,4 @@
-//! What panics say, as a string.
+//! What panics and `eprint!` say, as a string.
 //!
 //! ```text
 //!   heard(body) ─► console::listen ─► each piece appended, by whichever CPU ─► text
@@ -24,7 +24,7 @@ fn keep(piece: &str) {
     }
 }
 
-/// What was written to the console of panics while `body` ran, and what `body` returned.
+/// What was written to the console as errors while `body` ran, and what `body` returned.
 pub fn heard<R>(body: impl FnOnce() -> R) -> (String, R) {
     LENGTH.store(0, Ordering::Relaxed);
     let listening = listen(keep);

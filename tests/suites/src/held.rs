@@ -15,7 +15,7 @@ use unspool::backtrace::End;
 use unspool::panic::{catch_unwind, platform};
 use unspool::unwind::{Actions, Context, Exception, Reason};
 use unspool_kernel::fault::{Decision, Fault, FaultKind};
-use unspool_kernel::{cpu, eprintln, nmi, println, task};
+use unspool_kernel::{cpu, eprint, nmi, println, task};
 
 use crate::heard::heard;
 use crate::reports::{panics_deep, whole_report};
@@ -59,6 +59,9 @@ fn hold(fault: &mut Fault<'_>) -> Decision {
 static NMIS: [AtomicU32; MOST_CPUS] = [const { AtomicU32::new(0) }; MOST_CPUS];
 const MOST_CPUS: usize = 64;
 
+/// What each writes.
+const NMI: &str = "an NMI inside a raise\n";
+
 /// Of them, those whose traces are whole.
 static WHOLE: AtomicU32 = AtomicU32::new(0);
 
@@ -70,7 +73,7 @@ fn trace_and_write(interrupted: &nmi::Interrupted<'_>) {
     }
     let whole = raises && trace.end() == Some(End::Outermost);
     WHOLE.fetch_add(u32::from(whole), Ordering::Relaxed);
-    eprintln!("an NMI inside a raise");
+    eprint!("{NMI}");
     NMIS[interrupted.cpu()].fetch_add(1, Ordering::Release);
 }
 
@@ -138,6 +141,9 @@ fn reports_come_through_while_a_cpu_holds_the_console_and_nmis_hit_the_raise() {
         tasks.into_iter().for_each(|task| task.join().unwrap());
     });
     nmi::set_handler(None);
+    // Written whole, also within a report.
+    assert_eq!(text.matches(NMI).count(), 2 * count);
+    let text = text.replace(NMI, "");
     let mut rest = text.as_str();
     for _ in 0..count {
         rest = whole_report(rest);

@@ -10,40 +10,16 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::cell::RefCell;
 use core::hint::black_box;
-use core::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use unspool::panic::{catch_all, catch_unwind, no_unwind, resume_unwind, uninterruptible};
 use unspool::thread_local;
 use unspool_kernel::task::{self, JoinHandle};
 
 use crate::interruptible::{region, spin};
-use crate::support::footprint;
+use crate::support::{Live, footprint};
 
 crate::tests![ten_thousand_kills_in_regions_leave_nothing_behind];
-
-/// Things that are there.
-static LIVE: AtomicI64 = AtomicI64::new(0);
-
-/// What the memory of one that is there says.
-const ALIVE: u64 = 0x616c_6976_6521;
-
-/// One of them, and some memory.
-struct Live(Box<u64>);
-
-impl Live {
-    fn new() -> Self {
-        LIVE.fetch_add(1, Ordering::SeqCst);
-        Self(Box::new(ALIVE))
-    }
-}
-
-impl Drop for Live {
-    fn drop(&mut self) {
-        assert_eq!(*self.0, ALIVE, "dropped once");
-        *self.0 = 0;
-        LIVE.fetch_sub(1, Ordering::SeqCst);
-    }
-}
 
 /// Two numbers that are the same whenever the task may die, and that more than one task changes.
 #[derive(Default)]
@@ -163,7 +139,7 @@ fn ten_thousand_kills_in_regions_leave_nothing_behind() {
         while task::count() != tasks {
             task::yield_now();
         }
-        assert_eq!(LIVE.load(Ordering::SeqCst), 0);
+        assert_eq!(Live::count(), 0);
         assert_eq!(pair.0.load(Ordering::SeqCst), pair.1.load(Ordering::SeqCst));
     };
     // Whatever grows on first use has grown after this.

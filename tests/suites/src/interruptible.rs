@@ -16,7 +16,7 @@ use unspool::panic::{
     uninterruptible,
 };
 use unspool::thread_local;
-use unspool_kernel::cpu::NoPreemption;
+use unspool_kernel::cpu::{self, NoPreemption};
 use unspool_kernel::machine::machine;
 use unspool_kernel::task::{self, JoinHandle};
 
@@ -38,6 +38,7 @@ crate::tests![
     callers_in_a_region_drop_what_their_tables_name,
     regions_are_preempted_and_die_where_they_were,
     a_victim_dies_within_a_tick_or_so,
+    a_victim_on_another_cpu_does_not_wait_for_its_tick_to_die,
     safe_points_in_a_region_leave_nothing_behind,
 ];
 
@@ -427,6 +428,49 @@ fn a_victim_dies_within_a_tick_or_so() {
     // The best of many: who else uses the processors is not this test's business.
     let tick = 1_000_000_000 / u64::from(machine().tick_hertz());
     assert!(latencies[0] < 2 * tick, "{latencies:?}");
+}
+
+/// Makes the ticks of the CPU that the caller runs on come so often a second; which CPU that is.
+fn set_ticks(hertz: u32) -> usize {
+    let _stays = NoPreemption::new();
+    machine().set_timer(hertz);
+    cpu::current()
+}
+
+fn a_victim_on_another_cpu_does_not_wait_for_its_tick_to_die() {
+    const ROUNDS: usize = 3;
+    const SLOW: u32 = 1;
+    const SOON: u64 = 250_000_000;
+    static DROPPED: AtomicU64 = AtomicU64::new(0);
+    if cpu::count() == 1 {
+        // Who kills it has its CPU, so a tick has come in between.
+        return;
+    }
+    let latency = |_| {
+        let reached = Marks::default();
+        let here = reached.clone();
+        let task = task::spawn("victim", move || {
+            let slow = set_ticks(SLOW);
+            let _notes = OnDrop(|| {
+                DROPPED.store(machine().now(), Ordering::SeqCst);
+                while set_ticks(machine().tick_hertz()) != slow {
+                    task::yield_now();
+                }
+            });
+            region(|| {
+                here.mark();
+                spin();
+            });
+        });
+        reached.wait_for(1);
+        let begin = machine().now();
+        task.task().kill();
+        assert!(task.join().is_killed());
+        DROPPED.load(Ordering::SeqCst).saturating_sub(begin)
+    };
+    let latencies: [u64; ROUNDS] = core::array::from_fn(latency);
+    // The best of some, as above.
+    assert!(latencies.iter().any(|latency| *latency < SOON), "{latencies:?}");
 }
 
 fn safe_points_in_a_region_leave_nothing_behind() {

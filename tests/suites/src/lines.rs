@@ -12,15 +12,18 @@ use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use unspool::backtrace::{
     Backtrace, Captured, Frame, FrameKind, Function, Style, print, print_frame, trace,
 };
+use unspool::panic::{BacktraceStyle, get_backtrace_style, set_backtrace_style};
 use unspool::panic::{catch_unwind, platform, resume_unwind};
 use unspool::unwind::Pc;
 use unspool_kernel::boot::boot;
 use unspool_kernel::{ExitCode, cpu, heap, lines, loader, nmi, print, println, task};
 
+use crate::heard::heard;
 use crate::support::module;
 
 crate::tests![
     a_trace_has_the_lines_of_inlined_functions,
+    a_panics_trace_with_lines_begins_where_stds_does,
     lines_need_nothing_of_the_heap,
     what_is_made_of_lines_is_on_the_heap,
     a_task_that_prints_lines_may_panic,
@@ -69,6 +72,22 @@ fn a_trace_has_the_lines_of_inlined_functions() {
     assert!(lines[at + 3].trim_start().starts_with(&place(second)), "{text}");
     let full = alloc::format!("{trace:#}");
     assert!(full.contains(" at /") && !full.contains(" at ./"), "{full}");
+}
+
+fn a_panics_trace_with_lines_begins_where_stds_does() {
+    let style = get_backtrace_style().unwrap();
+    set_backtrace_style(BacktraceStyle::Short);
+    let (text, outcome) = heard(|| task::spawn("panics", || panic!("shown")).join());
+    set_backtrace_style(style);
+    assert!(outcome.panicked().is_some());
+    let is_number = |text: &str| text.trim().parse::<u32>().is_ok();
+    let numbered = text.lines().filter_map(|line| line.split_once(": "));
+    let names: Vec<_> = numbered.filter(|(number, _)| is_number(number)).collect();
+    assert!(names[0].1.ends_with("rust_begin_unwind"), "{text}");
+    let machinery = ["_short", "begin_panic", "handler::handle"];
+    let shown = |part| names.iter().any(|(_, name)| name.contains(part));
+    assert!(!machinery.into_iter().any(shown), "{text}");
+    assert!(names.last().unwrap().1.contains("a_panics_trace_with_lines"), "{text}");
 }
 
 /// Text without a heap.

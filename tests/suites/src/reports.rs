@@ -4,6 +4,7 @@ use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::fmt;
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use unspool::panic::{
@@ -11,7 +12,7 @@ use unspool::panic::{
     take_hook, take_task_hook,
 };
 use unspool_kernel::console::listen;
-use unspool_kernel::{cpu, task};
+use unspool_kernel::{cpu, eprint, eprintln, task};
 
 use crate::heard::heard;
 
@@ -21,6 +22,7 @@ crate::tests![
     a_panic_within_a_cleanup_is_traced_in_full,
     a_task_has_a_hook_of_its_own,
     panics_are_counted_over_all_tasks,
+    what_was_printed_before_a_display_panics_or_dies_is_written,
 ];
 
 /// Panics after so many calls.
@@ -171,4 +173,42 @@ fn panics_are_counted_over_all_tasks() {
         }
     }
     assert_eq!(panics_in_flight(), 0);
+}
+
+/// Writes something, does something, writes something.
+struct Does(fn());
+
+impl fmt::Display for Does {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("before;")?;
+        (self.0)();
+        f.write_str("after;")
+    }
+}
+
+fn what_was_printed_before_a_display_panics_or_dies_is_written() {
+    let print = |does: fn()| {
+        heard(|| {
+            let task = task::spawn("prints", move || eprintln!("print: {};", Does(does)));
+            let outcome = task.join();
+            eprintln!("next");
+            outcome
+        })
+    };
+    assert_eq!(print(|| ()).0, "print: before;after;;\nnext\n");
+    let (text, outcome) = print(|| resume_unwind(Box::new(3_u8)));
+    assert!(outcome.panicked().unwrap().is::<u8>());
+    assert_eq!(text, "print: before;next\n");
+    let (text, outcome) = print(|| {
+        task::current().kill();
+        task::yield_now();
+    });
+    assert!(outcome.is_killed());
+    assert_eq!(text, "print: before;next\n");
+    let (text, outcome) = print(|| panic!("in a Display"));
+    assert!(outcome.panicked().is_some());
+    let report = text.strip_suffix("print: before;next\n").unwrap_or_else(|| panic!("{text}"));
+    assert!(report.contains("in a Display\nstack backtrace:\n"), "{report}");
+    let (text, _) = print(|| eprint!("{:300}", "within"));
+    assert_eq!(text, format!("{:300}print: before;after;;\nnext\n", "within"));
 }

@@ -1,9 +1,10 @@
 //! What several suites use.
 
+use alloc::boxed::Box;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::cell::RefCell;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use unspool::unwind::global;
 use unspool_kernel::boot::boot;
@@ -46,6 +47,41 @@ pub struct Noting {
 impl Drop for Noting {
     fn drop(&mut self) {
         self.log.note(self.event);
+    }
+}
+
+/// How many [`Live`] there are.
+static LIVE: AtomicI64 = AtomicI64::new(0);
+
+/// What the memory of one that is there says.
+const ALIVE: u64 = 0x616c_6976_6521;
+
+/// Something that is there, is counted, and has some memory.
+pub struct Live(Box<u64>);
+
+impl Live {
+    /// One more.
+    pub fn new() -> Self {
+        LIVE.fetch_add(1, Ordering::SeqCst);
+        Self(Box::new(ALIVE))
+    }
+
+    /// How many there are.
+    pub fn count() -> i64 {
+        LIVE.load(Ordering::SeqCst)
+    }
+
+    /// Whether it has not been dropped, as far as its memory tells.
+    pub fn is_alive(&self) -> bool {
+        *self.0 == ALIVE
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        assert!(self.is_alive(), "dropped once");
+        *self.0 = 0;
+        LIVE.fetch_sub(1, Ordering::SeqCst);
     }
 }
 

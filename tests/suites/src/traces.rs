@@ -2,16 +2,20 @@
 
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use core::ops::ControlFlow;
+use core::sync::atomic::{AtomicUsize, Ordering};
 
-use unspool::backtrace::{Captured, End, Style, print, trace};
+use unspool::backtrace::{Captured, End, FrameKind, Style, Trace, print, trace};
 use unspool::panic::platform;
-use unspool::unwind::Pc;
+use unspool::unwind::{FindModule, Pc, ReadStack};
+use unspool_kernel::{cpu, nmi};
 
 crate::tests![
     a_trace_names_its_frames_innermost_first,
     a_trace_ends_at_the_outermost_frame,
     a_printed_trace_looks_like_stds,
     a_trace_of_a_deep_stack_has_every_frame,
+    what_a_trace_shows_at_once_is_what_its_steps_find,
 ];
 
 /// Calls `look` from three functions down.
@@ -88,4 +92,54 @@ fn recurse(depth: usize) -> usize {
 
 fn a_trace_of_a_deep_stack_has_every_frame() {
     assert_eq!(recurse(300) - recurse(200), 100);
+}
+
+static FRAMES: AtomicUsize = AtomicUsize::new(0);
+static OTHER_STACKS: AtomicUsize = AtomicUsize::new(0);
+static WRONG: AtomicUsize = AtomicUsize::new(0);
+
+/// Compares the frames that a trace shows, a few more at a time, with those of its steps.
+fn compare<S: ReadStack + Copy, M: FindModule>(trace: Trace<'_, S, M>) {
+    let (mut steps, mut walks) = (trace, trace);
+    let wrong = |is_wrong: bool| WRONG.fetch_add(is_wrong.into(), Ordering::Relaxed);
+    for stretch in (1..).step_by(7) {
+        let mut left = stretch;
+        walks.walk(|frame| {
+            wrong(steps.next() != Some(frame));
+            FRAMES.fetch_add(1, Ordering::Relaxed);
+            let is_other = frame.kind == FrameKind::OtherStack;
+            OTHER_STACKS.fetch_add(is_other.into(), Ordering::Relaxed);
+            left -= 1;
+            if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        if walks.end().is_some() {
+            break;
+        }
+        wrong(left != 0);
+    }
+    wrong(steps.next().is_some() || steps.end() != walks.end());
+}
+
+#[inline(never)]
+fn interrupted_deep(depth: usize) -> usize {
+    if depth == 0 {
+        (0..100).for_each(|_| nmi::send(cpu::current()));
+        return 0;
+    }
+    core::hint::black_box(interrupted_deep(depth - 1)) + 1
+}
+
+fn what_a_trace_shows_at_once_is_what_its_steps_find() {
+    const DEPTH: usize = 100;
+    let before = nmi::set_handler(Some(|interrupted| {
+        compare(interrupted.trace());
+        compare(trace());
+    }));
+    let counters = [&FRAMES, &OTHER_STACKS, &WRONG];
+    counters.iter().for_each(|counter| counter.store(0, Ordering::Relaxed));
+    interrupted_deep(DEPTH);
+    nmi::set_handler(before);
+    let [frames, others, wrong] = counters.map(|counter| counter.load(Ordering::Relaxed));
+    assert!(others > 0 && frames > 2 * DEPTH * others, "{frames} frames, {others} from elsewhere");
+    assert_eq!(wrong, 0);
 }

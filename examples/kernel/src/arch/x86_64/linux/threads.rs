@@ -85,9 +85,9 @@ fn start_ticks() {
     }
 }
 
-/// Makes this thread's ticks come so often a second; on its signal stack.
+/// Makes this thread's ticks come so often a second; the first one is a whole period away.
 pub(super) fn set_ticks(hertz: u32) {
-    // The timer sent the signal that is being handled, so it is there.
+    // Without a timer there are no ticks anyway.
     let _ = syscall::set_timer(TIMERS[cpu::current()].load(Ordering::Relaxed), period(hertz));
 }
 
