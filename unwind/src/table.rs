@@ -1,10 +1,11 @@
 //! Rules that were worked out beforehand: a table of the addresses at which calls return.
 //!
 //! ```text
-//!   "UNSPFRM1" │ lengths │ first │ counts │ rules │ blocks           │ rows
-//!   8 bytes      2 × u32   i64     2 × u32  16 B    u32, one for       bytes
-//!                                           each    1024 bytes of code  │
-//!                  a block's rows: rule │ boundary, rule │ boundary, rule ◄┘
+//!   "UNSPFRM2" │ lengths │ first │ counts │ rules │ groups             │ rows
+//!   8 bytes      2 × u32   i64     2 × u32  16 B    u32 and 16 × u8      bytes
+//!                                           each    place, lengths of     │
+//!                                                   16 blocks' rows       │
+//!   the rows of a block, 512 bytes of code: rule │ boundary, rule │ … ◄───┘
 //! ```
 //!
 //! A cold walk reads DWARF for each frame: the CIE, the FDE and its program. With this table it
@@ -32,7 +33,7 @@ mod code;
 #[cfg(feature = "build")]
 pub use build::{BuildError, build};
 
-const MAGIC: [u8; 8] = *b"UNSPFRM1";
+const MAGIC: [u8; 8] = *b"UNSPFRM2";
 /// Where the numbers of the header stand.
 const LENGTH: usize = 8;
 const EH_FRAME_LENGTH: usize = 12;
@@ -43,10 +44,13 @@ const HEADER: usize = 32;
 
 /// Bytes of a rule: its two words.
 const RULE: usize = 16;
-/// Bytes of a block's place among the rows.
+/// Bytes of a group's place among the rows.
 const PLACE: usize = 4;
+/// Blocks of a group: each has a byte for the length of its rows.
+const BLOCKS_OF_GROUP: usize = 16;
+const GROUP: usize = PLACE + BLOCKS_OF_GROUP;
 /// The logarithm of how many bytes of code a block is for.
-const SHIFT: u32 = 10;
+const SHIFT: u32 = 9;
 const BLOCK: u32 = 1 << SHIFT;
 
 /// Stands for "ask DWARF"; rule `n` of the table is number `n + 1`.
@@ -173,35 +177,35 @@ impl<'t> FrameTable<'t> {
         word(self.bytes, RULES).unwrap_or(0)
     }
 
-    /// Where the places of the blocks and the rows begin.
+    /// Where the groups and the rows begin.
+    #[inline]
     fn parts(&self) -> Option<(usize, usize)> {
-        let places = HEADER.checked_add(word(self.bytes, RULES)?.checked_mul(RULE)?)?;
-        // One more place says where the last block's rows end.
-        let count = word(self.bytes, BLOCKS)?.checked_add(1)?;
-        let rows = places.checked_add(count.checked_mul(PLACE)?)?;
-        (rows <= self.bytes.len()).then_some((places, rows))
+        let groups = HEADER.checked_add(word(self.bytes, RULES)?.checked_mul(RULE)?)?;
+        let count = word(self.bytes, BLOCKS)?.div_ceil(BLOCKS_OF_GROUP);
+        let rows = groups.checked_add(count.checked_mul(GROUP)?)?;
+        (rows <= self.bytes.len()).then_some((groups, rows))
     }
 
     /// The rule at `address`, where `.eh_frame` lies at `eh_frame`; `None`: ask DWARF.
     #[inline]
     pub fn rule(&self, address: u64, eh_frame: u64) -> Option<Rule> {
         let bytes = self.bytes;
-        let (places, rows) = self.parts()?;
+        let (groups, rows) = self.parts()?;
         let first = eh_frame.wrapping_add(u64::from_le_bytes(*chunk(bytes, FIRST)?));
         let offset = address.wrapping_sub(first);
         let block = usize::try_from(offset >> SHIFT).ok()?;
         if block >= word(bytes, BLOCKS)? {
             return None;
         }
-        let place = places + block * PLACE;
-        let (start, end) = (word(bytes, place)?, word(bytes, place + PLACE)?);
-        let rows = bytes.get(rows..)?.get(start..end)?;
+        let group = bytes.get(groups + block / BLOCKS_OF_GROUP * GROUP..)?.first_chunk()?;
+        let (start, length) = rows_of(group, block % BLOCKS_OF_GROUP)?;
+        let rows = bytes.get(rows..)?.get(start..)?.get(..length)?;
         match number_at(rows, (offset % u64::from(BLOCK)) as usize)? {
             ASK => None,
             number => {
                 let at = HEADER + (number as usize - 1) * RULE;
                 // Of the rules, not of what follows them.
-                if at >= places {
+                if at >= groups {
                     return None;
                 }
                 let low = u64::from_le_bytes(*chunk(bytes, at)?);
@@ -211,35 +215,59 @@ impl<'t> FrameTable<'t> {
     }
 }
 
-/// The number of the rule so many bytes into a block with these rows.
-fn number_at(rows: &[u8], offset: usize) -> Option<u32> {
-    // Blocks without any rule have no bytes.
-    let (mut number, mut rows) = number(rows)?;
-    let mut left = offset;
-    while let [low, ref rest @ ..] = *rows {
-        rows = rest;
-        let mut step = usize::from(low);
-        if low >= 0x80 {
-            let [high, ref rest @ ..] = *rows else { return None };
-            (step, rows) = (step & 0x7f | usize::from(high) << 7, rest);
-        }
-        match left.checked_sub(step >> 1) {
-            Some(after) => left = after,
-            None => break,
-        }
-        (number, rows) = if step & 1 == 1 { (ASK, rows) } else { self::number(rows)? };
-    }
-    Some(number)
+/// Where the rows of a block of a group begin, and their length.
+fn rows_of(group: &[u8; GROUP], block: usize) -> Option<(usize, usize)> {
+    /// Every other byte of a word.
+    const EVEN: u64 = 0x00ff_00ff_00ff_00ff;
+    let lengths = u128::from_le_bytes(*chunk(group, PLACE)?);
+    let before = lengths & ((1 << (8 * block)) - 1);
+    // The sum of the bytes: four lanes of 16 bits, which a product adds up in its highest lane.
+    let lanes =
+        [before as u64, (before >> 64) as u64].map(|half| (half & EVEN) + (half >> 8 & EVEN));
+    let sum = (lanes[0] + lanes[1]).wrapping_mul(0x0001_0001_0001_0001) >> 48;
+    let length = (lengths >> (8 * block)) as u8;
+    Some((word(group, 0)?.checked_add(sum as usize)?, length.into()))
 }
 
-/// The number of a rule, and what follows it.
-#[inline(always)]
-fn number(rows: &[u8]) -> Option<(u32, &[u8])> {
-    match *rows {
-        [byte, ref rest @ ..] if u32::from(byte) < LONG => Some((byte.into(), rest)),
-        [high, low, ref rest @ ..] => {
-            Some((LONG + ((u32::from(high) - LONG) << 8 | u32::from(low)), rest))
+/// The number of the rule so many bytes into a block with these rows.
+fn number_at(rows: &[u8], offset: usize) -> Option<u32> {
+    // Of the number that holds where the search is; blocks without any rule have no bytes.
+    let (mut at, mut asks) = (0, false);
+    let mut next = after_number(*rows.first()?, at);
+    let mut left = offset;
+    while let Some(&low) = rows.get(next) {
+        let mut step = usize::from(low);
+        let mut after = next + 1;
+        if low >= 0x80 {
+            step = step & 0x7f | usize::from(*rows.get(after)?) << 7;
+            after += 1;
         }
+        match left.checked_sub(step >> 1) {
+            Some(rest) => left = rest,
+            None => break,
+        }
+        asks = step & 1 == 1;
+        if !asks {
+            at = after;
+            after = after_number(*rows.get(after)?, at);
+        }
+        next = after;
+    }
+    if asks { Some(ASK) } else { number(rows.get(at..)?) }
+}
+
+/// What follows the number at `at` that begins with this byte.
+#[inline(always)]
+fn after_number(byte: u8, at: usize) -> usize {
+    at + 1 + usize::from(u32::from(byte) >= LONG)
+}
+
+/// The number of a rule at the start of these bytes.
+#[inline(always)]
+fn number(bytes: &[u8]) -> Option<u32> {
+    match *bytes {
+        [byte, ..] if u32::from(byte) < LONG => Some(byte.into()),
+        [high, low, ..] => Some(LONG + ((u32::from(high) - LONG) << 8 | u32::from(low))),
         _ => None,
     }
 }
