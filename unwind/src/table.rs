@@ -2,9 +2,9 @@
 //!
 //! ```text
 //!   "UNSPFRM2" │ lengths │ first │ counts │ rules │ groups             │ rows
-//!   8 bytes      2 × u32   i64     2 × u32  16 B    u32 and 16 × u8      bytes
+//!   8 bytes      2 × u32   i64     2 × u32  16 B    u32 and 8 × u8       bytes
 //!                                           each    place, lengths of     │
-//!                                                   16 blocks' rows       │
+//!                                                   8 blocks' rows        │
 //!   the rows of a block, 512 bytes of code: rule │ boundary, rule │ … ◄───┘
 //! ```
 //!
@@ -21,6 +21,7 @@
 #![forbid(unsafe_code)]
 
 use core::fmt;
+use core::ops::Range;
 
 use crate::module::Section;
 use crate::rule::Rule;
@@ -47,7 +48,7 @@ const RULE: usize = 16;
 /// Bytes of a group's place among the rows.
 const PLACE: usize = 4;
 /// Blocks of a group: each has a byte for the length of its rows.
-const BLOCKS_OF_GROUP: usize = 16;
+const BLOCKS_OF_GROUP: usize = 8;
 const GROUP: usize = PLACE + BLOCKS_OF_GROUP;
 /// The logarithm of how many bytes of code a block is for.
 const SHIFT: u32 = 9;
@@ -153,7 +154,7 @@ impl<'t> FrameTable<'t> {
         let needed = Self::length(header)?;
         let bytes = bytes.get(..needed).ok_or(TableError::Truncated { needed, available })?;
         let table = Self { bytes };
-        table.parts().ok_or(TableError::Inconsistent)?;
+        table.reader(0..0, 0).ok_or(TableError::Inconsistent)?;
         let made_from = word(header, EH_FRAME_LENGTH).ok_or(TableError::Inconsistent)?;
         let module = eh_frame.data.len();
         if made_from != module {
@@ -177,59 +178,78 @@ impl<'t> FrameTable<'t> {
         word(self.bytes, RULES).unwrap_or(0)
     }
 
-    /// Where the groups and the rows begin.
+    /// To be asked for addresses in `text`, where `.eh_frame` lies at `eh_frame`; `None` if it is
+    /// empty, or damaged.
     #[inline]
-    fn parts(&self) -> Option<(usize, usize)> {
-        let groups = HEADER.checked_add(word(self.bytes, RULES)?.checked_mul(RULE)?)?;
-        let count = word(self.bytes, BLOCKS)?.div_ceil(BLOCKS_OF_GROUP);
-        let rows = groups.checked_add(count.checked_mul(GROUP)?)?;
-        (rows <= self.bytes.len()).then_some((groups, rows))
+    pub fn reader(&self, text: Range<u64>, eh_frame: u64) -> Option<Reader<'t>> {
+        let (header, rest) = self.bytes.split_first_chunk::<HEADER>()?;
+        let (rules, rest) = rest.split_at_checked(word(header, RULES)?.checked_mul(RULE)?)?;
+        let blocks = word(header, BLOCKS)?;
+        let groups = blocks.div_ceil(BLOCKS_OF_GROUP);
+        let (groups, rows) = rest.split_at_checked(groups.checked_mul(GROUP)?)?;
+        let first = eh_frame.wrapping_add(u64::from_le_bytes(*chunk(header, FIRST)?));
+        let (rules, groups) = (rules.as_chunks().0, groups.as_chunks().0);
+        Some(Reader { text: (text.start, text.end), first, blocks, rules, groups, rows })
     }
 
     /// The rule at `address`, where `.eh_frame` lies at `eh_frame`; `None`: ask DWARF.
     #[inline]
     pub fn rule(&self, address: u64, eh_frame: u64) -> Option<Rule> {
-        let bytes = self.bytes;
-        let (groups, rows) = self.parts()?;
-        let first = eh_frame.wrapping_add(u64::from_le_bytes(*chunk(bytes, FIRST)?));
-        let offset = address.wrapping_sub(first);
-        let block = usize::try_from(offset >> SHIFT).ok()?;
-        if block >= word(bytes, BLOCKS)? {
-            return None;
-        }
-        let group = bytes.get(groups + block / BLOCKS_OF_GROUP * GROUP..)?.first_chunk()?;
+        self.reader(0..u64::MAX, eh_frame)?.rule(address)
+    }
+}
+
+/// The parts of a table, found once for many addresses.
+#[derive(Clone, Copy, Debug)]
+pub struct Reader<'t> {
+    text: (u64, u64),
+    /// The first address that it has a rule for.
+    first: u64,
+    blocks: usize,
+    rules: &'t [[u8; RULE]],
+    groups: &'t [[u8; GROUP]],
+    rows: &'t [u8],
+}
+
+impl Reader<'_> {
+    /// Whether it is the one to be asked for this address.
+    #[inline(always)]
+    pub const fn covers(&self, address: u64) -> bool {
+        self.text.0 <= address && address < self.text.1
+    }
+
+    /// The rule at `address`; `None`: ask DWARF.
+    #[inline]
+    pub fn rule(&self, address: u64) -> Option<Rule> {
+        let offset = address.wrapping_sub(self.first);
+        let block = usize::try_from(offset >> SHIFT).ok().filter(|&block| block < self.blocks)?;
+        let group = self.groups.get(block / BLOCKS_OF_GROUP)?;
         let (start, length) = rows_of(group, block % BLOCKS_OF_GROUP)?;
-        let rows = bytes.get(rows..)?.get(start..)?.get(..length)?;
-        match number_at(rows, (offset % u64::from(BLOCK)) as usize)? {
-            ASK => None,
-            number => {
-                let at = HEADER + (number as usize - 1) * RULE;
-                // Of the rules, not of what follows them.
-                if at >= groups {
-                    return None;
-                }
-                let low = u64::from_le_bytes(*chunk(bytes, at)?);
-                Rule::from_table([low, u64::from_le_bytes(*chunk(bytes, at + RULE / 2)?)])
-            }
-        }
+        let rows = self.rows.get(start..)?.get(..length)?;
+        let number = number_at(rows, (offset % u64::from(BLOCK)) as usize)?;
+        // There is none before the first one, which is number 1: that is what asks.
+        let rule = self.rules.get((number as usize).wrapping_sub(1))?;
+        let (low, high) = (chunk(rule, 0)?, chunk(rule, RULE / 2)?);
+        Rule::from_table([u64::from_le_bytes(*low), u64::from_le_bytes(*high)])
     }
 }
 
 /// Where the rows of a block of a group begin, and their length.
+#[inline]
 fn rows_of(group: &[u8; GROUP], block: usize) -> Option<(usize, usize)> {
     /// Every other byte of a word.
     const EVEN: u64 = 0x00ff_00ff_00ff_00ff;
-    let lengths = u128::from_le_bytes(*chunk(group, PLACE)?);
+    let lengths = u64::from_le_bytes(*chunk(group, PLACE)?);
     let before = lengths & ((1 << (8 * block)) - 1);
     // The sum of the bytes: four lanes of 16 bits, which a product adds up in its highest lane.
-    let lanes =
-        [before as u64, (before >> 64) as u64].map(|half| (half & EVEN) + (half >> 8 & EVEN));
-    let sum = (lanes[0] + lanes[1]).wrapping_mul(0x0001_0001_0001_0001) >> 48;
+    let lanes = (before & EVEN) + (before >> 8 & EVEN);
+    let sum = lanes.wrapping_mul(0x0001_0001_0001_0001) >> 48;
     let length = (lengths >> (8 * block)) as u8;
     Some((word(group, 0)?.checked_add(sum as usize)?, length.into()))
 }
 
 /// The number of the rule so many bytes into a block with these rows.
+#[inline]
 fn number_at(rows: &[u8], offset: usize) -> Option<u32> {
     // Of the number that holds where the search is; blocks without any rule have no bytes.
     let (mut at, mut asks) = (0, false);
