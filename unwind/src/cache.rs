@@ -310,7 +310,7 @@ impl Cache {
 
     /// Remembers `address`, unless its entry is being written, or something of it is too far away
     /// from it.
-    #[cold]
+    #[inline]
     pub(crate) fn memorize(&self, address: u64, generation: u32, known: &Known, trail: &mut Trail) {
         let Some((distances, landing_pad)) = encode(address, known) else { return };
         let key = trail.key(address);

@@ -178,9 +178,26 @@ impl<'m, S: ReadStack, M: FindModule> Cursor<'m, S, M> {
     #[cold]
     #[inline(never)]
     pub(crate) fn step_by_tables(&mut self) -> Result<Step, UnwindError> {
-        if let Some(rule) = self.rule_by_table() {
-            return self.leave_by(&rule);
+        match self.rule_by_table() {
+            Some(rule) => self.leave_by(&rule),
+            None => self.step_by_dwarf(),
         }
+    }
+
+    /// The rule of the frame's address that was worked out beforehand, which is remembered.
+    fn rule_by_table(&mut self) -> Option<Rule> {
+        let address = self.pc.lookup();
+        let generation = self.modules.generation();
+        let rule = self.modules.rule(address)?;
+        let known = Known::only_rule(address, rule);
+        self.modules.memorize(address, generation, &known, &mut self.trail);
+        Some(rule)
+    }
+
+    /// As [`step`](Self::step), when no table of frames has anything of the frame's address either.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn step_by_dwarf(&mut self) -> Result<Step, UnwindError> {
         let mut known = Known::NOTHING;
         match self.find_out(&mut known) {
             Ok(Exit::Rule) => self.leave_by(&known.rule),
@@ -210,16 +227,6 @@ impl<'m, S: ReadStack, M: FindModule> Cursor<'m, S, M> {
         let step = self.arrive(Step::Caller { cfa }, false);
         self.kind = FrameKind::Guess;
         step
-    }
-
-    /// The rule of the frame's address that was worked out beforehand, which is remembered.
-    fn rule_by_table(&mut self) -> Option<Rule> {
-        let address = self.pc.lookup();
-        let generation = self.modules.generation();
-        let rule = self.modules.rule(address)?;
-        let known = Known::only_rule(address, rule);
-        self.modules.memorize(address, generation, &known, &mut self.trail);
-        Some(rule)
     }
 
     /// Finds out by DWARF what there is to know of the frame's address, and remembers it if that

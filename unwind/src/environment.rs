@@ -26,6 +26,7 @@ use crate::module::Module;
 use crate::modules::{FindModule, global};
 use crate::rule::Rule;
 use crate::stack::{Climb, ReadStack, StackBounds, WordsBelow};
+use crate::table::Reader;
 
 type Stack = fn(sp: u64) -> StackBounds;
 type Resumed = fn(sp: u64, handler: u64) -> StackBounds;
@@ -299,6 +300,10 @@ impl FindModule for Everywhere {
     /// Those of the environment have no tables.
     fn rule(&self, address: u64) -> Option<Rule> {
         global().rule(address)
+    }
+
+    fn reader(&self, address: u64) -> Option<Reader<'_>> {
+        global().reader(address)
     }
 
     #[inline]

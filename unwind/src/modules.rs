@@ -18,7 +18,7 @@ use crate::fde::FdeEntry;
 use crate::known::Known;
 use crate::module::{FdeIndex, Module, Section};
 use crate::rule::Rule;
-use crate::table::FrameTable;
+use crate::table::{FrameTable, Reader};
 use crate::variant::{GENERATION_BITS, REMEMBERS};
 
 /// Answers which module a program counter belongs to.
@@ -30,6 +30,13 @@ pub trait FindModule {
     /// [table](crate::table) that has one.
     fn rule(&self, address: u64) -> Option<Rule> {
         self.find(address)?.rule(address)
+    }
+
+    /// The table that [`rule`](Self::rule) is from, to be asked for other addresses of its module
+    /// without looking for that again; finders need not have it at hand.
+    fn reader(&self, address: u64) -> Option<Reader<'_>> {
+        let _ = address;
+        None
     }
 
     /// Puts into `known` what was memorized of `address`, if that still holds; finders need not
@@ -121,13 +128,13 @@ impl Copy {
         (address < words[1]).then_some(words)
     }
 
-    /// Where the `.eh_frame` is of the module of `address`, and its table of frames: of all that
-    /// [`find`](Self::find) gives only what a walk needs.
-    fn table(&self, address: u64) -> Option<[u64; 3]> {
+    /// The text of the module of `address`, where its `.eh_frame` is, and its table of frames: of all
+    /// that [`find`](Self::find) gives only what a walk needs.
+    fn table(&self, address: u64) -> Option<[u64; 5]> {
         let entry = &self.entries[self.position(address).checked_sub(1)?];
-        let [end, eh_frame, table, length] =
-            [1, EH_FRAME, TABLE, TABLE + 1].map(|word| entry[word].load(Ordering::Relaxed));
-        (address < end && length != 0).then_some([eh_frame, table, length])
+        let words = [0, 1, EH_FRAME, TABLE, TABLE + 1];
+        let words = words.map(|word| entry[word].load(Ordering::Relaxed));
+        (address < words[1] && words[4] != 0).then_some(words)
     }
 
     fn insert(&self, index: usize, words: &[u64; WORDS]) {
@@ -327,13 +334,18 @@ impl FindModule for Modules {
     }
 
     fn rule(&self, address: u64) -> Option<Rule> {
+        self.reader(address)?.rule(address)
+    }
+
+    #[inline]
+    fn reader(&self, address: u64) -> Option<Reader<'_>> {
         if !self.tables.load(Ordering::Relaxed) {
             return None;
         }
-        let [eh_frame, table, length] = self.read(|copy| copy.table(address))?;
+        let [start, end, eh_frame, table, length] = self.read(|copy| copy.table(address))?;
         // SAFETY: as above.
         let table = FrameTable::from_bytes(unsafe { slice(table, length) });
-        table.rule(address, eh_frame)
+        table.reader(start..end, eh_frame)
     }
 
     #[inline]
@@ -488,5 +500,7 @@ unsafe fn slice<'m, T>(pointer: u64, length: u64) -> &'m [T] {
     unsafe { core::slice::from_raw_parts(first, length as usize) }
 }
 
+#[cfg(all(test, feature = "build"))]
+mod tabled;
 #[cfg(test)]
 mod tests;

@@ -35,6 +35,8 @@ pub(crate) const BASE_RBP: u8 = 1;
 const END: u8 = 2;
 /// The caller is to be looked up at its exact address.
 const SIGNAL_FRAME: u8 = 4;
+/// Where the byte of [`Rule::places`] stands that tells how far they reach.
+const FURTHER: u32 = 56;
 /// The bytes of [`Rule::places`] with registers.
 const REGISTERS: u64 = 0x00ff_ffff_ffff_ff00;
 
@@ -67,6 +69,16 @@ impl fmt::Debug for Rule {
     }
 }
 
+/// The largest of the slots, less one: the return address is in the first.
+const fn further(saved: &[u8; SAVED.len()]) -> u64 {
+    let (mut depth, mut place) = (1, 0);
+    while place < saved.len() {
+        depth = if saved[place] > depth { saved[place] } else { depth };
+        place += 1;
+    }
+    depth as u64 - 1
+}
+
 impl Rule {
     /// The registers that it has places for, in their order.
     pub(crate) const SAVED: [Register; 6] = SAVED;
@@ -86,15 +98,10 @@ impl Rule {
         saved: [u8; SAVED.len()],
     ) -> Self {
         let [a, b, c, d, e, f] = saved;
-        // The return address is in the first slot.
-        let (mut depth, mut place) = (1, 0);
-        while place < saved.len() {
-            depth = if saved[place] > depth { saved[place] } else { depth };
-            place += 1;
-        }
+        let places = u64::from_le_bytes([bits, a, b, c, d, e, f, 0]);
         Self {
             offsets: cfa_offset as u32 as u64 | (args_size as u64) << 32,
-            places: u64::from_le_bytes([bits, a, b, c, d, e, f, depth - 1]),
+            places: places | further(&saved) << FURTHER,
         }
     }
 
@@ -126,12 +133,13 @@ impl Rule {
     }
 
     /// The rule of a table, which may be damaged: `None` if no rule is like that.
+    #[inline]
     pub(crate) const fn from_table([offsets, places]: [u64; 2]) -> Option<Self> {
-        let [bits, a, b, c, d, e, f, free] = places.to_le_bytes();
+        let [bits, saved @ .., free] = places.to_le_bytes();
         if bits & !(BASE_RBP | END) != 0 || free != 0 {
             return None;
         }
-        Some(Self::new(bits, offsets as u32 as i32, (offsets >> 32) as u32, [a, b, c, d, e, f]))
+        Some(Self { offsets, places: places | further(&saved) << FURTHER })
     }
 
     const fn has(self, bit: u8) -> bool {
@@ -195,7 +203,7 @@ impl Rule {
     /// How many slots below the return address's the lowest one is that is read.
     #[inline(always)]
     pub(crate) const fn further(self) -> u8 {
-        (self.places >> 56) as u8
+        (self.places >> FURTHER) as u8
     }
 
     /// How many slots below the CFA `rbp` is saved; 0: not saved.

@@ -1,10 +1,11 @@
 //! Rules that were worked out beforehand: a table of the addresses at which calls return.
 //!
 //! ```text
-//!   "UNSPFRM1" │ lengths │ first │ counts │ rules │ blocks           │ rows
-//!   8 bytes      2 × u32   i64     2 × u32  16 B    u32, one for       bytes
-//!                                           each    1024 bytes of code  │
-//!                  a block's rows: rule │ boundary, rule │ boundary, rule ◄┘
+//!   "UNSPFRM2" │ lengths │ first │ counts │ rules │ groups             │ rows
+//!   8 bytes      2 × u32   i64     2 × u32  16 B    u32 and 8 × u8       bytes
+//!                                           each    place, lengths of     │
+//!                                                   8 blocks' rows        │
+//!   the rows of a block, 512 bytes of code: rule │ boundary, rule │ … ◄───┘
 //! ```
 //!
 //! A cold walk reads DWARF for each frame: the CIE, the FDE and its program. With this table it
@@ -20,6 +21,7 @@
 #![forbid(unsafe_code)]
 
 use core::fmt;
+use core::ops::Range;
 
 use crate::module::Section;
 use crate::rule::Rule;
@@ -32,7 +34,7 @@ mod code;
 #[cfg(feature = "build")]
 pub use build::{BuildError, build};
 
-const MAGIC: [u8; 8] = *b"UNSPFRM1";
+const MAGIC: [u8; 8] = *b"UNSPFRM2";
 /// Where the numbers of the header stand.
 const LENGTH: usize = 8;
 const EH_FRAME_LENGTH: usize = 12;
@@ -43,10 +45,13 @@ const HEADER: usize = 32;
 
 /// Bytes of a rule: its two words.
 const RULE: usize = 16;
-/// Bytes of a block's place among the rows.
+/// Bytes of a group's place among the rows.
 const PLACE: usize = 4;
+/// Blocks of a group: each has a byte for the length of its rows.
+const BLOCKS_OF_GROUP: usize = 8;
+const GROUP: usize = PLACE + BLOCKS_OF_GROUP;
 /// The logarithm of how many bytes of code a block is for.
-const SHIFT: u32 = 10;
+const SHIFT: u32 = 9;
 const BLOCK: u32 = 1 << SHIFT;
 
 /// Stands for "ask DWARF"; rule `n` of the table is number `n + 1`.
@@ -149,7 +154,7 @@ impl<'t> FrameTable<'t> {
         let needed = Self::length(header)?;
         let bytes = bytes.get(..needed).ok_or(TableError::Truncated { needed, available })?;
         let table = Self { bytes };
-        table.parts().ok_or(TableError::Inconsistent)?;
+        table.reader(0..0, 0).ok_or(TableError::Inconsistent)?;
         let made_from = word(header, EH_FRAME_LENGTH).ok_or(TableError::Inconsistent)?;
         let module = eh_frame.data.len();
         if made_from != module {
@@ -173,73 +178,116 @@ impl<'t> FrameTable<'t> {
         word(self.bytes, RULES).unwrap_or(0)
     }
 
-    /// Where the places of the blocks and the rows begin.
-    fn parts(&self) -> Option<(usize, usize)> {
-        let places = HEADER.checked_add(word(self.bytes, RULES)?.checked_mul(RULE)?)?;
-        // One more place says where the last block's rows end.
-        let count = word(self.bytes, BLOCKS)?.checked_add(1)?;
-        let rows = places.checked_add(count.checked_mul(PLACE)?)?;
-        (rows <= self.bytes.len()).then_some((places, rows))
+    /// To be asked for addresses in `text`, where `.eh_frame` lies at `eh_frame`; `None` if it is
+    /// empty, or damaged.
+    #[inline]
+    pub fn reader(&self, text: Range<u64>, eh_frame: u64) -> Option<Reader<'t>> {
+        let (header, rest) = self.bytes.split_first_chunk::<HEADER>()?;
+        let (rules, rest) = rest.split_at_checked(word(header, RULES)?.checked_mul(RULE)?)?;
+        let blocks = word(header, BLOCKS)?;
+        let groups = blocks.div_ceil(BLOCKS_OF_GROUP);
+        let (groups, rows) = rest.split_at_checked(groups.checked_mul(GROUP)?)?;
+        let first = eh_frame.wrapping_add(u64::from_le_bytes(*chunk(header, FIRST)?));
+        let (rules, groups) = (rules.as_chunks().0, groups.as_chunks().0);
+        Some(Reader { text: (text.start, text.end), first, blocks, rules, groups, rows })
     }
 
     /// The rule at `address`, where `.eh_frame` lies at `eh_frame`; `None`: ask DWARF.
     #[inline]
     pub fn rule(&self, address: u64, eh_frame: u64) -> Option<Rule> {
-        let bytes = self.bytes;
-        let (places, rows) = self.parts()?;
-        let first = eh_frame.wrapping_add(u64::from_le_bytes(*chunk(bytes, FIRST)?));
-        let offset = address.wrapping_sub(first);
-        let block = usize::try_from(offset >> SHIFT).ok()?;
-        if block >= word(bytes, BLOCKS)? {
-            return None;
-        }
-        let place = places + block * PLACE;
-        let (start, end) = (word(bytes, place)?, word(bytes, place + PLACE)?);
-        let rows = bytes.get(rows..)?.get(start..end)?;
-        match number_at(rows, (offset % u64::from(BLOCK)) as usize)? {
-            ASK => None,
-            number => {
-                let at = HEADER + (number as usize - 1) * RULE;
-                // Of the rules, not of what follows them.
-                if at >= places {
-                    return None;
-                }
-                let low = u64::from_le_bytes(*chunk(bytes, at)?);
-                Rule::from_table([low, u64::from_le_bytes(*chunk(bytes, at + RULE / 2)?)])
-            }
-        }
+        self.reader(0..u64::MAX, eh_frame)?.rule(address)
     }
+}
+
+/// The parts of a table, found once for many addresses.
+#[derive(Clone, Copy, Debug)]
+pub struct Reader<'t> {
+    text: (u64, u64),
+    /// The first address that it has a rule for.
+    first: u64,
+    blocks: usize,
+    rules: &'t [[u8; RULE]],
+    groups: &'t [[u8; GROUP]],
+    rows: &'t [u8],
+}
+
+impl Reader<'_> {
+    /// Whether it is the one to be asked for this address.
+    #[inline(always)]
+    pub const fn covers(&self, address: u64) -> bool {
+        self.text.0 <= address && address < self.text.1
+    }
+
+    /// The rule at `address`; `None`: ask DWARF.
+    #[inline]
+    pub fn rule(&self, address: u64) -> Option<Rule> {
+        let offset = address.wrapping_sub(self.first);
+        let block = usize::try_from(offset >> SHIFT).ok().filter(|&block| block < self.blocks)?;
+        let group = self.groups.get(block / BLOCKS_OF_GROUP)?;
+        let (start, length) = rows_of(group, block % BLOCKS_OF_GROUP)?;
+        let rows = self.rows.get(start..)?.get(..length)?;
+        let number = number_at(rows, (offset % u64::from(BLOCK)) as usize)?;
+        // There is none before the first one, which is number 1: that is what asks.
+        let rule = self.rules.get((number as usize).wrapping_sub(1))?;
+        let (low, high) = (chunk(rule, 0)?, chunk(rule, RULE / 2)?);
+        Rule::from_table([u64::from_le_bytes(*low), u64::from_le_bytes(*high)])
+    }
+}
+
+/// Where the rows of a block of a group begin, and their length.
+#[inline]
+fn rows_of(group: &[u8; GROUP], block: usize) -> Option<(usize, usize)> {
+    /// Every other byte of a word.
+    const EVEN: u64 = 0x00ff_00ff_00ff_00ff;
+    let lengths = u64::from_le_bytes(*chunk(group, PLACE)?);
+    let before = lengths & ((1 << (8 * block)) - 1);
+    // The sum of the bytes: four lanes of 16 bits, which a product adds up in its highest lane.
+    let lanes = (before & EVEN) + (before >> 8 & EVEN);
+    let sum = lanes.wrapping_mul(0x0001_0001_0001_0001) >> 48;
+    let length = (lengths >> (8 * block)) as u8;
+    Some((word(group, 0)?.checked_add(sum as usize)?, length.into()))
 }
 
 /// The number of the rule so many bytes into a block with these rows.
+#[inline]
 fn number_at(rows: &[u8], offset: usize) -> Option<u32> {
-    // Blocks without any rule have no bytes.
-    let (mut number, mut rows) = number(rows)?;
+    // Of the number that holds where the search is; blocks without any rule have no bytes.
+    let (mut at, mut asks) = (0, false);
+    let mut next = after_number(*rows.first()?, at);
     let mut left = offset;
-    while let [low, ref rest @ ..] = *rows {
-        rows = rest;
+    while let Some(&low) = rows.get(next) {
         let mut step = usize::from(low);
+        let mut after = next + 1;
         if low >= 0x80 {
-            let [high, ref rest @ ..] = *rows else { return None };
-            (step, rows) = (step & 0x7f | usize::from(high) << 7, rest);
+            step = step & 0x7f | usize::from(*rows.get(after)?) << 7;
+            after += 1;
         }
         match left.checked_sub(step >> 1) {
-            Some(after) => left = after,
+            Some(rest) => left = rest,
             None => break,
         }
-        (number, rows) = if step & 1 == 1 { (ASK, rows) } else { self::number(rows)? };
+        asks = step & 1 == 1;
+        if !asks {
+            at = after;
+            after = after_number(*rows.get(after)?, at);
+        }
+        next = after;
     }
-    Some(number)
+    if asks { Some(ASK) } else { number(rows.get(at..)?) }
 }
 
-/// The number of a rule, and what follows it.
+/// What follows the number at `at` that begins with this byte.
 #[inline(always)]
-fn number(rows: &[u8]) -> Option<(u32, &[u8])> {
-    match *rows {
-        [byte, ref rest @ ..] if u32::from(byte) < LONG => Some((byte.into(), rest)),
-        [high, low, ref rest @ ..] => {
-            Some((LONG + ((u32::from(high) - LONG) << 8 | u32::from(low)), rest))
-        }
+fn after_number(byte: u8, at: usize) -> usize {
+    at + 1 + usize::from(u32::from(byte) >= LONG)
+}
+
+/// The number of a rule at the start of these bytes.
+#[inline(always)]
+fn number(bytes: &[u8]) -> Option<u32> {
+    match *bytes {
+        [byte, ..] if u32::from(byte) < LONG => Some(byte.into()),
+        [high, low, ..] => Some(LONG + ((u32::from(high) - LONG) << 8 | u32::from(low))),
         _ => None,
     }
 }

@@ -12,19 +12,32 @@
 use core::ops::ControlFlow;
 
 use crate::address::Pc;
+use crate::cache::Trail;
 use crate::cursor::{Cursor, Step};
 use crate::error::UnwindError;
 use crate::guess::FrameKind;
+use crate::known::Known;
 use crate::modules::FindModule;
 use crate::registers::{Register, Registers};
-use crate::rule::Saves;
+use crate::rule::{Rule, Saves};
 use crate::stack::{ReadStack, WordsBelow};
+use crate::table::Reader;
 
 /// Frames that are noted before what they saved is read.
 const NOTES: usize = 32;
 
 /// What frames saved, the latest last.
 type Notes = [(u64, Saves); NOTES];
+
+/// Where a run over many frames stops.
+enum Halt {
+    /// Where nothing was asked for.
+    Anywhere,
+    /// Where nothing is remembered, and no table of frames has anything.
+    Unknown,
+    /// In a frame whose rule takes more, or on a stack that is not all there.
+    Unusual(Rule),
+}
 
 /// A frame that a walk has come to.
 pub struct Frame<'a, S> {
@@ -63,6 +76,28 @@ fn restore(notes: &[(u64, Saves)], registers: &mut Registers, stack: &impl ReadS
 #[inline(never)]
 fn read(saves: Saves, words: WordsBelow, registers: &mut Registers) {
     saves.read(&words, registers);
+}
+
+/// The rule of an address that was worked out beforehand, which is remembered. `table` is that of a
+/// module with frames on the stack, which stays.
+#[cold]
+#[inline(never)]
+fn rule_by_table<'m>(
+    modules: &'m impl FindModule,
+    table: &mut Option<Reader<'m>>,
+    address: u64,
+    trail: &mut Trail,
+) -> Option<Rule> {
+    let generation = modules.generation();
+    if table.is_none_or(|table| !table.covers(address)) {
+        *table = modules.reader(address);
+    }
+    let rule = match table {
+        Some(table) => table.rule(address),
+        None => modules.rule(address),
+    }?;
+    modules.memorize(address, generation, &Known::only_rule(address, rule), trail);
+    Some(rule)
 }
 
 impl<S: ReadStack> Frame<'_, S> {
@@ -105,7 +140,7 @@ impl<S: ReadStack, M: FindModule> Cursor<'_, S, M> {
     /// Moves to one caller after the other and shows each to `visit`, until it breaks. `None`: the
     /// outermost frame was reached ([`Step::End`]).
     ///
-    /// As [`step`](Self::step) in a loop, and three times as fast where the frames' addresses have
+    /// As [`step`](Self::step) in a loop, in two thirds of the time where the frames' addresses have
     /// been asked for before.
     ///
     /// # Errors
@@ -118,12 +153,17 @@ impl<S: ReadStack, M: FindModule> Cursor<'_, S, M> {
     ) -> Result<Option<B>, UnwindError> {
         let mut notes = [(0, Saves::NOTHING); NOTES];
         loop {
-            let is_unknown = match self.run(&mut notes, &mut visit) {
-                ControlFlow::Break(result) => return Ok(Some(result)),
-                ControlFlow::Continue(is_unknown) => is_unknown,
-            };
             // What has just been asked for is not asked for again.
-            let step = if is_unknown { self.step_by_tables() } else { self.step() };
+            let end = match self.run::<B, false>(&mut notes, &mut visit) {
+                ControlFlow::Continue(Halt::Unknown) => self.run_by_tables(&mut notes, &mut visit),
+                end => end,
+            };
+            let step = match end {
+                ControlFlow::Break(result) => return Ok(Some(result)),
+                ControlFlow::Continue(Halt::Anywhere) => self.step(),
+                ControlFlow::Continue(Halt::Unknown) => self.step_by_dwarf(),
+                ControlFlow::Continue(Halt::Unusual(rule)) => self.leave_by(&rule),
+            };
             if step? == Step::End {
                 return Ok(None);
             }
@@ -145,37 +185,54 @@ impl<S: ReadStack, M: FindModule> Cursor<'_, S, M> {
         }
     }
 
-    /// As far as all is known, and as usual; whether the frame where it stops can be remembered and is
-    /// not.
-    #[inline(always)]
-    fn run<B>(
+    /// As [`run`](Self::run), in a loop of its own: what asks tables would slow the other one down.
+    #[cold]
+    #[inline(never)]
+    fn run_by_tables<B>(
         &mut self,
         notes: &mut Notes,
         visit: &mut impl FnMut(&mut Frame<'_, S>) -> ControlFlow<B>,
-    ) -> ControlFlow<B, bool> {
+    ) -> ControlFlow<B, Halt> {
+        self.run::<B, true>(notes, visit)
+    }
+
+    /// As far as all is known, or in `TABLES` of frames, and as usual.
+    #[inline(always)]
+    fn run<B, const TABLES: bool>(
+        &mut self,
+        notes: &mut Notes,
+        visit: &mut impl FnMut(&mut Frame<'_, S>) -> ControlFlow<B>,
+    ) -> ControlFlow<B, Halt> {
         let memory = self.modules.memory(self.pc.lookup(), &mut self.trail);
         let (Some(memory), Some(mut climb)) = (memory, self.stack.climb(self.registers.sp()))
         else {
-            return ControlFlow::Continue(false);
+            return ControlFlow::Continue(Halt::Anywhere);
         };
         let (mut address, mut ip) = (self.pc.lookup(), 0);
         let (mut rbp, mut trail) = (self.registers.get(Register::RBP), self.trail);
         let mut noted = 0;
+        let mut table = None;
         let result = loop {
             let mut ahead = trail;
-            let Some(rule) = memory.recall_rule(address, &mut ahead) else {
-                break ControlFlow::Continue(trail.covers(address));
+            let rule = match memory.recall_rule(address, &mut ahead) {
+                Some(rule) => rule,
+                None if !trail.covers(address) => break ControlFlow::Continue(Halt::Anywhere),
+                None if !TABLES => break ControlFlow::Continue(Halt::Unknown),
+                None => match rule_by_table(self.modules, &mut table, address, &mut ahead) {
+                    Some(rule) => rule,
+                    None => break ControlFlow::Continue(Halt::Unknown),
+                },
             };
             if rule.is_unusual() {
-                break ControlFlow::Continue(false);
+                break ControlFlow::Continue(Halt::Unusual(rule));
             }
             let mut higher = climb;
             let cfa = rule.cfa_of(climb.at(), rbp);
             let Some(words) = higher.to(cfa, rule.further()) else {
-                break ControlFlow::Continue(false);
+                break ControlFlow::Continue(Halt::Unusual(rule));
             };
             let Some(caller @ 1..) = words.find(1) else {
-                break ControlFlow::Continue(false);
+                break ControlFlow::Continue(Halt::Unusual(rule));
             };
             (ip, climb, trail) = (caller, higher, ahead);
             address = Pc::Return(ip).lookup();

@@ -32,7 +32,9 @@ impl Index {
     pub(super) fn places(&self, address: u64) -> impl Iterator<Item = Place> {
         let (set, tag) = hash(address);
         let slots = self.sets[set].iter().map(|slot| slot.load(Ordering::Relaxed));
-        slots.filter(move |slot| slot >> 16 == tag).map(place_in)
+        // They are taken into use in order.
+        let used = slots.take_while(|slot| *slot != 0);
+        used.filter(move |slot| slot >> 16 == tag).map(place_in)
     }
 
     /// Has `address` found at `place` from now on; `address_at` says whose entry a place is.

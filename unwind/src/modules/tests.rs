@@ -47,7 +47,7 @@ fn a_registered_module_keeps_all_that_it_has() {
     let _registration = unsafe { modules.register(module) }.unwrap();
     assert_eq!(modules.find(0x700), Some(module));
     let table = pointer(module.table.bytes());
-    let words = [module.eh_frame.address, table[0], table[1]];
+    let words = [0x700, 0x800, module.eh_frame.address, table[0], table[1]];
     assert_eq!(modules.copies[0].table(0x7ff), Some(words));
     assert_eq!(modules.copies[0].table(0x800), None);
 }

@@ -17,7 +17,7 @@ use core::ops::Range;
 use gimli::Error;
 
 use super::code::may_call;
-use super::{ASK, BLOCK, HEADER, LONG, MAGIC, MOST, PLACE, RULE};
+use super::{ASK, BLOCK, BLOCKS_OF_GROUP, GROUP, HEADER, LONG, MAGIC, MOST, RULE};
 use crate::fde::Function;
 use crate::module::{Module, Section};
 use crate::rule::Rule;
@@ -193,8 +193,9 @@ struct Contents {
 
 impl Contents {
     fn write(self, module: &Module<'_>) -> Result<Vec<u8>, BuildError> {
-        let (places, rows) = self.blocks();
-        let length = HEADER + self.rules.len() * RULE + places.len() * PLACE + rows.len();
+        let (lengths, rows) = self.blocks();
+        let groups = lengths.chunks(BLOCKS_OF_GROUP);
+        let length = HEADER + self.rules.len() * RULE + groups.len() * GROUP + rows.len();
         let eh_frame = module.eh_frame.data.len();
         let narrow =
             |size: usize| u32::try_from(size).map_err(|_| BuildError::TooLarge(size as u64));
@@ -203,27 +204,30 @@ impl Contents {
         out.extend(narrow(length)?.to_le_bytes());
         out.extend(narrow(eh_frame)?.to_le_bytes());
         out.extend(self.first.wrapping_sub(module.eh_frame.address).to_le_bytes());
-        out.extend(narrow(places.len() - 1)?.to_le_bytes());
+        out.extend(narrow(lengths.len())?.to_le_bytes());
         out.extend(narrow(self.rules.len())?.to_le_bytes());
         for word in self.rules.iter().flatten() {
             out.extend(word.to_le_bytes());
         }
-        for place in places {
-            out.extend(place.to_le_bytes());
+        let mut place = 0;
+        for group in groups {
+            out.extend(narrow(place)?.to_le_bytes());
+            out.extend(group);
+            out.resize(out.len() + BLOCKS_OF_GROUP - group.len(), 0);
+            place += group.iter().map(|&length| usize::from(length)).sum::<usize>();
         }
         out.extend(rows);
         Ok(out)
     }
 
-    /// The places of the blocks, with the end of the last one, and their rows.
-    fn blocks(&self) -> (Vec<u32>, Vec<u8>) {
-        let (mut places, mut rows) = (Vec::new(), Vec::new());
+    /// The blocks' rows, and how long those of each are.
+    fn blocks(&self) -> (Vec<u8>, Vec<u8>) {
+        let (mut lengths, mut rows) = (Vec::new(), Vec::new());
         let end = self.runs.last().map_or(0, |run| run.start);
         let mut runs = self.runs.iter().peekable();
         let mut number = ASK;
         for block in 0..end.div_ceil(BLOCK) {
             let start = block * BLOCK;
-            places.push(rows.len() as u32);
             let mut at = start;
             if let Some(run) = runs.next_if(|run| run.start == start) {
                 number = run.number;
@@ -234,13 +238,13 @@ impl Contents {
                 put_boundary(&mut rows, run.start - at, run.number);
                 (at, number) = (run.start, run.number);
             }
-            // Nothing but "ask DWARF" is nothing.
-            if at == start && number == ASK {
-                rows.truncate(empty);
-            }
+            let is_nothing_but_ask = at == start && number == ASK;
+            // Where rules change so often that a byte cannot say the length, DWARF is asked.
+            let length = u8::try_from(rows.len() - empty).ok().filter(|_| !is_nothing_but_ask);
+            rows.truncate(empty + usize::from(length.unwrap_or(0)));
+            lengths.push(length.unwrap_or(0));
         }
-        places.push(rows.len() as u32);
-        (places, rows)
+        (lengths, rows)
     }
 }
 

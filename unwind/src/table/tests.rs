@@ -160,6 +160,26 @@ fn more_rules_than_a_byte_has_and_more_code_than_a_block_has() {
     assert_eq!(look_up(&table, &module, 36_060), None);
 }
 
+#[test]
+fn a_block_whose_rules_change_too_often_is_left_to_dwarf_and_others_are_not() {
+    // A row for every byte, of another CFA than the one before: three times as many as a block has
+    // bytes; and a row that holds for the rest.
+    let mut program = Vec::new();
+    for row in 0..1536u32 {
+        program.extend([advance(1), DEF_CFA_OFFSET, 16 + row as u8 % 2 * 8]);
+    }
+    let mut section = sample::section(1, CALL_FRAME, &program);
+    let size = 0x100u64.to_le_bytes();
+    let size = section.windows(8).position(|eight| eight == size).unwrap();
+    section[size..size + 8].copy_from_slice(&4096u64.to_le_bytes());
+    let module = sample::module(&section);
+    let table = build(&module, &[]).unwrap();
+    for offset in 0..4096 {
+        let expected = (offset >= 1536).then_some(24);
+        assert_eq!(look_up(&table, &module, offset), expected, "{offset}");
+    }
+}
+
 /// A stack that is everywhere.
 struct Slots;
 

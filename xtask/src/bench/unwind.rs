@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   this workspace: the shared library, a kernel that throws ─┐
-//!   unwind/benches/compare: the bench and its peers ──────────┴─► table, target/bench/unwind.{json,svg}
+//!   unwind/benches/compare: the bench and its peers ──────────┴─► table, target/bench/unwind.{json,svg,md}
 //! ```
 
 use std::process::Command;

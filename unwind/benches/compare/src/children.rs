@@ -1,5 +1,6 @@
 //! Processes that measure, or that are measured.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
 
@@ -44,8 +45,59 @@ pub fn instructions(command: &dyn Fn(usize) -> Result<Command>, operations: usiz
 
 /// What callgrind counts.
 fn collected(command: &Command) -> Result<f64> {
+    let text = callgrind(command, Path::new("/dev/null"))?;
+    let line = text.lines().find_map(|line| line.split_once("Collected : "));
+    Ok(line.context("callgrind says nothing")?.1.trim().parse()?)
+}
+
+/// The functions, by their symbols, in which a process spends more instructions the oftener it does
+/// its operation: what an operation executes when nothing about it is new. `file` is written over.
+pub fn functions(
+    command: &dyn Fn(usize) -> Result<Command>,
+    operations: usize,
+    file: &Path,
+) -> Result<BTreeSet<String>> {
+    let run = |operations| -> Result<_> {
+        callgrind(&command(operations)?, file)?;
+        Ok(profile(&std::fs::read_to_string(file)?))
+    };
+    let (few, many) = (run(operations)?, run(3 * operations)?);
+    let grows = |(name, cost): &(String, u64)| *cost > few.get(name).copied().unwrap_or(0);
+    Ok(many.into_iter().filter(grows).map(|(name, _)| name).collect())
+}
+
+/// Instructions of each function itself, from callgrind's file (Callgrind Format Specification §3).
+fn profile(text: &str) -> BTreeMap<String, u64> {
+    let mut names = BTreeMap::new();
+    let mut costs = BTreeMap::new();
+    let (mut function, mut is_call) = (String::new(), false);
+    for line in text.lines() {
+        if let Some((key @ ("fn" | "cfn"), name)) = line.split_once('=') {
+            // "(number) name" the first time, "(number)" from then on.
+            let (number, name) = name.split_once(' ').unwrap_or((name, ""));
+            let known = names.entry(number.to_owned()).or_insert_with(|| name.to_owned());
+            if key == "fn" {
+                function.clone_from(known);
+            }
+        } else if line.starts_with("calls=") {
+            // What the callee takes is on the next line.
+            is_call = true;
+        } else if line.starts_with(|first: char| first.is_ascii_digit() || "+-*".contains(first)) {
+            let cost = line.split(' ').nth(1).and_then(|cost| cost.parse::<u64>().ok());
+            if !is_call {
+                *costs.entry(function.clone()).or_insert(0) += cost.unwrap_or(0);
+            }
+            is_call = false;
+        }
+    }
+    costs
+}
+
+/// Runs it under callgrind, which writes to `file`; what callgrind says.
+fn callgrind(command: &Command, file: &Path) -> Result<String> {
     let mut valgrind = Command::new("valgrind");
-    valgrind.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]);
+    valgrind.args(["--tool=callgrind", "--demangle=no"]);
+    valgrind.arg(format!("--callgrind-out-file={}", file.display()));
     valgrind.arg(command.get_program()).args(command.get_args());
     for (name, value) in command.get_envs() {
         valgrind.env(name, value.unwrap_or_default());
@@ -53,6 +105,5 @@ fn collected(command: &Command) -> Result<f64> {
     let output = valgrind.output().context("valgrind")?;
     let text = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "{command:?}: {}\n{text}", output.status);
-    let line = text.lines().find_map(|line| line.split_once("Collected : "));
-    Ok(line.context("callgrind says nothing")?.1.trim().parse()?)
+    Ok(text.into_owned())
 }

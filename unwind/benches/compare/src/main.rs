@@ -4,14 +4,17 @@
 //!   cargo xtask bench unspool-unwind
 //!     walks    in this process, all walkers on one stack, in turn
 //!     throws   processes, in turn         instructions   under callgrind
-//!     ─► a table, unwind.json and unwind.svg in target/bench/
+//!     ─► a table; unwind.json, unwind.svg and unwind.md in target/bench/
 //! ```
 
 mod chain;
 mod chart;
 mod children;
+mod heap;
+mod markdown;
 mod measure;
 mod objects;
+mod reach;
 mod report;
 mod sizes;
 mod tables;
@@ -19,6 +22,7 @@ mod throws;
 mod walkers;
 mod walks;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
@@ -84,13 +88,13 @@ fn run(options: &Options, places: &Places<'_>) -> Result<()> {
     let parts: Vec<Part<'_>> = vec![
         ("walk", Box::new(|| walks::warm(places))),
         ("evicted", Box::new(|| walks::evicted(places))),
-        ("first", Box::new(|| walks::first(places))),
+        ("first", Box::new(|| walks::first(places, bare))),
         ("throw", Box::new(|| throws::rows(programs))),
         ("threads", Box::new(|| throws::threads(programs))),
         ("walk_instructions", Box::new(|| walks::instructions(places))),
         ("throw_instructions", Box::new(|| throws::instructions(programs))),
         ("table", Box::new(|| tables::rows(bare))),
-        ("size", Box::new(|| sizes::rows(&options.ours))),
+        ("size", Box::new(|| sizes::rows(&options.ours, programs, &options.output))),
     ];
     let mut rows = Vec::new();
     for (name, part) in parts.into_iter().filter(|(name, _)| name.contains(&options.only)) {
@@ -106,12 +110,17 @@ fn run(options: &Options, places: &Places<'_>) -> Result<()> {
     summary(&rows);
     report::json(&options.output.join("unwind.json"), &rows)?;
     chart::draw(&options.output.join("unwind.svg"), &rows)?;
-    println!("written: {}/unwind.json, unwind.svg", options.output.display());
+    markdown::write(&options.output.join("unwind.md"), &rows)?;
+    println!("written: {}/unwind.{{json,svg,md}}", options.output.display());
     Ok(())
 }
 
 fn summary(rows: &[Row]) {
     let missed: Vec<_> = rows.iter().filter(|row| row.missed().next().is_some()).collect();
+    let absent: BTreeSet<_> = rows.iter().flat_map(|row| &row.absent).collect();
+    for each in absent {
+        println!("absent: {each}");
+    }
     println!("{} of {} rows miss a target", missed.len(), rows.len());
     for row in missed {
         let targets: Vec<_> = row.missed().map(|target| target.to_string()).collect();

@@ -1,6 +1,6 @@
 //! The loaded objects of this process, as the dynamic linker lists them.
 
-use std::ffi::{c_int, c_void};
+use std::ffi::{CStr, c_int, c_void};
 
 use unspool_unwind::{FdeIndex, Module, Section};
 
@@ -8,6 +8,8 @@ use libc::{dl_iterate_phdr, dl_phdr_info, size_t};
 
 /// One object's memory and unwind tables.
 pub struct Object {
+    /// As the linker has it; empty for the program itself.
+    pub name: String,
     pub base: u64,
     pub range: (u64, u64),
     pub header: &'static [u8],
@@ -31,7 +33,9 @@ pub fn all() -> Vec<Object> {
         // SAFETY: the linker lists `dlpi_phnum` program headers.
         let headers =
             unsafe { std::slice::from_raw_parts(info.dlpi_phdr, usize::from(info.dlpi_phnum)) };
-        all.extend(object(info.dlpi_addr, headers));
+        // SAFETY: the linker's names end with a zero.
+        let name = unsafe { CStr::from_ptr(info.dlpi_name) }.to_string_lossy().into_owned();
+        all.extend(object(name, info.dlpi_addr, headers));
         0
     }
     let mut all = Vec::new();
@@ -40,7 +44,7 @@ pub fn all() -> Vec<Object> {
     all
 }
 
-fn object(base: u64, headers: &[libc::Elf64_Phdr]) -> Option<Object> {
+fn object(name: String, base: u64, headers: &[libc::Elf64_Phdr]) -> Option<Object> {
     let range = |h: &libc::Elf64_Phdr| (base + h.p_vaddr, base + h.p_vaddr + h.p_memsz);
     let loads = || headers.iter().filter(|h| h.p_type == libc::PT_LOAD).map(range);
     let header = headers.iter().find(|h| h.p_type == libc::PT_GNU_EH_FRAME)?;
@@ -59,7 +63,7 @@ fn object(base: u64, headers: &[libc::Elf64_Phdr]) -> Option<Object> {
     let code = headers.iter().filter(is_code).map(range);
     // SAFETY: the segment is mapped, and stays so.
     let code = code.map(|(start, end)| unsafe { memory(start, end) }).collect();
-    Some(Object { base, range: (low, high), header, eh_frame, code })
+    Some(Object { name, base, range: (low, high), header, eh_frame, code })
 }
 
 /// # Safety

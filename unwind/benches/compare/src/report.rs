@@ -14,15 +14,66 @@ use serde_json::json;
 
 /// What is aimed at.
 #[derive(Clone, Copy)]
-pub enum Target {
+pub enum Goal {
     /// At most so much.
     AtMost(f64),
-    /// This side takes at most so much.
-    SideAtMost(&'static str, f64),
     /// At least so much.
     AtLeast(f64),
     /// This peer takes at least so many times as much.
     Ahead(&'static str, f64),
+}
+
+/// By which side.
+#[derive(Clone, Copy)]
+pub struct Target {
+    /// The first one if none is named.
+    pub side: Option<&'static str>,
+    pub goal: Goal,
+}
+
+impl Target {
+    /// Ours takes at most so much.
+    pub const fn at_most(limit: f64) -> Self {
+        Self { side: None, goal: Goal::AtMost(limit) }
+    }
+
+    /// Ours reaches so much.
+    pub const fn at_least(limit: f64) -> Self {
+        Self { side: None, goal: Goal::AtLeast(limit) }
+    }
+
+    /// Ours is so many times as fast as this peer.
+    pub const fn ahead(peer: &'static str, factor: f64) -> Self {
+        Self { side: None, goal: Goal::Ahead(peer, factor) }
+    }
+
+    /// The same is aimed at for this side.
+    #[must_use]
+    pub const fn of(self, side: &'static str) -> Self {
+        Self { side: Some(side), goal: self.goal }
+    }
+
+    /// Whose line tells of it: that of the peer that ours is measured by, or that of the side.
+    fn is_told_at(self, name: &str, place: usize) -> bool {
+        match (self.side, self.goal) {
+            (Some(side), _) => side == name,
+            (None, Goal::Ahead(peer, _)) => peer == name,
+            (None, _) => place == 0,
+        }
+    }
+
+    /// Whether it has to do with this side.
+    pub fn is_about(self, name: &str) -> bool {
+        self.side == Some(name) || matches!(self.goal, Goal::Ahead(peer, _) if peer == name)
+    }
+
+    /// As in a line that does not name the peer.
+    fn brief(self) -> String {
+        match (self.side, self.goal) {
+            (None, Goal::Ahead(_, factor)) => format!("≥ {}×", short(factor)),
+            _ => self.goal.to_string(),
+        }
+    }
 }
 
 /// One kind of work.
@@ -32,50 +83,79 @@ pub struct Row {
     /// Ours first, then the peers.
     pub sides: Vec<(String, f64)>,
     pub targets: Vec<Target>,
+    /// Who is not here, and why.
+    pub absent: Vec<String>,
 }
 
 impl Row {
+    pub fn new(
+        name: impl Into<String>,
+        unit: &'static str,
+        sides: Vec<(String, f64)>,
+        targets: Vec<Target>,
+    ) -> Self {
+        Self { name: name.into(), unit, sides, targets, absent: Vec::new() }
+    }
+
     /// What ours took.
-    fn ours(&self) -> f64 {
+    pub fn ours(&self) -> f64 {
         self.sides.first().map_or(f64::NAN, |(_, value)| *value)
     }
 
-    fn peer(&self, name: &str) -> Option<f64> {
+    /// What a side took.
+    pub fn side(&self, name: &str) -> Option<f64> {
         self.sides.iter().find(|(each, _)| each == name).map(|(_, value)| *value)
     }
 
-    /// Whether a target is met; `None` if the peer is not there.
-    fn met(&self, target: Target) -> Option<bool> {
-        Some(match target {
-            Target::AtMost(limit) => self.ours() <= limit,
-            Target::SideAtMost(side, limit) => self.peer(side)? <= limit,
-            Target::AtLeast(limit) => self.ours() >= limit,
-            Target::Ahead(peer, factor) => self.peer(peer)? >= factor * self.ours(),
+    /// Whether a target is met; `None` if a side is not there.
+    pub fn met(&self, target: Target) -> Option<bool> {
+        let value = match target.side {
+            Some(side) => self.side(side)?,
+            None => self.ours(),
+        };
+        Some(match target.goal {
+            Goal::AtMost(limit) => value <= limit,
+            Goal::AtLeast(limit) => value >= limit,
+            Goal::Ahead(peer, factor) => self.side(peer)? >= factor * value,
         })
     }
 
-    /// The targets that are missed.
+    /// The targets that are missed, or that nobody is there for.
     pub fn missed(&self) -> impl Iterator<Item = Target> + '_ {
-        self.targets.iter().copied().filter(|target| self.met(*target) == Some(false))
+        self.targets.iter().copied().filter(|target| self.met(*target) != Some(true))
     }
 
-    fn verdict(&self, concerns: impl Fn(Target) -> bool) -> String {
-        let targets = self.targets.iter().copied().filter(|target| concerns(*target));
-        let verdicts = targets.map(|target| match self.met(target) {
-            Some(true) => format!("{target}: met"),
-            Some(false) => format!("{target}: MISSED"),
-            None => format!("{target}: no peer"),
+    fn verdict(&self, name: &str, place: usize) -> String {
+        let targets = self.targets.iter().filter(|target| target.is_told_at(name, place));
+        let verdicts = targets.map(|&target| match self.met(target) {
+            Some(true) => format!("{}: met", target.brief()),
+            Some(false) => format!("{}: MISSED", target.brief()),
+            None => format!("{}: NOBODY TO COMPARE WITH", target.brief()),
         });
         verdicts.collect::<Vec<_>>().join(", ")
     }
 }
 
-impl fmt::Display for Target {
+/// With three digits after the point at most.
+pub fn short(number: f64) -> String {
+    format!("{number:.3}").trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+impl fmt::Display for Goal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::AtMost(limit) | Self::SideAtMost(_, limit) => write!(f, "≤ {limit}"),
-            Self::AtLeast(limit) => write!(f, "≥ {limit}"),
-            Self::Ahead(_, factor) => write!(f, "≥ {factor:.3}×"),
+            Self::AtMost(limit) => write!(f, "≤ {}", short(*limit)),
+            Self::AtLeast(limit) => write!(f, "≥ {}", short(*limit)),
+            Self::Ahead(peer, factor) => write!(f, "≥ {}× {peer}", short(*factor)),
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.side {
+            Some(side) => write!(f, "{side} {}", self.goal),
+            None => write!(f, "{}", self.goal),
         }
     }
 }
@@ -84,15 +164,15 @@ impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{:44} {}", self.name, self.unit)?;
         for (place, (name, value)) in self.sides.iter().enumerate() {
-            let verdict = self.verdict(|target| match target {
-                Target::Ahead(peer, _) | Target::SideAtMost(peer, _) => peer == name,
-                _ => place == 0,
-            });
             let ratio = match place {
                 0 => String::new(),
                 _ => format!("{:.2}×", value / self.ours()),
             };
+            let verdict = self.verdict(name, place);
             writeln!(f, "    {name:24}{value:12.2}{ratio:>10}  {verdict}")?;
+        }
+        for absent in &self.absent {
+            writeln!(f, "    absent: {absent}")?;
         }
         Ok(())
     }
@@ -105,18 +185,14 @@ pub fn json(path: &Path, rows: &[Row]) -> Result<()> {
         .map(|row| {
             let sides =
                 row.sides.iter().map(|(name, value)| json!({ "name": name, "value": value }));
-            let target = |target: Target| {
-                let peer = match target {
-                    Target::Ahead(peer, _) | Target::SideAtMost(peer, _) => peer,
-                    _ => "",
-                };
-                json!({ "target": target.to_string(), "peer": peer, "met": row.met(target) })
-            };
+            let target =
+                |target: Target| json!({ "target": target.to_string(), "met": row.met(target) });
             json!({
                 "row": row.name,
                 "unit": row.unit,
                 "sides": sides.collect::<Vec<_>>(),
                 "targets": row.targets.iter().copied().map(target).collect::<Vec<_>>(),
+                "absent": row.absent,
             })
         })
         .collect();

@@ -1,11 +1,12 @@
 //! Tables of frames: those of this process, for its walks, and what others take.
 //!
 //! ```text
-//!   loaded objects ─► 0.frames, 1.frames, …     read by each process that walks by them
+//!   loaded objects ─► NAME.frames, …     read by each process that walks by them
 //!   kernel, libstd, librustc_driver ─► size, time and memory of building
 //! ```
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
@@ -15,30 +16,39 @@ use object::{Object as _, ObjectSection as _, SectionKind};
 use unspool_unwind::table::{FrameTable, build};
 use unspool_unwind::{Module, Section};
 
+use crate::heap;
 use crate::measure::median;
-use crate::objects;
+use crate::objects::{self, Object};
 use crate::report::{Row, Target};
 
 const ROUNDS: usize = 7;
 
-fn path(folder: &Path, number: usize) -> PathBuf {
-    folder.join(format!("{number}.frames"))
+fn path(folder: &Path, object: &Object) -> PathBuf {
+    folder.join(format!("{}.frames", object.name.replace('/', "_")))
 }
 
-/// Writes those of the objects of this process.
+/// Writes those of the objects of this process, in place of all that were there.
 pub fn write(folder: &Path) -> Result<()> {
+    if folder.exists() {
+        fs::remove_dir_all(folder)?;
+    }
     fs::create_dir_all(folder)?;
-    for (number, object) in objects::all().iter().enumerate() {
+    for object in objects::all() {
         let code: Vec<_> = object.code.iter().map(|code| Section::in_memory(code)).collect();
-        fs::write(path(folder, number), build(&object.module(), &code)?)?;
+        fs::write(path(folder, &object), build(&object.module(), &code)?)?;
     }
     Ok(())
 }
 
-/// Reads that of an object.
-pub fn read(folder: &Path, number: usize, module: &Module<'_>) -> Result<FrameTable<'static>> {
-    let bytes = fs::read(path(folder, number))?.leak();
-    Ok(FrameTable::parse(bytes, &module.eh_frame)?)
+/// Reads that of an object; objects that were loaded since the tables were written have none.
+pub fn read(folder: &Path, object: &Object) -> Result<FrameTable<'static>> {
+    let bytes = match fs::read(path(folder, object)) {
+        Ok(bytes) => bytes.leak(),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(FrameTable::NONE),
+        Err(error) => return Err(error.into()),
+    };
+    FrameTable::parse(bytes, &object.module().eh_frame)
+        .with_context(|| format!("the table of {:?}", object.name))
 }
 
 /// Rows of sizes, times and memory.
@@ -73,34 +83,21 @@ fn rows_of(name: &str, path: &Path) -> Result<[Row; 3]> {
         code.push(Section { data: part.data()?, address: part.address() });
     }
     let module = Module::new(0..0, eh_frame);
-    let (mut times, mut size, mut memory) = (Vec::new(), 0, 0);
-    for round in 0..ROUNDS {
-        // Linux: the peak is from now on.
-        fs::write("/proc/self/clear_refs", "5")?;
-        let (before, begin) = (status("VmRSS:")?, Instant::now());
+    let (mut times, mut size) = (Vec::new(), 0);
+    for _ in 0..ROUNDS {
+        let begin = Instant::now();
         size = build(&module, &code)?.len();
         times.push(begin.elapsed().as_secs_f64() * 1e3);
-        if round == 0 {
-            memory = status("VmHWM:")?.saturating_sub(before);
-        }
     }
+    let (table, memory) = heap::peak_of(|| build(&module, &code));
+    table?;
     let percent = size as f64 * 100.0 / eh_frame.data.len() as f64;
-    let row = |what, unit, value, targets| Row {
-        name: format!("table/{what}/{name}"),
-        unit,
-        sides: vec![("ours".into(), value)],
-        targets,
+    let row = |what, unit, value, targets| {
+        Row::new(format!("table/{what}/{name}"), unit, vec![("ours".into(), value)], targets)
     };
     Ok([
-        row("size", "% of .eh_frame", percent, vec![Target::AtMost(20.0)]),
+        row("size", "% of .eh_frame", percent, vec![Target::at_most(20.0)]),
         row("build_time", "ms", median(times), Vec::new()),
-        row("build_memory", "KiB", memory as f64, Vec::new()),
+        row("build_memory", "KiB", memory as f64 / 1024.0, Vec::new()),
     ])
-}
-
-/// A number of this process, in KiB.
-fn status(name: &str) -> Result<u64> {
-    let text = fs::read_to_string("/proc/self/status")?;
-    let line = text.lines().find_map(|line| line.strip_prefix(name)).context("proc(5)")?;
-    Ok(line.split_whitespace().next().context("proc(5)")?.parse()?)
 }

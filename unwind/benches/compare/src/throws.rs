@@ -7,6 +7,7 @@
 //!
 //! Every round is a process; the sides take turns.
 
+use std::collections::BTreeSet;
 use std::panic::{catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -17,7 +18,7 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::children::{self, replaced};
 use crate::measure::{Side, interleave};
 use crate::report::{Row, Target};
-use crate::walkers::Places;
+use crate::walkers::{LIBRARY, Places};
 
 include!("../programs/work.rs");
 
@@ -103,16 +104,16 @@ pub fn rows(programs: &Programs<'_>) -> Result<Vec<Row>> {
             }),
         ];
         let mut targets = if depth == 1 {
-            vec![Target::AtMost(0.13), Target::Ahead("std, libgcc", 15.0)]
+            vec![Target::at_most(0.13), Target::ahead("std, libgcc", 15.0)]
         } else {
-            vec![Target::AtMost(3.0), Target::Ahead("std, libgcc", 20.0)]
+            vec![Target::at_most(3.0), Target::ahead("std, libgcc", 20.0)]
         };
         if depth == 1 && !guards {
             sides.push(programs.side("lithium", || programs.std("lithium", work)));
-            targets.push(Target::Ahead("lithium", 1.0));
+            targets.push(Target::ahead("lithium", 1.0));
         }
         let sides = interleave(ROUNDS, sides)?;
-        rows.push(Row { name: format!("throw/{name}"), unit: "µs", sides, targets });
+        rows.push(Row::new(format!("throw/{name}"), "µs", sides, targets));
     }
     for (name, depth, guards) in [
         ("1_frame", 1, false),
@@ -141,8 +142,8 @@ fn real<'s>(
         programs.side("libgcc", || command(None)),
     ];
     let sides = interleave(ROUNDS, sides)?;
-    let targets = vec![Target::Ahead("libgcc", 8.0), Target::Ahead("libgcc", 10.0)];
-    Ok(Row { name: format!("program/{name}"), unit: "µs", sides, targets })
+    let targets = vec![Target::ahead("libgcc", 8.0), Target::ahead("libgcc", 10.0)];
+    Ok(Row::new(format!("program/{name}"), "µs", sides, targets))
 }
 
 /// Rows of two threads that throw at once, against one.
@@ -163,9 +164,9 @@ pub fn threads(programs: &Programs<'_>) -> Result<Vec<Row>> {
                 Ok(replaced(programs.std("throw", work(threads))?, place))
             })?,
         ];
-        let targets = vec![Target::AtLeast(1.95)];
+        let targets = vec![Target::at_least(1.95)];
         let name = format!("two_threads/{name}");
-        rows.push(Row { name, unit: "times one's throughput", sides, targets });
+        rows.push(Row::new(name, "times one's throughput", sides, targets));
     }
     Ok(rows)
 }
@@ -178,9 +179,9 @@ pub fn instructions(programs: &Programs<'_>) -> Result<Vec<Row>> {
         ("ours".into(), children::instructions(&|n| this("catch_ours", n), 10_000)?),
         ("std".into(), children::instructions(&|n| this("catch_std", n), 10_000)?),
     ];
-    let targets = vec![Target::Ahead("std", 1.0)];
-    let name = "instructions/catch_unwind_without_panic".into();
-    let mut rows = vec![Row { name, unit: "instructions", sides, targets }];
+    let targets = vec![Target::ahead("std", 1.0)];
+    let name = "instructions/catch_unwind_without_panic";
+    let mut rows = vec![Row::new(name, "instructions", sides, targets)];
     for (name, depth, guards, count) in
         [("1_frame", 1, "0", 1000), ("100_frames_100_drops", 100, "1", 50)]
     {
@@ -197,9 +198,37 @@ pub fn instructions(programs: &Programs<'_>) -> Result<Vec<Row>> {
             ("std, libgcc".into(), children::instructions(&|n| run(None, n), count)?),
         ];
         let name = format!("instructions/throw/{name}");
-        rows.push(Row { name, unit: "instructions", sides, targets: Vec::new() });
+        rows.push(Row::new(name, "instructions", sides, Vec::new()));
     }
     Ok(rows)
+}
+
+impl Programs<'_> {
+    /// The functions that real programs' throws, in Rust and C++, and walks execute each time;
+    /// `folder` is for what callgrind writes.
+    pub fn executed(&self, folder: &Path) -> Result<BTreeSet<String>> {
+        const COUNT: usize = 20;
+        let (file, place) = (folder.join("callgrind.out"), Some(&*self.place));
+        let mut all = BTreeSet::new();
+        for depth in ["1", "100"] {
+            let rust = |count: usize| {
+                let words = [depth, "1", &count.to_string()];
+                Ok(replaced(children::this("count", &words, self.places)?, place))
+            };
+            let cpp = |count: usize| {
+                let mut command = Command::new(&self.cpp);
+                command.args([depth, "1", &count.to_string(), "1"]);
+                Ok(replaced(command, place))
+            };
+            all.append(&mut children::functions(&rust, COUNT, &file)?);
+            all.append(&mut children::functions(&cpp, COUNT, &file)?);
+        }
+        let walk =
+            |walks: usize| children::this("walk", &[LIBRARY, &walks.to_string()], self.places);
+        all.append(&mut children::functions(&walk, COUNT, &file)?);
+        std::fs::remove_file(file)?;
+        Ok(all)
+    }
 }
 
 /// Something that might panic, for all that the compiler knows.

@@ -49,10 +49,10 @@ impl Ours {
     /// By DWARF, or by tables that were worked out before where there are any.
     pub fn new(tables: Option<&Path>, asked: Asked) -> Result<Self> {
         let modules = Box::<Modules>::new(Modules::new());
-        for (number, object) in objects::all().into_iter().enumerate() {
+        for object in objects::all() {
             let module = object.module();
             let module = match tables {
-                Some(folder) => module.with_table(tables::read(folder, number, &module)?),
+                Some(folder) => module.with_table(tables::read(folder, &object)?),
                 None => module,
             };
             // SAFETY: no object is unloaded.
@@ -303,14 +303,17 @@ fn llvm() -> Option<PathBuf> {
         .find(|path| path.exists())
 }
 
-/// Our library.
+/// Our library: each frame's address is asked for, all registers are there for the asking.
 pub const OURS: &str = "ours";
 /// The same, that is asked for all registers of every frame.
 pub const REGISTERS: &str = "ours, registers";
-/// The same, step by step.
+/// The same, step by step: all registers have been read in each frame.
 pub const STEPS: &str = "ours, steps";
 /// Ours with tables of frames.
 pub const TABLE: &str = "ours, table";
+/// Our unwinder as a shared library.
+pub const LIBRARY: &str = "ours, .so";
+
 /// Where the shared libraries are that are not installed.
 pub struct Places<'a> {
     /// Where tables of frames are put.
@@ -325,7 +328,7 @@ pub const NAMES: [&str; 11] = [
     REGISTERS,
     STEPS,
     TABLE,
-    "ours, .so",
+    LIBRARY,
     "libgcc",
     "unwinding",
     "framehop (ra)",
@@ -345,7 +348,7 @@ pub fn walker(name: &str, places: &Places<'_>) -> Result<Box<dyn Walker>> {
         REGISTERS => Box::new(Ours::new(None, Asked::Registers)?),
         STEPS => Box::new(Ours::new(None, Asked::Steps)?),
         TABLE => Box::new(Ours::new(Some(places.tables), Asked::Address)?),
-        "ours, .so" => Box::new(Itanium::new(places.ours)?),
+        LIBRARY => Box::new(Itanium::new(places.ours)?),
         "libgcc" => Box::new(Itanium::new(Path::new("libgcc_s.so.1"))?),
         "unwinding" => Box::new(Itanium::new(places.unwinding)?),
         "framehop (ra)" => Box::new(Framehop::new()),

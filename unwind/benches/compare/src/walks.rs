@@ -1,6 +1,8 @@
 //! Walks: warm, with everything evicted, and the first one ever.
 
 use std::hint::black_box;
+use std::path::Path;
+use std::process::Command;
 
 use anyhow::Result;
 
@@ -8,7 +10,7 @@ use crate::chain::{Bottom, Code, Shape, descend};
 use crate::children;
 use crate::measure::{Side, interleave, overhead, stamps, tick};
 use crate::report::{Row, Target};
-use crate::walkers::{NAMES, Places, TABLE, Walker, walker};
+use crate::walkers::{NAMES, Places, STEPS, TABLE, Walker, walker};
 
 const WARM_ROUNDS: usize = 41;
 const EVICTED_ROUNDS: usize = 61;
@@ -17,10 +19,40 @@ const FIRST_ROUNDS: usize = 21;
 const EVICT: usize = 16 << 20;
 /// The walk that cannot be beaten.
 const POINTERS: &str = "frame pointers (ra)";
+/// A kernel program by DWARF, and by the table of frames in its image.
+const BARE: &str = "ours, bare";
+const BARE_TABLE: &str = "ours, bare, table";
 
-/// All that can walk here.
-fn walkers(places: &Places<'_>) -> Vec<(&'static str, Box<dyn Walker>)> {
-    NAMES.into_iter().filter_map(|name| Some((name, walker(name, places).ok()?))).collect()
+/// All that can walk here, and who cannot, with the reason.
+type Walkers = (Vec<(&'static str, Box<dyn Walker>)>, Vec<String>);
+
+fn walkers(places: &Places<'_>) -> Walkers {
+    let (mut here, mut absent) = (Vec::new(), Vec::new());
+    for name in NAMES {
+        match walker(name, places) {
+            Ok(walker) => here.push((name, walker)),
+            Err(error) => absent.push(format!("{name}: {error:#}")),
+        }
+    }
+    (here, absent)
+}
+
+/// The targets of warm walks. "All registers" can be read in two ways, so both are judged: they are
+/// there for the asking in each frame (ours), or they have been read in each frame (ours, steps).
+fn warm_targets(code: Code) -> Vec<Target> {
+    let mut targets = vec![
+        Target::at_most(5.0),
+        Target::ahead("libgcc", 20.0),
+        Target::ahead("unwinding", 60.0),
+        Target::ahead("framehop (ra)", 1.0),
+        Target::ahead("nongnu trace (ra)", 1.0),
+    ];
+    if code == Code::FramePointers {
+        targets.push(Target::ahead(POINTERS, 1.0 / 3.0));
+    }
+    let steps = targets.clone().into_iter().map(|target| target.of(STEPS));
+    targets.extend(steps);
+    targets
 }
 
 /// Nanoseconds a frame of walks in a row.
@@ -42,23 +74,14 @@ pub fn warm(places: &Places<'_>) -> Result<Vec<Row>> {
         (64, Shape::Distinct, Code::FramePointers),
         (256, Shape::Distinct, Code::FramePointers),
     ] {
-        let mut walkers = walkers(places);
+        let (mut walkers, absent) = walkers(places);
         let sides =
             descend(shape, code, frames, |bottom| warm_here(&mut walkers, frames, code, bottom))?;
-        let mut targets = vec![
-            Target::AtMost(5.0),
-            Target::Ahead("libgcc", 20.0),
-            Target::Ahead("unwinding", 60.0),
-            Target::Ahead("framehop (ra)", 1.0),
-            Target::Ahead("nongnu trace (ra)", 1.0),
-        ];
-        if code == Code::FramePointers {
-            targets.push(Target::Ahead(POINTERS, 1.0 / 3.0));
-        }
+        let targets = warm_targets(code);
         let shape = if shape == Shape::Distinct { "distinct" } else { "recursion" };
         let code = if code == Code::Plain { "" } else { "_frame_pointers" };
         let name = format!("walk/warm/{frames}_{shape}{code}");
-        rows.push(Row { name, unit: "ns a frame", sides, targets });
+        rows.push(Row { absent, ..Row::new(name, "ns a frame", sides, targets) });
     }
     Ok(rows)
 }
@@ -84,7 +107,7 @@ fn warm_here(
 /// The row of walks of which nothing is in L2.
 pub fn evicted(places: &Places<'_>) -> Result<Vec<Row>> {
     const FRAMES: usize = 256;
-    let mut walkers = walkers(places);
+    let (mut walkers, absent) = walkers(places);
     let mut buffer = vec![1u64; EVICT / 8];
     let sides = descend(Shape::Distinct, Code::Plain, FRAMES, |_| {
         let buffer = std::cell::RefCell::new(&mut buffer);
@@ -97,24 +120,31 @@ pub fn evicted(places: &Places<'_>) -> Result<Vec<Row>> {
         });
         interleave(EVICTED_ROUNDS, sides.collect())
     })?;
-    Ok(vec![Row {
-        name: format!("walk/evicted/{FRAMES}_distinct"),
-        unit: "ns a frame",
-        sides,
-        targets: vec![Target::AtMost(30.0), Target::Ahead("framehop (ra)", 1.0)],
-    }])
+    let name = format!("walk/evicted/{FRAMES}_distinct");
+    let targets = vec![Target::at_most(30.0), Target::ahead("framehop (ra)", 1.0)];
+    Ok(vec![Row { absent, ..Row::new(name, "ns a frame", sides, targets) }])
 }
 
-/// The row of first walks, each in a process of its own.
-pub fn first(places: &Places<'_>) -> Result<Vec<Row>> {
-    let names = NAMES.into_iter().filter(|name| walker(name, places).is_ok());
-    let sides = names.map(|name| {
+/// The rows of first walks, each in a process of its own: of the host's, and of a kernel's.
+pub fn first(places: &Places<'_>, kernel: &Path) -> Result<Vec<Row>> {
+    let (walkers, absent) = walkers(places);
+    let sides = walkers.iter().map(|&(name, _)| {
         Side::new(name, move || children::stamps(children::this("first", &[name], places)?, 1e-3))
     });
     let sides = interleave(FIRST_ROUNDS, sides.collect())?;
-    let name = "walk/first/64_distinct".into();
-    let targets = vec![Target::AtMost(15.0), Target::SideAtMost(TABLE, 5.0)];
-    Ok(vec![Row { name, unit: "µs", sides, targets }])
+    let targets = vec![Target::at_most(15.0), Target::at_most(5.0).of(TABLE)];
+    let host = Row { absent, ..Row::new("walk/first/64_distinct", "µs", sides, targets) };
+    let side = |name, what| {
+        Side::new(name, move || {
+            let mut command = Command::new(kernel);
+            command.args(["/dev/null", what, "64"]);
+            children::stamps(command, 1e-3)
+        })
+    };
+    let sides = vec![side(BARE, "walk"), side(BARE_TABLE, "walk_table")];
+    let sides = interleave(FIRST_ROUNDS, sides)?;
+    let targets = vec![Target::at_most(15.0), Target::at_most(5.0).of(BARE_TABLE)];
+    Ok(vec![host, Row::new("walk/first/64_distinct_kernel", "µs", sides, targets)])
 }
 
 /// In a child: prints the time stamps of the first walk.
@@ -142,11 +172,12 @@ pub fn count_here(name: &str, walks: usize, places: &Places<'_>) -> Result<()> {
 pub fn instructions(places: &Places<'_>) -> Result<Vec<Row>> {
     const WALKS: usize = 100;
     let mut sides = Vec::new();
-    for name in NAMES.into_iter().filter(|name| walker(name, places).is_ok()) {
+    let (walkers, absent) = walkers(places);
+    for (name, _) in walkers {
         let run = |walks: usize| children::this("walk", &[name, &walks.to_string()], places);
         let count = children::instructions(&|walks| run(walks), WALKS)?;
         sides.push((name.to_owned(), count / 64.0));
     }
-    let name = "instructions/walk/64_distinct".into();
-    Ok(vec![Row { name, unit: "instructions a frame", sides, targets: Vec::new() }])
+    let name = "instructions/walk/64_distinct";
+    Ok(vec![Row { absent, ..Row::new(name, "instructions a frame", sides, Vec::new()) }])
 }
