@@ -240,7 +240,7 @@ impl<'m, S: ReadStack, M: FindModule> Cursor<'m, S, M> {
             let length = function.lsda_data().map_or(0, <[u8]>::len);
             Lsda { pointer, length: u32::try_from(length).unwrap_or(u32::MAX) }
         }));
-        known.set_action(function.action(address));
+        known.set_site(function.site(address));
         match function.rule(address)? {
             Ok(rule) => {
                 known.rule = if function.is_signal_frame() { rule.of_signal_frame() } else { rule };

@@ -17,6 +17,7 @@ use core::ops::Range;
 use core::ptr::from_ref;
 use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
+use crate::answer::Unasked;
 use crate::arch;
 use crate::cache::{Memory, Trail};
 use crate::error::RaiseError;
@@ -34,6 +35,7 @@ type Find = fn(address: u64) -> Option<Module<'static>>;
 type Generation = fn() -> u64;
 type Identify = fn(address: u64) -> Whose;
 type Always = fn() -> Range<u64>;
+type Typed = fn() -> u64;
 
 /// What stands around an address now, of the modules that are not registered.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +60,7 @@ pub struct Environment {
     generation: Option<Generation>,
     identities: Option<(Identify, Always)>,
     plain: Option<Personality>,
+    typed: Option<Typed>,
     guesses: bool,
     dead_end: fn(RaiseError) -> !,
 }
@@ -74,6 +77,7 @@ impl Environment {
             generation: None,
             identities: None,
             plain: None,
+            typed: None,
             guesses: false,
             dead_end,
         }
@@ -125,6 +129,19 @@ impl Environment {
         Self { plain: Some(plain), ..self }
     }
 
+    /// The address of a personality that need not be called where its answer is the same whatever is
+    /// raised: at calls without an entry in the function's table of actions, which have nothing to do, or
+    /// a cleanup that it lands in with the exception in `rax` and 0 in `rdx`. 0: there is none. `find`
+    /// is called when the environment is set.
+    ///
+    /// # Safety
+    ///
+    /// No other personality comes to be at the address.
+    #[must_use]
+    pub const unsafe fn with_typed_personality(self, find: fn() -> u64) -> Self {
+        Self { typed: Some(find), ..self }
+    }
+
     /// [`backtrace`](crate::backtrace) (`_Unwind_Backtrace`) goes on by frame pointers where there
     /// are no tables ([`Cursor::with_guesses`](crate::Cursor::with_guesses)). Raising never does.
     #[must_use]
@@ -147,6 +164,8 @@ pub fn set_environment(environment: &'static Environment) {
         ALWAYS[0].store(range.start, Ordering::Relaxed);
         ALWAYS[1].store(range.end, Ordering::Relaxed);
     }
+    let plain = environment.plain.map_or(0, |plain| plain as usize as u64);
+    Unasked::new(plain, environment.typed.map_or(0, |find| find())).set();
     ENVIRONMENT.store(from_ref(environment).cast_mut(), Ordering::Release);
 }
 
@@ -177,12 +196,6 @@ fn anew(sp: u64, _handler: u64) -> StackBounds {
 /// Whether walks go on by frame pointers.
 pub(crate) fn guesses() -> bool {
     environment().guesses
-}
-
-/// The address of the personality that need not be called, if there is one.
-#[inline]
-pub(crate) fn plain_personality() -> Option<u64> {
-    environment().plain.map(|plain| plain as usize as u64)
 }
 
 /// The stack with this stack pointer in use.

@@ -35,6 +35,7 @@ extern crate alloc;
 
 pub mod abi;
 mod address;
+mod answer;
 mod arch;
 mod cache;
 mod cfi;

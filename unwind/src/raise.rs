@@ -15,11 +15,12 @@
 use core::convert::Infallible;
 
 use crate::address::Pc;
+use crate::answer::{Answer, Unasked};
 use crate::arch::{self, with_registers};
 use crate::cache::Trail;
-use crate::context::{Answer, Context, leave_interrupted};
+use crate::context::{Context, leave_interrupted};
 use crate::cursor::Step;
-use crate::environment::{Everywhere, current_stack, dead_end, plain_personality, resumed_stack};
+use crate::environment::{Everywhere, current_stack, dead_end, resumed_stack};
 use crate::error::RaiseError;
 use crate::exception::{Actions, Exception, Reason};
 use crate::forced::resume_forced;
@@ -140,11 +141,9 @@ pub unsafe fn resume(exception: *mut Exception, registers: &mut Registers) -> ! 
     let handler = unsafe { (*exception).private_2 };
     let stack = resumed_stack(registers.sp(), handler);
     // SAFETY: the exception was raised, so `raise`'s contract holds for it.
-    unsafe { glide_on(exception, registers, stack) };
-    let pc = Pc::Return(registers.ip());
+    let place = unsafe { glide_on(exception, registers, stack) };
     // SAFETY: as above.
-    let Err(error) =
-        unsafe { cleanup_phase(exception, registers, pc, stack, &trail_to(pc.lookup())) };
+    let Err(error) = unsafe { cleanup_phase(exception, registers, stack, &place) };
     dead_end(error.in_phase_2())
 }
 
@@ -212,6 +211,17 @@ impl Landing {
     }
 }
 
+/// Where gliding has ended, in the frame with the registers that are left.
+struct Place {
+    pc: Pc,
+    /// Leads there.
+    trail: Trail,
+    /// What is remembered of the frame, to which the trail has come then.
+    known: Option<Known>,
+    /// It asks for this, whatever is raised.
+    landing: Option<Landing>,
+}
+
 /// # Safety
 ///
 /// As [`raise`].
@@ -219,25 +229,28 @@ impl Landing {
 unsafe fn two_phases(
     exception: *mut Exception,
     registers: &mut Registers,
-    mut pc: Pc,
+    pc: Pc,
     stack: StackBounds,
 ) -> RaiseError {
     Everywhere.refresh();
+    let mut path = Path::default();
     // SAFETY: handed on to the caller.
-    unsafe { glide(exception, registers, &mut pc, stack) };
-    // What code is there does not change while its frames are: it is asked for once.
-    let trail = trail_to(pc.lookup());
+    let place = unsafe { glide(exception, registers, pc, stack, &mut path) };
     // SAFETY: handed on to the caller.
-    let (handler, path) = match unsafe { search_phase(exception, registers, pc, stack, &trail) } {
-        Ok(found) => found,
+    let handler = match unsafe { search_phase(exception, registers, stack, &place, &mut path) } {
+        Ok(handler) => handler,
         Err(error) => return error,
     };
     // SAFETY: the exception is valid (contract of `raise`).
     unsafe { found(exception, handler) };
     // SAFETY: as above.
     unsafe { depart(exception, path) };
+    if let Some(landing) = place.landing {
+        // SAFETY: the frame's tables ask for it.
+        unsafe { landing.land(registers, exception) }
+    }
     // SAFETY: handed on to the caller.
-    let Err(error) = unsafe { cleanup_phase(exception, registers, pc, stack, &trail) };
+    let Err(error) = unsafe { cleanup_phase(exception, registers, stack, &place) };
     IN_FLIGHT.end(exception);
     error.in_phase_2()
 }
@@ -277,54 +290,64 @@ unsafe fn depart(exception: *mut Exception, path: Path) {
 unsafe fn glide(
     exception: *mut Exception,
     registers: &mut Registers,
-    pc: &mut Pc,
+    pc: Pc,
     stack: StackBounds,
-) {
-    let Some(plain) = plain_personality() else { return };
-    let mut trail = trail_to(pc.lookup());
-    let Some(mut glide) = Glide::new(registers, *pc, &stack, &mut trail) else { return };
-    let mut path = Path::default();
-    // To the first frame that something lands in. There the registers stay.
+    path: &mut Path,
+) -> Place {
+    let unasked = Unasked::now();
+    let trail = trail_to(pc.lookup());
+    let mut place = Place { pc, trail, known: None, landing: None };
+    let mut trail = trail;
+    let begun = Glide::new(registers, pc, &stack, &mut trail);
+    place.trail = trail;
+    let Some(mut glide) = begun else { return place };
+    // To the first frame that something lands in, or that must be asked. There the registers stay.
     let (mut answer, mut known) = loop {
-        let Some(known) = glide.look(&mut trail) else { return };
-        match Answer::of(&known, *pc, plain) {
-            Answer::Nothing => {}
-            Answer::Unknown => return,
-            answer => break (answer, known),
+        let Some(known) = glide.look(&mut trail) else {
+            place.trail = trail;
+            return place;
+        };
+        let answer = unasked.answer(&known, place.pc);
+        if !matches!(answer, Answer::Nothing) || !glide.leave_with(known.rule, registers) {
+            break (answer, known);
         }
         path.add(known.module());
-        if !glide.leave_with(known.rule, registers) {
-            return;
-        }
-        *pc = Pc::Return(registers.ip());
+        place.pc = Pc::Return(registers.ip());
     };
-    let (Answer::Cleanup(pad) | Answer::Catch(pad)) = answer else { return };
+    (place.trail, place.known) = (trail, Some(known));
+    let (Answer::Cleanup(pad) | Answer::Catch(pad)) = answer else { return place };
     let landing = Landing::new(pad, &known);
     let lands_before = matches!(answer, Answer::Cleanup(_));
+    if lands_before {
+        place.landing = Some(landing);
+        if !unasked.knows_handlers() {
+            return place;
+        }
+    }
     // To the frame that catches.
     while !matches!(answer, Answer::Catch(_)) {
         path.add(known.module());
         if !glide.leave(known.rule) {
-            return;
+            return place;
         }
-        let Some(next) = glide.look(&mut trail) else { return };
+        let Some(next) = glide.look(&mut trail) else { return place };
         known = next;
-        answer = Answer::of(&known, *pc, plain);
+        answer = unasked.answer(&known, place.pc);
         if matches!(answer, Answer::Unknown) {
-            return;
+            return place;
         }
     }
     let handler = glide.cfa(known.rule);
     // Phase 2 reads the stack up to there.
     if !glide.is_on_stack(handler) {
-        return;
+        return place;
     }
     // SAFETY: the exception is valid (contract of `raise`).
     unsafe { found(exception, handler) };
     if lands_before {
         path.add(known.module());
         // SAFETY: as above.
-        unsafe { depart(exception, path) };
+        unsafe { depart(exception, *path) };
     }
     // SAFETY: the frame's tables ask for it.
     unsafe { landing.land(registers, exception) }
@@ -337,21 +360,27 @@ unsafe fn glide(
 ///
 /// As [`raise`], and phase 1 has set the exception's handler.
 #[inline(always)]
-unsafe fn glide_on(exception: *mut Exception, registers: &mut Registers, stack: StackBounds) {
-    let Some(plain) = plain_personality() else { return };
+unsafe fn glide_on(
+    exception: *mut Exception,
+    registers: &mut Registers,
+    stack: StackBounds,
+) -> Place {
+    let unasked = Unasked::now();
     let pc = Pc::Return(registers.ip());
     let mut trail = trail_to(pc.lookup());
-    let Some(mut glide) = Glide::new(registers, pc, &stack, &mut trail) else { return };
+    let Some(mut glide) = Glide::new(registers, pc, &stack, &mut trail) else {
+        return Place { pc, trail, known: None, landing: None };
+    };
     // SAFETY: the exception is valid (contract).
     let handler = unsafe { (*exception).private_2 };
-    loop {
-        let Some(known) = glide.look(&mut trail) else { return };
+    let known = loop {
+        let Some(known) = glide.look(&mut trail) else { break None };
         let is_handler = glide.cfa(known.rule) == handler;
-        let pad = match Answer::of(&known, Pc::Return(registers.ip()), plain) {
+        let pad = match unasked.answer(&known, Pc::Return(registers.ip())) {
             Answer::Nothing if !is_handler => None,
             Answer::Cleanup(pad) => Some(pad),
             Answer::Catch(pad) if is_handler => Some(pad),
-            _ => return,
+            _ => break Some(known),
         };
         if let Some(pad) = pad {
             if is_handler {
@@ -361,12 +390,14 @@ unsafe fn glide_on(exception: *mut Exception, registers: &mut Registers, stack: 
             unsafe { Landing::new(pad, &known).land(registers, exception) }
         }
         if !glide.leave_with(known.rule, registers) {
-            return;
+            break Some(known);
         }
-    }
+    };
+    Place { pc: Pc::Return(registers.ip()), trail, known, landing: None }
 }
 
-/// Phase 1: the CFA of the frame that catches, and whose frames lead there.
+/// Phase 1: the CFA of the frame that catches, and in `path` whose frames lead there. If no other has
+/// anything to do, lands in it.
 ///
 /// # Safety
 ///
@@ -375,26 +406,60 @@ unsafe fn glide_on(exception: *mut Exception, registers: &mut Registers, stack: 
 unsafe fn search_phase(
     exception: *mut Exception,
     registers: &Registers,
-    pc: Pc,
     stack: StackBounds,
-    trail: &Trail,
-) -> Result<(u64, Path), RaiseError> {
-    let mut path = Path::default();
-    let mut frame = Context::on(registers, pc, stack, *trail);
-    let mut asked = false;
-    while frame.seek(asked, 0, &mut path)? != Step::End {
+    place: &Place,
+    path: &mut Path,
+) -> Result<u64, RaiseError> {
+    let mut frame = Context::on(registers, place.pc, stack, place.trail);
+    let mut step = frame.begin(place.known, 0, path)?;
+    let mut lands = place.landing.is_some();
+    if lands {
+        step = frame.seek(0, path)?;
+    }
+    while step != Step::End {
         // SAFETY: handed on to the caller.
         match unsafe { frame.ask(Actions::SEARCH_PHASE, exception) } {
-            Reason::CONTINUE_UNWIND => {}
+            Reason::CONTINUE_UNWIND => lands = true,
             // Phase 2 reads the stack up to there.
-            Reason::HANDLER_FOUND if frame.is_on_stack() => return Ok((frame.cfa(), path)),
+            Reason::HANDLER_FOUND if frame.is_on_stack() => {
+                if lands || frame.passed_cleanup() {
+                    return Ok(frame.cfa());
+                }
+                // SAFETY: handed on to the caller.
+                let Err(error) = unsafe { enter_handler(exception, &mut frame) };
+                return Err(error.in_phase_2());
+            }
             reason => {
                 return Err(RaiseError::Personality { pc: frame.pc().address(), reason });
             }
         }
-        asked = true;
+        step = frame.seek(0, path)?;
     }
     Err(RaiseError::EndOfStack)
+}
+
+/// All of phase 2, where the frame that catches is the first that has anything to do: nothing runs
+/// before it, so the exception is never in flight.
+///
+/// # Safety
+///
+/// As [`raise`], and the frame has just said that it catches.
+#[inline(always)]
+unsafe fn enter_handler(
+    exception: *mut Exception,
+    frame: &mut Context,
+) -> Result<Infallible, RaiseError> {
+    let handler = frame.cfa();
+    // SAFETY: the exception is valid (contract of `raise`).
+    unsafe { found(exception, handler) };
+    let actions = Actions::CLEANUP_PHASE.with(Actions::HANDLER_FRAME);
+    // SAFETY: handed on to the caller.
+    match unsafe { frame.ask(actions, exception) } {
+        // SAFETY: the personality has just said so.
+        Reason::INSTALL_CONTEXT => unsafe { frame.install() },
+        Reason::CONTINUE_UNWIND => Err(RaiseError::HandlerLost { cfa: handler }),
+        reason => Err(RaiseError::Personality { pc: frame.pc().address(), reason }),
+    }
 }
 
 /// Phase 2: lands in the next frame that has something to do; returns only on failure.
@@ -406,15 +471,15 @@ unsafe fn search_phase(
 unsafe fn cleanup_phase(
     exception: *mut Exception,
     registers: &Registers,
-    pc: Pc,
     stack: StackBounds,
-    trail: &Trail,
+    place: &Place,
 ) -> Result<Infallible, RaiseError> {
     // SAFETY: the exception is valid (contract).
     let handler = unsafe { (*exception).private_2 };
-    let mut frame = Context::on(registers, pc, stack, *trail);
-    let mut asked = false;
-    while frame.seek(asked, handler, &mut Path::default())? != Step::End {
+    let mut frame = Context::on(registers, place.pc, stack, place.trail);
+    let mut path = Path::default();
+    let mut step = frame.begin(place.known, handler, &mut path)?;
+    while step != Step::End {
         let is_handler = frame.cfa() == handler;
         let actions = if is_handler {
             Actions::CLEANUP_PHASE.with(Actions::HANDLER_FRAME)
@@ -438,7 +503,7 @@ unsafe fn cleanup_phase(
         if is_handler {
             break;
         }
-        asked = true;
+        step = frame.seek(handler, &mut path)?;
     }
     Err(RaiseError::HandlerLost { cfa: handler })
 }

@@ -36,6 +36,7 @@ mod arch;
 mod identity;
 mod objects;
 mod personality;
+mod runtime;
 mod stacks;
 
 use core::alloc::{GlobalAlloc, Layout};
@@ -52,12 +53,14 @@ unsafe extern "C" {
 
 // SAFETY: the dynamic linker keeps a loaded object's tables in memory, and they describe its code,
 // while it is loaded; an object with a frame on a stack must not be unloaded (dlclose(3)). Objects of
-// one identity were written by a linker with the same bytes.
+// one identity were written by a linker with the same bytes. The object that a reference of this library
+// was bound to stays as long as the library.
 static ENVIRONMENT: Environment = unsafe {
     Environment::new(stacks::around, cannot_go_on)
         .with_unknown_stacks(stacks::widen)
         .with_modules(objects::find, objects::generation)
         .with_identities(objects::whose, objects::program)
+        .with_typed_personality(runtime::personality)
 };
 
 extern "C" fn init() {
