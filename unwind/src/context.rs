@@ -15,7 +15,7 @@ use crate::encoding::Pointer;
 use crate::environment::{Everywhere, LiveStack};
 use crate::error::{RaiseError, UnwindError};
 use crate::exception::{Actions, Exception, Personality, Reason};
-use crate::glide::{Glide, trail_to};
+use crate::glide::{Glide, Here, trail_to};
 use crate::guess::FrameKind;
 use crate::in_flight::Path;
 use crate::known::{Known, Lsda};
@@ -47,8 +47,11 @@ pub(crate) fn leave_interrupted(
 }
 
 /// One frame as a personality function sees it (`struct _Unwind_Context`).
+///
+/// It begins with the registers: where they are captured, a context can be made around them.
+#[repr(C)]
 pub struct Context {
-    cursor: Cursor<'static, LiveStack, Everywhere>,
+    pub(crate) cursor: Cursor<'static, LiveStack, Everywhere>,
     known: Known,
     cfa: u64,
     /// What the stack is given back with, if somebody has been asked since.
@@ -66,17 +69,54 @@ impl Context {
     /// Made in place, and filled by functions that need their own stack only for a moment.
     #[inline(always)]
     pub(crate) fn new(registers: &Registers, pc: Pc, stack: StackBounds) -> Self {
-        Self::on(registers, pc, stack, trail_to(pc.lookup()))
+        Self::on(registers, stack, &Here { pc, trail: trail_to(pc.lookup()), known: None })
     }
 
-    /// As [`new`](Self::new), by a trail that leads there.
+    /// As [`new`](Self::new), where gliding has ended.
     #[inline(always)]
-    pub(crate) fn on(registers: &Registers, pc: Pc, stack: StackBounds, trail: Trail) -> Self {
+    pub(crate) fn on(registers: &Registers, stack: StackBounds, here: &Here) -> Self {
         let stack = LiveStack::new(stack);
-        let cursor = Cursor::on(trail, registers.copied(), pc, stack, &Everywhere);
-        let (known, exit) = (Known::NOTHING, Exit::Dwarf);
+        let cursor = Cursor::on(here.trail, registers.copied(), here.pc, stack, &Everywhere);
+        let (known, exit) = (here.known.unwrap_or(Known::NOTHING), Exit::Rule);
         let (guessed, passed_cleanup) = (false, false);
         Self { cursor, known, exit, cfa: 0, control: None, guessed, passed_cleanup }
+    }
+
+    /// As [`on`](Self::on), around registers that are there already.
+    ///
+    /// # Safety
+    ///
+    /// `place` is valid for a whole context as long as it is used, by nobody else; it begins with
+    /// registers.
+    #[inline(always)]
+    pub(crate) unsafe fn around<'c>(
+        place: *mut Self,
+        stack: StackBounds,
+        Here { pc, trail, known }: &Here,
+    ) -> &'c mut Self {
+        macro_rules! put {
+            ($($($field:ident).+ = $value:expr;)*) => {$(
+                // SAFETY: the place is valid (contract).
+                unsafe { (&raw mut (*place).$($field).+).write($value) };
+            )*};
+        }
+        put! {
+            cursor.pc = *pc;
+            cursor.stack = LiveStack::new(stack);
+            cursor.modules = &Everywhere;
+            cursor.descents = 0;
+            cursor.guesses = false;
+            cursor.kind = FrameKind::Known;
+            cursor.trail = *trail;
+            known = known.unwrap_or(Known::NOTHING);
+            exit = Exit::Rule;
+            cfa = 0;
+            control = None;
+            guessed = false;
+            passed_cleanup = false;
+        }
+        // SAFETY: all fields but the registers have just been written, and these were there (contract).
+        unsafe { &mut *place }
     }
 
     /// The registers of the frame.
@@ -120,21 +160,20 @@ impl Context {
         }
     }
 
-    /// Finds out about the frame where it stands, if that is not `known`, and goes on as
+    /// Finds out about the frame where it stands, unless it `is_known`, and goes on as
     /// [`seek`](Self::seek) if nobody is to be asked there.
     #[inline(always)]
     pub(crate) fn begin(
         &mut self,
-        known: Option<Known>,
+        is_known: bool,
         handler: u64,
         path: &mut Path,
     ) -> Result<Step, UnwindError> {
-        let Some(known) = known else {
+        if !is_known {
             return self.go(false, handler, path);
-        };
-        path.add(known.module());
-        (self.known, self.exit) = (known, Exit::Rule);
-        self.cfa = known.rule.cfa(self.cursor.registers());
+        }
+        path.add(self.known.module());
+        self.cfa = self.known.rule.cfa(self.cursor.registers());
         Ok(Step::Caller { cfa: self.cfa })
     }
 
@@ -175,7 +214,7 @@ impl Context {
     }
 
     /// As [`go`](Self::go), as far as frames are remembered.
-    #[inline(never)]
+    #[inline(always)]
     fn glide(&mut self, asked: bool, handler: u64, path: &mut Path) -> Glided {
         let cursor = &mut self.cursor;
         let mut end = if asked { Glided::Nowhere } else { Glided::Unknown };

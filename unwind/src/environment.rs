@@ -15,7 +15,7 @@
 use core::cell::Cell;
 use core::ops::Range;
 use core::ptr::from_ref;
-use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicI32, AtomicPtr, AtomicU64, Ordering};
 
 use crate::answer::Unasked;
 use crate::arch;
@@ -153,16 +153,16 @@ impl Environment {
 static NOTHING: Environment = Environment::new(|_| StackBounds::EMPTY, |_| arch::stop());
 static ENVIRONMENT: AtomicPtr<Environment> = AtomicPtr::new(from_ref(&NOTHING).cast_mut());
 
-/// From where to where the code is that needs no identity: all, unless the environment has
-/// identities.
-static ALWAYS: [AtomicU64; 2] = [AtomicU64::new(0), AtomicU64::new(u64::MAX)];
+/// Where the code begins that needs no identity, and its length as trails keep it: all, unless the
+/// environment has identities.
+static ALWAYS: (AtomicU64, AtomicI32) = (AtomicU64::new(0), AtomicI32::new(-1));
 
 /// Sets the program's environment. Before, nothing can be raised through the C names.
 pub fn set_environment(environment: &'static Environment) {
     if let Some((_, always)) = environment.identities {
         let range = always();
-        ALWAYS[0].store(range.start, Ordering::Relaxed);
-        ALWAYS[1].store(range.end, Ordering::Relaxed);
+        ALWAYS.0.store(range.start, Ordering::Relaxed);
+        ALWAYS.1.store(Trail::length_of(&range), Ordering::Relaxed);
     }
     let plain = environment.plain.map_or(0, |plain| plain as usize as u64);
     Unasked::new(plain, environment.typed.map_or(0, |find| find())).set();
@@ -268,9 +268,8 @@ fn enter(address: u64, trail: &mut Trail) -> bool {
     if trail.covers(address) {
         return true;
     }
-    let [start, end] = [&ALWAYS[0], &ALWAYS[1]].map(|bound| bound.load(Ordering::Relaxed));
-    if (start..end).contains(&address) {
-        trail.enter(start..end, 0);
+    let (start, length) = (ALWAYS.0.load(Ordering::Relaxed), ALWAYS.1.load(Ordering::Relaxed));
+    if trail.enter_always(start, length, address) {
         return true;
     }
     let Some((code, identity)) = other(address) else { return false };

@@ -29,6 +29,15 @@ pub(crate) struct Glide {
     memory: Memory<'static>,
 }
 
+/// Where gliding has ended.
+pub(crate) struct Here {
+    pub(crate) pc: Pc,
+    /// Leads there.
+    pub(crate) trail: Trail,
+    /// What is remembered of the frame, to which the trail has come then.
+    pub(crate) known: Option<Known>,
+}
+
 /// The trail of a walk that begins at `address`.
 #[inline(always)]
 pub(crate) fn trail_to(address: u64) -> Trail {

@@ -88,7 +88,7 @@ pub use known::Known;
 pub use linker::MissingSymbol;
 pub use module::{FdeIndex, Module, Section};
 pub use modules::{FindModule, Modules, Registration, global, register};
-pub use raise::{delete_exception, raise, raise_from, raise_here, resume, resume_or_rethrow};
+pub use raise::{delete_exception, raise, raise_from, raise_here, resume_or_rethrow};
 pub use registers::{Register, Registers};
 pub use rule::Rule;
 pub use stack::{Climb, NoStack, ReadStack, StackBounds, WordsBelow};

@@ -17,14 +17,13 @@ use core::convert::Infallible;
 use crate::address::Pc;
 use crate::answer::{Answer, Unasked};
 use crate::arch::{self, with_registers};
-use crate::cache::Trail;
 use crate::context::{Context, leave_interrupted};
 use crate::cursor::Step;
 use crate::environment::{Everywhere, current_stack, dead_end, resumed_stack};
 use crate::error::RaiseError;
 use crate::exception::{Actions, Exception, Reason};
 use crate::forced::resume_forced;
-use crate::glide::{Glide, trail_to};
+use crate::glide::{Glide, Here, trail_to};
 use crate::in_flight::{IN_FLIGHT, Path};
 use crate::known::Known;
 use crate::registers::{Register, Registers};
@@ -121,17 +120,21 @@ pub unsafe fn raise_here(exception: *mut Exception, registers: &mut Registers) -
     unsafe { two_phases(exception, registers, pc, stack) }
 }
 
-/// Goes on with phase 2 after a cleanup (`_Unwind_Resume`), from the landing pad's registers.
+/// Goes on with phase 2 after a cleanup (`_Unwind_Resume`), from the landing pad's registers, with which
+/// `place` begins.
 ///
 /// Cannot return: if the unwinding cannot go on, the environment gets the reason.
 ///
 /// # Safety
 ///
-/// `exception` is the one that the landing pad was entered with.
-pub unsafe fn resume(exception: *mut Exception, registers: &mut Registers) -> ! {
+/// `exception` is the one that the landing pad was entered with. `place` is valid for a context, and
+/// nobody else uses it.
+pub(crate) unsafe extern "C" fn resume(exception: *mut Exception, place: *mut Context) -> ! {
     // What is remembered of the frames that are left is still true, whatever libraries a cleanup
     // has opened or closed: these frames have been on the stack since the exception was raised,
     // which made sure of it, so their modules have not gone.
+    // SAFETY: registers are there (contract).
+    let registers = unsafe { &mut *place.cast::<Registers>() };
     // SAFETY: the exception is valid (contract).
     if unsafe { (*exception).is_forced() } {
         // SAFETY: as above: forced unwinding has brought it here.
@@ -141,9 +144,11 @@ pub unsafe fn resume(exception: *mut Exception, registers: &mut Registers) -> ! 
     let handler = unsafe { (*exception).private_2 };
     let stack = resumed_stack(registers.sp(), handler);
     // SAFETY: the exception was raised, so `raise`'s contract holds for it.
-    let place = unsafe { glide_on(exception, registers, stack) };
-    // SAFETY: as above.
-    let Err(error) = unsafe { cleanup_phase(exception, registers, stack, &place) };
+    let here = unsafe { glide_on(exception, registers, stack) };
+    // SAFETY: the caller's promise; the registers are not used otherwise any more.
+    let frame = unsafe { Context::around(place, stack, &here) };
+    // SAFETY: as for `glide_on`.
+    let Err(error) = unsafe { cleanup_phase(exception, frame, here.known.is_some()) };
     dead_end(error.in_phase_2())
 }
 
@@ -211,14 +216,10 @@ impl Landing {
     }
 }
 
-/// Where gliding has ended, in the frame with the registers that are left.
-struct Place {
-    pc: Pc,
-    /// Leads there.
-    trail: Trail,
-    /// What is remembered of the frame, to which the trail has come then.
-    known: Option<Known>,
-    /// It asks for this, whatever is raised.
+/// Where both phases begin that somebody must be asked in.
+struct Beginning {
+    here: Here,
+    /// The frame asks for this, whatever is raised.
     landing: Option<Landing>,
 }
 
@@ -235,9 +236,9 @@ unsafe fn two_phases(
     Everywhere.refresh();
     let mut path = Path::default();
     // SAFETY: handed on to the caller.
-    let place = unsafe { glide(exception, registers, pc, stack, &mut path) };
+    let begin = unsafe { glide(exception, registers, pc, stack, &mut path) };
     // SAFETY: handed on to the caller.
-    let handler = match unsafe { search_phase(exception, registers, stack, &place, &mut path) } {
+    let handler = match unsafe { search_phase(exception, registers, stack, &begin, &mut path) } {
         Ok(handler) => handler,
         Err(error) => return error,
     };
@@ -245,12 +246,12 @@ unsafe fn two_phases(
     unsafe { found(exception, handler) };
     // SAFETY: as above.
     unsafe { depart(exception, path) };
-    if let Some(landing) = place.landing {
+    if let Some(landing) = begin.landing {
         // SAFETY: the frame's tables ask for it.
         unsafe { landing.land(registers, exception) }
     }
     // SAFETY: handed on to the caller.
-    let Err(error) = unsafe { cleanup_phase(exception, registers, stack, &place) };
+    let Err(error) = unsafe { begin_cleanups(exception, registers, stack, &begin.here) };
     IN_FLIGHT.end(exception);
     error.in_phase_2()
 }
@@ -293,54 +294,53 @@ unsafe fn glide(
     pc: Pc,
     stack: StackBounds,
     path: &mut Path,
-) -> Place {
+) -> Beginning {
     let unasked = Unasked::now();
-    let trail = trail_to(pc.lookup());
-    let mut place = Place { pc, trail, known: None, landing: None };
-    let mut trail = trail;
-    let begun = Glide::new(registers, pc, &stack, &mut trail);
-    place.trail = trail;
-    let Some(mut glide) = begun else { return place };
+    let mut trail = trail_to(pc.lookup());
+    let mut begin = Beginning { here: Here { pc, trail, known: None }, landing: None };
+    let here = &mut begin.here;
+    let Some(mut glide) = Glide::new(registers, pc, &stack, &mut trail) else { return begin };
     // To the first frame that something lands in, or that must be asked. There the registers stay.
     let (mut answer, mut known) = loop {
         let Some(known) = glide.look(&mut trail) else {
-            place.trail = trail;
-            return place;
+            here.trail = trail;
+            return begin;
         };
-        let answer = unasked.answer(&known, place.pc);
+        let answer = unasked.answer(&known, here.pc);
         if !matches!(answer, Answer::Nothing) || !glide.leave_with(known.rule, registers) {
             break (answer, known);
         }
         path.add(known.module());
-        place.pc = Pc::Return(registers.ip());
+        here.pc = Pc::Return(registers.ip());
     };
-    (place.trail, place.known) = (trail, Some(known));
-    let (Answer::Cleanup(pad) | Answer::Catch(pad)) = answer else { return place };
+    (here.trail, here.known) = (trail, Some(known));
+    let pc = here.pc;
+    let (Answer::Cleanup(pad) | Answer::Catch(pad)) = answer else { return begin };
     let landing = Landing::new(pad, &known);
     let lands_before = matches!(answer, Answer::Cleanup(_));
     if lands_before {
-        place.landing = Some(landing);
+        begin.landing = Some(landing);
         if !unasked.knows_handlers() {
-            return place;
+            return begin;
         }
     }
     // To the frame that catches.
     while !matches!(answer, Answer::Catch(_)) {
         path.add(known.module());
         if !glide.leave(known.rule) {
-            return place;
+            return begin;
         }
-        let Some(next) = glide.look(&mut trail) else { return place };
+        let Some(next) = glide.look(&mut trail) else { return begin };
         known = next;
-        answer = unasked.answer(&known, place.pc);
+        answer = unasked.answer(&known, pc);
         if matches!(answer, Answer::Unknown) {
-            return place;
+            return begin;
         }
     }
     let handler = glide.cfa(known.rule);
     // Phase 2 reads the stack up to there.
     if !glide.is_on_stack(handler) {
-        return place;
+        return begin;
     }
     // SAFETY: the exception is valid (contract of `raise`).
     unsafe { found(exception, handler) };
@@ -364,12 +364,12 @@ unsafe fn glide_on(
     exception: *mut Exception,
     registers: &mut Registers,
     stack: StackBounds,
-) -> Place {
+) -> Here {
     let unasked = Unasked::now();
     let pc = Pc::Return(registers.ip());
     let mut trail = trail_to(pc.lookup());
     let Some(mut glide) = Glide::new(registers, pc, &stack, &mut trail) else {
-        return Place { pc, trail, known: None, landing: None };
+        return Here { pc, trail, known: None };
     };
     // SAFETY: the exception is valid (contract).
     let handler = unsafe { (*exception).private_2 };
@@ -393,7 +393,7 @@ unsafe fn glide_on(
             break Some(known);
         }
     };
-    Place { pc: Pc::Return(registers.ip()), trail, known, landing: None }
+    Here { pc: Pc::Return(registers.ip()), trail, known }
 }
 
 /// Phase 1: the CFA of the frame that catches, and in `path` whose frames lead there. If no other has
@@ -407,12 +407,13 @@ unsafe fn search_phase(
     exception: *mut Exception,
     registers: &Registers,
     stack: StackBounds,
-    place: &Place,
+    begin: &Beginning,
     path: &mut Path,
 ) -> Result<u64, RaiseError> {
-    let mut frame = Context::on(registers, place.pc, stack, place.trail);
-    let mut step = frame.begin(place.known, 0, path)?;
-    let mut lands = place.landing.is_some();
+    let Beginning { here, landing } = begin;
+    let mut frame = Context::on(registers, stack, here);
+    let mut step = frame.begin(here.known.is_some(), 0, path)?;
+    let mut lands = landing.is_some();
     if lands {
         step = frame.seek(0, path)?;
     }
@@ -453,6 +454,7 @@ unsafe fn enter_handler(
     // SAFETY: the exception is valid (contract of `raise`).
     unsafe { found(exception, handler) };
     let actions = Actions::CLEANUP_PHASE.with(Actions::HANDLER_FRAME);
+    frame.keep_control();
     // SAFETY: handed on to the caller.
     match unsafe { frame.ask(actions, exception) } {
         // SAFETY: the personality has just said so.
@@ -462,23 +464,40 @@ unsafe fn enter_handler(
     }
 }
 
-/// Phase 2: lands in the next frame that has something to do; returns only on failure.
+/// Phase 2 from its beginning.
 ///
 /// # Safety
 ///
 /// As [`raise`], and phase 1 has set the exception's handler.
 #[inline(never)]
-unsafe fn cleanup_phase(
+unsafe fn begin_cleanups(
     exception: *mut Exception,
     registers: &Registers,
     stack: StackBounds,
-    place: &Place,
+    here: &Here,
+) -> Result<Infallible, RaiseError> {
+    let mut frame = Context::on(registers, stack, here);
+    // SAFETY: handed on to the caller.
+    unsafe { cleanup_phase(exception, &mut frame, here.known.is_some()) }
+}
+
+/// Phase 2: lands in the next frame that has something to do, which is the first if it `is_known`;
+/// returns only on failure.
+///
+/// # Safety
+///
+/// As [`raise`], and phase 1 has set the exception's handler.
+#[inline(always)]
+unsafe fn cleanup_phase(
+    exception: *mut Exception,
+    frame: &mut Context,
+    is_known: bool,
 ) -> Result<Infallible, RaiseError> {
     // SAFETY: the exception is valid (contract).
     let handler = unsafe { (*exception).private_2 };
-    let mut frame = Context::on(registers, place.pc, stack, place.trail);
+    frame.keep_control();
     let mut path = Path::default();
-    let mut step = frame.begin(place.known, handler, &mut path)?;
+    let mut step = frame.begin(is_known, handler, &mut path)?;
     while step != Step::End {
         let is_handler = frame.cfa() == handler;
         let actions = if is_handler {

@@ -12,6 +12,8 @@ use core::arch::{asm, global_asm, naked_asm};
 use core::mem::offset_of;
 
 use crate::context::Context;
+use crate::cursor::Cursor;
+use crate::environment::{Everywhere, LiveStack};
 use crate::exception::{Actions, Exception, Reason};
 use crate::registers::{Register, Registers};
 
@@ -104,8 +106,14 @@ macro_rules! hand_on {
 /// `ip` and the callee-saved ones mean anything; the others are zero.
 ///
 /// The walk then begins in the caller: this frame need not be unwound.
+///
+/// With a type, the place has the size of one: it begins with the registers, and the rest is not
+/// initialized.
 macro_rules! with_registers {
     ($last:literal, $callee:path) => {
+        $crate::arch::with_registers!($last, $callee, $crate::registers::Registers)
+    };
+    ($last:literal, $callee:path, $place:ty) => {
         core::arch::naked_asm!(
             ".cfi_startproc",
             "sub rsp, {size}",
@@ -136,15 +144,25 @@ macro_rules! with_registers {
             ".cfi_adjust_cfa_offset -{size}",
             "ret",
             ".cfi_endproc",
-            size = const size_of::<$crate::registers::Registers>(),
+            size = const $crate::arch::room(size_of::<$place>()),
             callee = sym $callee,
         )
     };
 }
 pub(crate) use with_registers;
 
-// A call needs the stack aligned to 16 (psABI x86-64 §3.2.2): the return address makes it so.
-static_assertions::const_assert_eq!(size_of::<Registers>() % 16, 8);
+/// So many bytes, and as many more as a call needs, which wants the stack aligned to 16: the return
+/// address makes it so (psABI x86-64 §3.2.2).
+pub(crate) const fn room(size: usize) -> usize {
+    (size + 8).next_multiple_of(16) - 8
+}
+
+static_assertions::const_assert_eq!(room(size_of::<Registers>()), size_of::<Registers>());
+static_assertions::const_assert_eq!(offset_of!(Context, cursor), 0);
+static_assertions::const_assert_eq!(
+    offset_of!(Cursor<'static, LiveStack, Everywhere>, registers),
+    0
+);
 static_assertions::const_assert_eq!(offset(Register::RBX), 24);
 static_assertions::const_assert_eq!(offset(Register::RBP), 48);
 static_assertions::const_assert_eq!(offset(Register::RSP), 56);
