@@ -6,9 +6,11 @@
 //!                            └─► sets registers and ip ─► land
 //! ```
 
+use core::mem::MaybeUninit;
+
 use crate::address::Pc;
 use crate::answer::{Answer, Unasked};
-use crate::arch::{self, ControlWords};
+use crate::arch::{self, ControlWords, copied};
 use crate::cache::Trail;
 use crate::cursor::{Cursor, Exit, Step};
 use crate::encoding::Pointer;
@@ -69,17 +71,27 @@ impl Context {
     /// Made in place, and filled by functions that need their own stack only for a moment.
     #[inline(always)]
     pub(crate) fn new(registers: &Registers, pc: Pc, stack: StackBounds) -> Self {
-        Self::on(registers, stack, &Here { pc, trail: trail_to(pc.lookup()), known: None })
+        let (trail, stack) = (trail_to(pc.lookup()), LiveStack::new(stack));
+        let cursor = Cursor::on(trail, copied(registers), pc, stack, &Everywhere);
+        let (known, exit, guessed, passed_cleanup) = (Known::NOTHING, Exit::Dwarf, false, false);
+        Self { cursor, known, exit, cfa: 0, control: None, guessed, passed_cleanup }
     }
 
-    /// As [`new`](Self::new), where gliding has ended.
+    /// In this room, the frame with these registers, where gliding has ended.
     #[inline(always)]
-    pub(crate) fn on(registers: &Registers, stack: StackBounds, here: &Here) -> Self {
-        let stack = LiveStack::new(stack);
-        let cursor = Cursor::on(here.trail, registers.copied(), here.pc, stack, &Everywhere);
-        let (known, exit) = (here.known.unwrap_or(Known::NOTHING), Exit::Rule);
-        let (guessed, passed_cleanup) = (false, false);
-        Self { cursor, known, exit, cfa: 0, control: None, guessed, passed_cleanup }
+    pub(crate) fn on<'c>(
+        room: &'c mut MaybeUninit<Self>,
+        registers: &Registers,
+        stack: StackBounds,
+        here: &Here,
+    ) -> &'c mut Self {
+        let place = room.as_mut_ptr();
+        // SAFETY: registers fit there.
+        unsafe { (&raw mut (*place).cursor.registers).write(copied(registers)) };
+        let Here { pc, ref trail, ref known } = *here;
+        let here = Here { pc, trail: copied(trail), known: known.as_ref().map(copied) };
+        // SAFETY: nobody else uses the room; the registers are there.
+        unsafe { Self::around(place, stack, here) }
     }
 
     /// As [`on`](Self::on), around registers that are there already.
@@ -92,7 +104,7 @@ impl Context {
     pub(crate) unsafe fn around<'c>(
         place: *mut Self,
         stack: StackBounds,
-        Here { pc, trail, known }: &Here,
+        Here { pc, trail, known }: Here,
     ) -> &'c mut Self {
         macro_rules! put {
             ($($($field:ident).+ = $value:expr;)*) => {$(
@@ -101,13 +113,13 @@ impl Context {
             )*};
         }
         put! {
-            cursor.pc = *pc;
+            cursor.pc = pc;
             cursor.stack = LiveStack::new(stack);
             cursor.modules = &Everywhere;
             cursor.descents = 0;
             cursor.guesses = false;
             cursor.kind = FrameKind::Known;
-            cursor.trail = *trail;
+            cursor.trail = trail;
             known = known.unwrap_or(Known::NOTHING);
             exit = Exit::Rule;
             cfa = 0;
@@ -305,6 +317,7 @@ impl Context {
     /// # Safety
     ///
     /// `exception` is a valid exception.
+    #[inline(always)]
     pub(crate) unsafe fn ask(&mut self, actions: Actions, exception: *mut Exception) -> Reason {
         let Some(personality) = personality(&self.known) else {
             return Reason::CONTINUE_UNWIND;

@@ -153,7 +153,7 @@ mod tests {
         // 0x10..0x14 → +0x40 without an entry, 0x14..0x18 → +0x40 by entry 1: a filter of 0, which goes
         // on with entry 3, whose type is 1.
         const BOTH: &[u8] = &[0xff, 0xff, 0x01, 8, 0x10, 4, 0x40, 0, 0x14, 4, 0x40, 1, 0, 1, 1, 0];
-        let site = |offset| {
+        let site = |offset: u64| {
             let lsda = Lsda { data: BOTH, address: 0x9000, function: 0x1000 };
             lsda.site(0x1000 + offset).unwrap()
         };

@@ -13,6 +13,7 @@
 //! has its whole stack to report.
 
 use core::convert::Infallible;
+use core::mem::MaybeUninit;
 
 use crate::address::Pc;
 use crate::answer::{Answer, Unasked};
@@ -145,10 +146,11 @@ pub(crate) unsafe extern "C" fn resume(exception: *mut Exception, place: *mut Co
     let stack = resumed_stack(registers.sp(), handler);
     // SAFETY: the exception was raised, so `raise`'s contract holds for it.
     let here = unsafe { glide_on(exception, registers, stack) };
+    let is_known = here.known.is_some();
     // SAFETY: the caller's promise; the registers are not used otherwise any more.
-    let frame = unsafe { Context::around(place, stack, &here) };
+    let frame = unsafe { Context::around(place, stack, here) };
     // SAFETY: as for `glide_on`.
-    let Err(error) = unsafe { cleanup_phase(exception, frame, here.known.is_some()) };
+    let Err(error) = unsafe { cleanup_phase(exception, frame, is_known) };
     dead_end(error.in_phase_2())
 }
 
@@ -411,7 +413,8 @@ unsafe fn search_phase(
     path: &mut Path,
 ) -> Result<u64, RaiseError> {
     let Beginning { here, landing } = begin;
-    let mut frame = Context::on(registers, stack, here);
+    let mut room = MaybeUninit::uninit();
+    let frame = Context::on(&mut room, registers, stack, here);
     let mut step = frame.begin(here.known.is_some(), 0, path)?;
     let mut lands = landing.is_some();
     if lands {
@@ -427,7 +430,7 @@ unsafe fn search_phase(
                     return Ok(frame.cfa());
                 }
                 // SAFETY: handed on to the caller.
-                let Err(error) = unsafe { enter_handler(exception, &mut frame) };
+                let Err(error) = unsafe { enter_handler(exception, frame) };
                 return Err(error.in_phase_2());
             }
             reason => {
@@ -476,9 +479,10 @@ unsafe fn begin_cleanups(
     stack: StackBounds,
     here: &Here,
 ) -> Result<Infallible, RaiseError> {
-    let mut frame = Context::on(registers, stack, here);
+    let mut room = MaybeUninit::uninit();
+    let frame = Context::on(&mut room, registers, stack, here);
     // SAFETY: handed on to the caller.
-    unsafe { cleanup_phase(exception, &mut frame, here.known.is_some()) }
+    unsafe { cleanup_phase(exception, frame, here.known.is_some()) }
 }
 
 /// Phase 2: lands in the next frame that has something to do, which is the first if it `is_known`;

@@ -9,12 +9,14 @@
 
 use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 use core::arch::{asm, global_asm, naked_asm};
-use core::mem::offset_of;
+use core::mem::{MaybeUninit, offset_of};
 
+use crate::cache::Trail;
 use crate::context::Context;
 use crate::cursor::Cursor;
 use crate::environment::{Everywhere, LiveStack};
 use crate::exception::{Actions, Exception, Reason};
+use crate::known::Known;
 use crate::registers::{Register, Registers};
 
 /// The offset of a register in [`Registers`], in bytes.
@@ -32,21 +34,6 @@ impl Registers {
         registers
     }
 
-    /// A copy of what was stored word by word a moment ago: read word by word, it need not wait
-    /// until the stores have reached the cache, which a vector's load would.
-    #[inline(always)]
-    pub(crate) fn copied(&self) -> Self {
-        let words = (&raw const *self).cast::<u64>();
-        let mut copy = Self::new();
-        for register in Register::all() {
-            // SAFETY: registers are as many words, by their numbers.
-            let word = unsafe { words.add(register.number()) };
-            // SAFETY: it is behind a reference.
-            copy.set(register, unsafe { word.read_volatile() });
-        }
-        copy
-    }
-
     /// As [`here`](Self::here), into a place that is there already.
     #[inline(always)]
     pub fn capture(&mut self) {
@@ -54,6 +41,44 @@ impl Registers {
         unsafe { capture(self) };
     }
 }
+
+/// A copy of what was stored word by word a moment ago: read word by word, it need not wait until the
+/// stores have reached the cache, which a vector's load would.
+#[inline(always)]
+pub(crate) fn copied<T: Words>(from: &T) -> T {
+    let words = (&raw const *from).cast::<u64>();
+    let mut copy = MaybeUninit::<T>::uninit();
+    let to = copy.as_mut_ptr().cast::<u64>();
+    for word in 0..size_of::<T>() / 8 {
+        // SAFETY: it is so many words (`Words`).
+        let from = unsafe { words.add(word) };
+        // SAFETY: it is behind a reference.
+        let value = unsafe { from.read_volatile() };
+        // SAFETY: as above.
+        let to = unsafe { to.add(word) };
+        // SAFETY: there is the copy.
+        unsafe { to.write(value) };
+    }
+    // SAFETY: all of its words were written, as they were.
+    unsafe { copy.assume_init() }
+}
+
+/// What consists of aligned words, all of them initialized.
+///
+/// # Safety
+///
+/// The type is as said: its alignment is that of `u64`, and there is nothing between its fields.
+pub(crate) unsafe trait Words: Copy {}
+
+// SAFETY: seventeen words.
+unsafe impl Words for Registers {}
+// SAFETY: two halves of a word, and two words.
+unsafe impl Words for Trail {}
+// SAFETY: two words of a rule, and five.
+unsafe impl Words for Known {}
+
+static_assertions::const_assert_eq!(size_of::<Trail>(), 24);
+static_assertions::const_assert_eq!(size_of::<Known>(), 56);
 
 /// Stores the registers that the caller has when this returns.
 ///
