@@ -88,24 +88,39 @@ impl Context {
         let place = room.as_mut_ptr();
         // SAFETY: registers fit there.
         unsafe { (&raw mut (*place).cursor.registers).write(copied(registers)) };
-        let Here { pc, ref trail, ref known } = *here;
-        let here = Here { pc, trail: copied(trail), known: known.as_ref().map(copied) };
-        // SAFETY: nobody else uses the room; the registers are there.
-        unsafe { Self::around(place, stack, here) }
+        let known = here.known.as_ref().map_or(Known::NOTHING, copied);
+        // SAFETY: nobody else uses the room.
+        unsafe { Self::put_known(place, known) };
+        // SAFETY: as above; the registers are there, and what is known.
+        unsafe { Self::around(place, stack, copied(&here.trail)) }
     }
 
-    /// As [`on`](Self::on), around registers that are there already.
+    /// Notes what is known of the frame, before the rest of the context is there.
+    ///
+    /// # Safety
+    ///
+    /// `place` is valid for writes of a whole context, and nobody else uses it.
+    #[inline(always)]
+    pub(crate) unsafe fn put_known(place: *mut Self, known: Known) {
+        // SAFETY: the place is valid (contract).
+        unsafe { (&raw mut (*place).known).write(known) };
+    }
+
+    /// As [`on`](Self::on), around registers that are there already, of a frame at a call, and what is
+    /// known of it.
     ///
     /// # Safety
     ///
     /// `place` is valid for a whole context as long as it is used, by nobody else; it begins with
-    /// registers.
+    /// registers, and [`put_known`](Self::put_known) has been called.
     #[inline(always)]
     pub(crate) unsafe fn around<'c>(
         place: *mut Self,
         stack: StackBounds,
-        Here { pc, trail, known }: Here,
+        trail: Trail,
     ) -> &'c mut Self {
+        // SAFETY: the registers are there (contract).
+        let ip = unsafe { (*place).cursor.registers.ip() };
         macro_rules! put {
             ($($($field:ident).+ = $value:expr;)*) => {$(
                 // SAFETY: the place is valid (contract).
@@ -113,21 +128,20 @@ impl Context {
             )*};
         }
         put! {
-            cursor.pc = pc;
+            cursor.pc = Pc::Return(ip);
             cursor.stack = LiveStack::new(stack);
             cursor.modules = &Everywhere;
             cursor.descents = 0;
             cursor.guesses = false;
             cursor.kind = FrameKind::Known;
             cursor.trail = trail;
-            known = known.unwrap_or(Known::NOTHING);
             exit = Exit::Rule;
             cfa = 0;
             control = None;
             guessed = false;
             passed_cleanup = false;
         }
-        // SAFETY: all fields but the registers have just been written, and these were there (contract).
+        // SAFETY: all fields have been written, here or before (contract).
         unsafe { &mut *place }
     }
 

@@ -29,9 +29,8 @@ pub(crate) struct Glide {
     memory: Memory<'static>,
 }
 
-/// Where gliding has ended.
+/// Where gliding has ended: in a frame that is at a call.
 pub(crate) struct Here {
-    pub(crate) pc: Pc,
     /// Leads there.
     pub(crate) trail: Trail,
     /// What is remembered of the frame, to which the trail has come then.

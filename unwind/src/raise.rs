@@ -18,6 +18,7 @@ use core::mem::MaybeUninit;
 use crate::address::Pc;
 use crate::answer::{Answer, Unasked};
 use crate::arch::{self, with_registers};
+use crate::cache::Trail;
 use crate::context::{Context, leave_interrupted};
 use crate::cursor::Step;
 use crate::environment::{Everywhere, current_stack, dead_end, resumed_stack};
@@ -76,9 +77,8 @@ unsafe extern "C" fn raise_with(
     error: &mut RaiseError,
     registers: &mut Registers,
 ) {
-    let pc = Pc::Return(registers.ip());
     // SAFETY: the contract of `raise_to`, whose caller's registers these are.
-    *error = unsafe { two_phases(exception, registers, pc, *stack) };
+    *error = unsafe { two_phases(exception, registers, *stack) };
 }
 
 /// Raises an exception where the CPU stopped: `registers` are those that it had, and `pc` says whether
@@ -104,7 +104,7 @@ pub unsafe fn raise_from(
         return error;
     }
     // SAFETY: handed on to this function's caller.
-    unsafe { two_phases(exception, &mut registers, pc, stack) }
+    unsafe { two_phases(exception, &mut registers, stack) }
 }
 
 /// As [`raise`], from a frame with these registers, on the environment's stack
@@ -116,9 +116,8 @@ pub unsafe fn raise_from(
 #[inline(never)]
 pub unsafe fn raise_here(exception: *mut Exception, registers: &mut Registers) -> RaiseError {
     let stack = current_stack(registers.sp());
-    let pc = Pc::Return(registers.ip());
     // SAFETY: handed on to this function's caller; the environment vouches for the stack.
-    unsafe { two_phases(exception, registers, pc, stack) }
+    unsafe { two_phases(exception, registers, stack) }
 }
 
 /// Goes on with phase 2 after a cleanup (`_Unwind_Resume`), from the landing pad's registers, with which
@@ -145,10 +144,9 @@ pub(crate) unsafe extern "C" fn resume(exception: *mut Exception, place: *mut Co
     let handler = unsafe { (*exception).private_2 };
     let stack = resumed_stack(registers.sp(), handler);
     // SAFETY: the exception was raised, so `raise`'s contract holds for it.
-    let here = unsafe { glide_on(exception, registers, stack) };
-    let is_known = here.known.is_some();
+    let (trail, is_known) = unsafe { glide_on(exception, place, stack) };
     // SAFETY: the caller's promise; the registers are not used otherwise any more.
-    let frame = unsafe { Context::around(place, stack, here) };
+    let frame = unsafe { Context::around(place, stack, trail) };
     // SAFETY: as for `glide_on`.
     let Err(error) = unsafe { cleanup_phase(exception, frame, is_known) };
     dead_end(error.in_phase_2())
@@ -232,13 +230,12 @@ struct Beginning {
 unsafe fn two_phases(
     exception: *mut Exception,
     registers: &mut Registers,
-    pc: Pc,
     stack: StackBounds,
 ) -> RaiseError {
     Everywhere.refresh();
     let mut path = Path::default();
     // SAFETY: handed on to the caller.
-    let begin = unsafe { glide(exception, registers, pc, stack, &mut path) };
+    let begin = unsafe { glide(exception, registers, stack, &mut path) };
     // SAFETY: handed on to the caller.
     let handler = match unsafe { search_phase(exception, registers, stack, &begin, &mut path) } {
         Ok(handler) => handler,
@@ -293,13 +290,13 @@ unsafe fn depart(exception: *mut Exception, path: Path) {
 unsafe fn glide(
     exception: *mut Exception,
     registers: &mut Registers,
-    pc: Pc,
     stack: StackBounds,
     path: &mut Path,
 ) -> Beginning {
     let unasked = Unasked::now();
+    let mut pc = Pc::Return(registers.ip());
     let mut trail = trail_to(pc.lookup());
-    let mut begin = Beginning { here: Here { pc, trail, known: None }, landing: None };
+    let mut begin = Beginning { here: Here { trail, known: None }, landing: None };
     let here = &mut begin.here;
     let Some(mut glide) = Glide::new(registers, pc, &stack, &mut trail) else { return begin };
     // To the first frame that something lands in, or that must be asked. There the registers stay.
@@ -308,15 +305,14 @@ unsafe fn glide(
             here.trail = trail;
             return begin;
         };
-        let answer = unasked.answer(&known, here.pc);
+        let answer = unasked.answer(&known, pc);
         if !matches!(answer, Answer::Nothing) || !glide.leave_with(known.rule, registers) {
             break (answer, known);
         }
         path.add(known.module());
-        here.pc = Pc::Return(registers.ip());
+        pc = Pc::Return(registers.ip());
     };
     (here.trail, here.known) = (trail, Some(known));
-    let pc = here.pc;
     let (Answer::Cleanup(pad) | Answer::Catch(pad)) = answer else { return begin };
     let landing = Landing::new(pad, &known);
     let lands_before = matches!(answer, Answer::Cleanup(_));
@@ -355,47 +351,53 @@ unsafe fn glide(
     unsafe { landing.land(registers, exception) }
 }
 
-/// Phase 2 from the frame with these registers to the next one that something lands in, if nobody need
-/// be asked. Otherwise returns, with the registers of the frame that must be.
+/// Phase 2 from the frame with the registers in `place` to the next one that something lands in, if nobody
+/// need be asked. Otherwise has there the registers of the frame that must be, and what is known of it;
+/// gives the trail that leads there, and whether it is known.
 ///
 /// # Safety
 ///
-/// As [`raise`], and phase 1 has set the exception's handler.
+/// As [`raise`], and phase 1 has set the exception's handler; `place` is valid for a context, which begins
+/// with registers.
 #[inline(always)]
 unsafe fn glide_on(
     exception: *mut Exception,
-    registers: &mut Registers,
+    place: *mut Context,
     stack: StackBounds,
-) -> Here {
+) -> (Trail, bool) {
+    // SAFETY: registers are there (contract).
+    let registers = unsafe { &mut *place.cast::<Registers>() };
     let unasked = Unasked::now();
     let pc = Pc::Return(registers.ip());
     let mut trail = trail_to(pc.lookup());
-    let Some(mut glide) = Glide::new(registers, pc, &stack, &mut trail) else {
-        return Here { pc, trail, known: None };
-    };
     // SAFETY: the exception is valid (contract).
     let handler = unsafe { (*exception).private_2 };
-    let known = loop {
-        let Some(known) = glide.look(&mut trail) else { break None };
-        let is_handler = glide.cfa(known.rule) == handler;
-        let pad = match unasked.answer(&known, Pc::Return(registers.ip())) {
-            Answer::Nothing if !is_handler => None,
-            Answer::Cleanup(pad) => Some(pad),
-            Answer::Catch(pad) if is_handler => Some(pad),
-            _ => break Some(known),
-        };
-        if let Some(pad) = pad {
-            if is_handler {
-                IN_FLIGHT.end(exception);
+    if let Some(mut glide) = Glide::new(registers, pc, &stack, &mut trail) {
+        while let Some(known) = glide.look(&mut trail) {
+            let is_handler = glide.cfa(known.rule) == handler;
+            let (pad, is_unknown) = match unasked.answer(&known, Pc::Return(registers.ip())) {
+                Answer::Nothing if !is_handler => (None, false),
+                Answer::Cleanup(pad) => (Some(pad), false),
+                Answer::Catch(pad) if is_handler => (Some(pad), false),
+                _ => (None, true),
+            };
+            if let Some(pad) = pad {
+                if is_handler {
+                    IN_FLIGHT.end(exception);
+                }
+                // SAFETY: the frame's tables ask for it.
+                unsafe { Landing::new(pad, &known).land(registers, exception) }
             }
-            // SAFETY: the frame's tables ask for it.
-            unsafe { Landing::new(pad, &known).land(registers, exception) }
+            if is_unknown || !glide.leave_with(known.rule, registers) {
+                // SAFETY: the place is valid (contract).
+                unsafe { Context::put_known(place, known) };
+                return (trail, true);
+            }
         }
-        if !glide.leave_with(known.rule, registers) {
-            break Some(known);
-        }
-    };
-    Here { pc: Pc::Return(registers.ip()), trail, known }
+    }
+    // SAFETY: as above.
+    unsafe { Context::put_known(place, Known::NOTHING) };
+    (trail, false)
 }
 
 /// Phase 1: the CFA of the frame that catches, and in `path` whose frames lead there. If no other has
