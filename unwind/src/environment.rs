@@ -34,7 +34,7 @@ type Widen = fn(known: StackBounds, address: u64) -> Option<StackBounds>;
 type Find = fn(address: u64) -> Option<Module<'static>>;
 type Generation = fn() -> u64;
 type Identify = fn(address: u64) -> Whose;
-type Always = fn() -> Range<u64>;
+type Always = fn() -> [Range<u64>; 2];
 type Typed = fn() -> u64;
 
 /// What stands around an address now, of the modules that are not registered.
@@ -153,16 +153,18 @@ impl Environment {
 static NOTHING: Environment = Environment::new(|_| StackBounds::EMPTY, |_| arch::stop());
 static ENVIRONMENT: AtomicPtr<Environment> = AtomicPtr::new(from_ref(&NOTHING).cast_mut());
 
-/// Where the code begins that needs no identity, and its length as trails keep it: all, unless the
+/// Where code begins that needs no identity, and its length as trails keep it: all, unless the
 /// environment has identities.
-static ALWAYS: (AtomicU64, AtomicI32) = (AtomicU64::new(0), AtomicI32::new(-1));
+static ALWAYS: [(AtomicU64, AtomicI32); 2] =
+    [(AtomicU64::new(0), AtomicI32::new(-1)), (AtomicU64::new(0), AtomicI32::new(0))];
 
 /// Sets the program's environment. Before, nothing can be raised through the C names.
 pub fn set_environment(environment: &'static Environment) {
     if let Some((_, always)) = environment.identities {
-        let range = always();
-        ALWAYS.0.store(range.start, Ordering::Relaxed);
-        ALWAYS.1.store(Trail::length_of(&range), Ordering::Relaxed);
+        for ((start, length), range) in ALWAYS.iter().zip(always()) {
+            start.store(range.start, Ordering::Relaxed);
+            length.store(Trail::length_of(&range), Ordering::Relaxed);
+        }
     }
     let plain = environment.plain.map_or(0, |plain| plain as usize as u64);
     Unasked::new(plain, environment.typed.map_or(0, |find| find())).set();
@@ -268,9 +270,11 @@ fn enter(address: u64, trail: &mut Trail) -> bool {
     if trail.covers(address) {
         return true;
     }
-    let (start, length) = (ALWAYS.0.load(Ordering::Relaxed), ALWAYS.1.load(Ordering::Relaxed));
-    if trail.enter_always(start, length, address) {
-        return true;
+    for (start, length) in &ALWAYS {
+        let (start, length) = (start.load(Ordering::Relaxed), length.load(Ordering::Relaxed));
+        if trail.enter_always(start, length, address) {
+            return true;
+        }
     }
     let Some((code, identity)) = other(address) else { return false };
     trail.enter(code, identity);

@@ -59,7 +59,7 @@ static ENVIRONMENT: Environment = unsafe {
     Environment::new(stacks::around, cannot_go_on)
         .with_unknown_stacks(stacks::widen)
         .with_modules(objects::find, objects::generation)
-        .with_identities(objects::whose, objects::program)
+        .with_identities(objects::whose, objects::always)
         .with_typed_personality(runtime::personality)
 };
 

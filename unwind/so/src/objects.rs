@@ -24,6 +24,7 @@ use unspool_unwind::{FdeIndex, Module, Section, Whose};
 
 use crate::arch::{FindObject, dl_find_object};
 use crate::identity::{PAGE, identity};
+use crate::runtime::personality;
 
 /// `struct dl_find_object` (glibc, <dlfcn.h>).
 #[repr(C)]
@@ -79,15 +80,18 @@ unsafe extern "C" {
 
 const AT_ENTRY: u64 = 9;
 
-/// The program itself, which is never unloaded; all there is, where its place cannot be found without
-/// a lock.
-pub(crate) fn program() -> Range<u64> {
+/// The program itself, which is never unloaded, and the object of C++'s runtime, which stays as long as
+/// this library; all there is, where their places cannot be found without a lock.
+pub(crate) fn always() -> [Range<u64>; 2] {
     let Some(find) = dl_find_object() else {
-        return 0..u64::MAX;
+        return [0..u64::MAX, 0..0];
     };
     // SAFETY: any key may be asked for.
     let entry = unsafe { getauxval(AT_ENTRY) };
-    ask(find, entry).map_or(0..0, |found| found.start..found.end)
+    [entry, personality()].map(|address| match address {
+        0 => 0..0,
+        address => ask(find, address).map_or(0..0, |found| found.start..found.end),
+    })
 }
 
 /// What object is around `address` now.
