@@ -17,7 +17,7 @@ use crate::encoding::Pointer;
 use crate::environment::{Everywhere, LiveStack};
 use crate::error::{RaiseError, UnwindError};
 use crate::exception::{Actions, Exception, Personality, Reason};
-use crate::glide::{Glide, Here, trail_to};
+use crate::glide::{Glide, trail_to};
 use crate::guess::FrameKind;
 use crate::in_flight::Path;
 use crate::known::{Known, Lsda};
@@ -77,22 +77,23 @@ impl Context {
         Self { cursor, known, exit, cfa: 0, control: None, guessed, passed_cleanup }
     }
 
-    /// In this room, the frame with these registers, where gliding has ended.
+    /// In this room, the frame with these registers, which is at a call, and what is known of it; to which
+    /// this trail leads.
     #[inline(always)]
     pub(crate) fn on<'c>(
         room: &'c mut MaybeUninit<Self>,
         registers: &Registers,
         stack: StackBounds,
-        here: &Here,
+        trail: &Trail,
+        known: &Known,
     ) -> &'c mut Self {
         let place = room.as_mut_ptr();
         // SAFETY: registers fit there.
         unsafe { (&raw mut (*place).cursor.registers).write(copied(registers)) };
-        let known = here.known.as_ref().map_or(Known::NOTHING, copied);
         // SAFETY: nobody else uses the room.
-        unsafe { Self::put_known(place, known) };
+        unsafe { Self::put_known(place, copied(known)) };
         // SAFETY: as above; the registers are there, and what is known.
-        unsafe { Self::around(place, stack, copied(&here.trail)) }
+        unsafe { Self::around(place, stack, copied(trail)) }
     }
 
     /// Notes what is known of the frame, before the rest of the context is there.
@@ -229,8 +230,10 @@ impl Context {
                 Glided::Unknown => {
                     self.look()?;
                     path.add(self.known.module());
-                    if self.known.personality().is_some() || self.cfa == handler {
-                        break;
+                    match Unasked::now().answer(&self.known, self.pc()) {
+                        Answer::Nothing if self.cfa != handler => {}
+                        Answer::Cleanup(_) if handler == 0 => self.passed_cleanup = true,
+                        _ => break,
                     }
                     asked = true;
                 }

@@ -29,14 +29,6 @@ pub(crate) struct Glide {
     memory: Memory<'static>,
 }
 
-/// Where gliding has ended: in a frame that is at a call.
-pub(crate) struct Here {
-    /// Leads there.
-    pub(crate) trail: Trail,
-    /// What is remembered of the frame, to which the trail has come then.
-    pub(crate) known: Option<Known>,
-}
-
 /// The trail of a walk that begins at `address`.
 #[inline(always)]
 pub(crate) fn trail_to(address: u64) -> Trail {

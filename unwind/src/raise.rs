@@ -25,7 +25,7 @@ use crate::environment::{Everywhere, current_stack, dead_end, resumed_stack};
 use crate::error::RaiseError;
 use crate::exception::{Actions, Exception, Reason};
 use crate::forced::resume_forced;
-use crate::glide::{Glide, Here, trail_to};
+use crate::glide::{Glide, trail_to};
 use crate::in_flight::{IN_FLIGHT, Path};
 use crate::known::Known;
 use crate::registers::{Register, Registers};
@@ -113,7 +113,7 @@ pub unsafe fn raise_from(
 /// # Safety
 ///
 /// As [`raise`], and: `registers` are those of a frame that lives until this returns.
-#[inline(never)]
+#[inline(always)]
 pub unsafe fn raise_here(exception: *mut Exception, registers: &mut Registers) -> RaiseError {
     let stack = current_stack(registers.sp());
     // SAFETY: handed on to this function's caller; the environment vouches for the stack.
@@ -218,9 +218,13 @@ impl Landing {
 
 /// Where both phases begin that somebody must be asked in.
 struct Beginning {
-    here: Here,
-    /// The frame asks for this, whatever is raised.
-    landing: Option<Landing>,
+    /// Leads to their frame, or has come to it if that `is_known`.
+    trail: Trail,
+    /// What is remembered of the frame.
+    known: Known,
+    is_known: bool,
+    /// The frame has a cleanup, whatever is raised.
+    lands: bool,
 }
 
 /// # Safety
@@ -245,12 +249,12 @@ unsafe fn two_phases(
     unsafe { found(exception, handler) };
     // SAFETY: as above.
     unsafe { depart(exception, path) };
-    if let Some(landing) = begin.landing {
+    if begin.lands {
         // SAFETY: the frame's tables ask for it.
-        unsafe { landing.land(registers, exception) }
+        unsafe { Landing::new(begin.known.landing_pad, &begin.known).land(registers, exception) }
     }
     // SAFETY: handed on to the caller.
-    let Err(error) = unsafe { begin_cleanups(exception, registers, stack, &begin.here) };
+    let Err(error) = unsafe { begin_cleanups(exception, registers, stack, &begin) };
     IN_FLIGHT.end(exception);
     error.in_phase_2()
 }
@@ -296,13 +300,12 @@ unsafe fn glide(
     let unasked = Unasked::now();
     let mut pc = Pc::Return(registers.ip());
     let mut trail = trail_to(pc.lookup());
-    let mut begin = Beginning { here: Here { trail, known: None }, landing: None };
-    let here = &mut begin.here;
+    let mut begin = Beginning { trail, known: Known::NOTHING, is_known: false, lands: false };
     let Some(mut glide) = Glide::new(registers, pc, &stack, &mut trail) else { return begin };
     // To the first frame that something lands in, or that must be asked. There the registers stay.
     let (mut answer, mut known) = loop {
         let Some(known) = glide.look(&mut trail) else {
-            here.trail = trail;
+            begin.trail = trail;
             return begin;
         };
         let answer = unasked.answer(&known, pc);
@@ -312,12 +315,12 @@ unsafe fn glide(
         path.add(known.module());
         pc = Pc::Return(registers.ip());
     };
-    (here.trail, here.known) = (trail, Some(known));
+    (begin.trail, begin.known, begin.is_known) = (trail, known, true);
     let (Answer::Cleanup(pad) | Answer::Catch(pad)) = answer else { return begin };
     let landing = Landing::new(pad, &known);
     let lands_before = matches!(answer, Answer::Cleanup(_));
     if lands_before {
-        begin.landing = Some(landing);
+        begin.lands = true;
         if !unasked.knows_handlers() {
             return begin;
         }
@@ -414,11 +417,10 @@ unsafe fn search_phase(
     begin: &Beginning,
     path: &mut Path,
 ) -> Result<u64, RaiseError> {
-    let Beginning { here, landing } = begin;
     let mut room = MaybeUninit::uninit();
-    let frame = Context::on(&mut room, registers, stack, here);
-    let mut step = frame.begin(here.known.is_some(), 0, path)?;
-    let mut lands = landing.is_some();
+    let frame = Context::on(&mut room, registers, stack, &begin.trail, &begin.known);
+    let mut step = frame.begin(begin.is_known, 0, path)?;
+    let mut lands = begin.lands;
     if lands {
         step = frame.seek(0, path)?;
     }
@@ -479,12 +481,12 @@ unsafe fn begin_cleanups(
     exception: *mut Exception,
     registers: &Registers,
     stack: StackBounds,
-    here: &Here,
+    begin: &Beginning,
 ) -> Result<Infallible, RaiseError> {
     let mut room = MaybeUninit::uninit();
-    let frame = Context::on(&mut room, registers, stack, here);
+    let frame = Context::on(&mut room, registers, stack, &begin.trail, &begin.known);
     // SAFETY: handed on to the caller.
-    unsafe { cleanup_phase(exception, frame, here.known.is_some()) }
+    unsafe { cleanup_phase(exception, frame, begin.is_known) }
 }
 
 /// Phase 2: lands in the next frame that has something to do, which is the first if it `is_known`;
