@@ -17,6 +17,10 @@
 //! $ cargo xtask so-demo    # both ways, under programs of g++ and rustc, with times
 //! ```
 //!
+//! libstdc++.so's personality is not called for frames that have nothing to do, or only a cleanup: what it
+//! answers there does not depend on what is thrown (module `runtime`). A program that puts its own in its place
+//! is asked for each frame, as libgcc asks.
+//!
 //! Shadow stacks (CET) are neither used nor broken: a landing leaves frames behind that a shadow stack
 //! would still have, so the library does not carry GNU_PROPERTY_X86_FEATURE_1_SHSTK, without which
 //! the system turns them off for the whole process, as Debian's libgcc_s does not. Landing pads may
