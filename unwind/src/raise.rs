@@ -34,7 +34,7 @@ use crate::stack::StackBounds;
 /// Raises an exception from here: unwinds this stack to the frame that catches it.
 ///
 /// Returns only if the exception cannot be delivered; no frame has been unwound then. (Once a landing
-/// pad has run, nobody is left to return to: see [`resume`].)
+/// pad has run, nobody is left to return to: see [`_Unwind_Resume`](crate::abi::_Unwind_Resume).)
 ///
 /// # Safety
 ///
