@@ -239,7 +239,7 @@ unsafe fn two_phases(
     Everywhere.refresh();
     let mut path = Path::default();
     // SAFETY: handed on to the caller.
-    let begin = unsafe { glide(exception, registers, stack, &mut path) };
+    let begin = unsafe { glide(exception, registers, stack) };
     // SAFETY: handed on to the caller.
     let handler = match unsafe { search_phase(exception, registers, stack, &begin, &mut path) } {
         Ok(handler) => handler,
@@ -295,9 +295,9 @@ unsafe fn glide(
     exception: *mut Exception,
     registers: &mut Registers,
     stack: StackBounds,
-    path: &mut Path,
 ) -> Beginning {
     let unasked = Unasked::now();
+    let mut path = Path::default();
     let mut pc = Pc::Return(registers.ip());
     let mut trail = trail_to(pc.lookup());
     let mut begin = Beginning { trail, known: Known::NOTHING, is_known: false, lands: false };
@@ -348,7 +348,7 @@ unsafe fn glide(
     if lands_before {
         path.add(known.module());
         // SAFETY: as above.
-        unsafe { depart(exception, *path) };
+        unsafe { depart(exception, path) };
     }
     // SAFETY: the frame's tables ask for it.
     unsafe { landing.land(registers, exception) }
