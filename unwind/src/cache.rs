@@ -98,11 +98,7 @@ impl Trail {
     /// beyond 2 GiB nothing is remembered.
     #[inline]
     pub(crate) const fn enter(&mut self, code: Range<u64>, identity: u64) {
-        self.length = match code.end - code.start {
-            u64::MAX => -1,
-            length if length > i32::MAX as u64 => i32::MAX,
-            length => length as i32,
-        };
+        self.length = Self::length_of(&code);
         (self.start, self.identity) = (code.start, identity);
     }
 
@@ -112,6 +108,27 @@ impl Trail {
         let is_own = |pointer| !matches!(pointer, Pointer::Direct(at) if !self.covers(at));
         let lsda = known.lsda().map(|lsda| lsda.pointer);
         self.identity == 0 || [known.personality(), lsda].into_iter().flatten().all(is_own)
+    }
+
+    /// As [`enter`](Self::enter), of code of this [length](Self::length_of) that needs no identity; whether
+    /// `address` is in it. If not, nothing is entered.
+    #[inline(always)]
+    pub(crate) const fn enter_always(&mut self, start: u64, length: i32, address: u64) -> bool {
+        let there = Self { start, length, identity: 0, last: self.last };
+        let covers = there.covers(address);
+        if covers {
+            *self = there;
+        }
+        covers
+    }
+
+    /// How the length of code is kept.
+    pub(crate) const fn length_of(code: &Range<u64>) -> i32 {
+        match code.end - code.start {
+            u64::MAX => -1,
+            length if length > i32::MAX as u64 => i32::MAX,
+            length => length as i32,
+        }
     }
 
     /// What an entry for `address` is known by.
@@ -409,8 +426,8 @@ impl Memory<'_> {
     #[inline(always)]
     pub(crate) fn trail_to(self, address: u64, trail: Trail) -> Trail {
         let key = trail.key(address);
-        let is_there = |place: &Place| self.cache.at(*place).key.load(Ordering::Relaxed) == key;
-        let place = self.cache.index.places(key).find(is_there);
+        let is_there = |place: Place| self.cache.at(place).key.load(Ordering::Relaxed) == key;
+        let place = self.cache.index.find(key, is_there);
         place.map_or(trail, |place| Trail { last: place.before(), ..trail })
     }
 

@@ -6,8 +6,11 @@
 //!                            └─► sets registers and ip ─► land
 //! ```
 
+use core::mem::MaybeUninit;
+
 use crate::address::Pc;
-use crate::arch::{self, ControlWords};
+use crate::answer::{Answer, Unasked};
+use crate::arch::{self, ControlWords, copied};
 use crate::cache::Trail;
 use crate::cursor::{Cursor, Exit, Step};
 use crate::encoding::Pointer;
@@ -24,38 +27,6 @@ use crate::stack::{ReadStack, StackBounds};
 
 /// The version of the personality interface (Itanium EH §1.6.1).
 pub(crate) const ABI_VERSION: i32 = 1;
-
-/// What is known of a frame's answer to an exception.
-#[derive(Clone, Copy)]
-pub(crate) enum Answer {
-    /// It goes on with the caller.
-    Nothing,
-    /// It has this cleanup.
-    Cleanup(u64),
-    /// It catches at this address.
-    Catch(u64),
-    /// It must be asked.
-    Unknown,
-}
-
-impl Answer {
-    /// That of a frame at `pc`; `plain` is the address of a personality that need not be asked.
-    #[inline(always)]
-    pub(crate) fn of(known: &Known, pc: Pc, plain: u64) -> Self {
-        let Some(pointer) = known.personality() else { return Self::Nothing };
-        match target(pointer) {
-            0 => Self::Nothing,
-            address if address == plain => match known.action() {
-                Some(Action::None) => Self::Nothing,
-                Some(Action::Cleanup(pad)) => Self::Cleanup(pad),
-                Some(Action::Catch(pad) | Action::Filter(pad)) => Self::Catch(pad),
-                Some(Action::Terminate) | None => Self::Unknown,
-            },
-            address if arch::is_catch(address) => Self::Catch(pc.address()),
-            _ => Self::Unknown,
-        }
-    }
-}
 
 /// Has registers and pc be those of the nearest frame that is at a call. Gives back the stack that this
 /// took.
@@ -78,8 +49,11 @@ pub(crate) fn leave_interrupted(
 }
 
 /// One frame as a personality function sees it (`struct _Unwind_Context`).
+///
+/// It begins with the registers: where they are captured, a context can be made around them.
+#[repr(C)]
 pub struct Context {
-    cursor: Cursor<'static, LiveStack, Everywhere>,
+    pub(crate) cursor: Cursor<'static, LiveStack, Everywhere>,
     known: Known,
     cfa: u64,
     /// What the stack is given back with, if somebody has been asked since.
@@ -87,6 +61,8 @@ pub struct Context {
     exit: Exit,
     /// It has no tables, but a frame pointer.
     guessed: bool,
+    /// A frame that has a cleanup was passed without being asked.
+    passed_cleanup: bool,
 }
 
 impl Context {
@@ -95,16 +71,79 @@ impl Context {
     /// Made in place, and filled by functions that need their own stack only for a moment.
     #[inline(always)]
     pub(crate) fn new(registers: &Registers, pc: Pc, stack: StackBounds) -> Self {
-        Self::on(registers, pc, stack, trail_to(pc.lookup()))
+        let (trail, stack) = (trail_to(pc.lookup()), LiveStack::new(stack));
+        let cursor = Cursor::on(trail, copied(registers), pc, stack, &Everywhere);
+        let (known, exit, guessed, passed_cleanup) = (Known::NOTHING, Exit::Dwarf, false, false);
+        Self { cursor, known, exit, cfa: 0, control: None, guessed, passed_cleanup }
     }
 
-    /// As [`new`](Self::new), by a trail that leads there.
+    /// In this room, the frame with these registers, which is at a call, and what is known of it; to which
+    /// this trail leads.
     #[inline(always)]
-    pub(crate) fn on(registers: &Registers, pc: Pc, stack: StackBounds, trail: Trail) -> Self {
-        let stack = LiveStack::new(stack);
-        let cursor = Cursor::on(trail, registers.copied(), pc, stack, &Everywhere);
-        let (known, exit) = (Known::NOTHING, Exit::Dwarf);
-        Self { cursor, known, exit, cfa: 0, control: None, guessed: false }
+    pub(crate) fn on<'c>(
+        room: &'c mut MaybeUninit<Self>,
+        registers: &Registers,
+        stack: StackBounds,
+        trail: &Trail,
+        known: &Known,
+    ) -> &'c mut Self {
+        let place = room.as_mut_ptr();
+        // SAFETY: registers fit there.
+        unsafe { (&raw mut (*place).cursor.registers).write(copied(registers)) };
+        // SAFETY: nobody else uses the room.
+        unsafe { Self::put_known(place, copied(known)) };
+        // SAFETY: as above; the registers are there, and what is known.
+        unsafe { Self::around(place, stack, copied(trail)) }
+    }
+
+    /// Notes what is known of the frame, before the rest of the context is there.
+    ///
+    /// # Safety
+    ///
+    /// `place` is valid for writes of a whole context, and nobody else uses it.
+    #[inline(always)]
+    pub(crate) unsafe fn put_known(place: *mut Self, known: Known) {
+        // SAFETY: the place is valid (contract).
+        unsafe { (&raw mut (*place).known).write(known) };
+    }
+
+    /// As [`on`](Self::on), around registers that are there already, of a frame at a call, and what is
+    /// known of it.
+    ///
+    /// # Safety
+    ///
+    /// `place` is valid for a whole context as long as it is used, by nobody else; it begins with
+    /// registers, and [`put_known`](Self::put_known) has been called.
+    #[inline(always)]
+    pub(crate) unsafe fn around<'c>(
+        place: *mut Self,
+        stack: StackBounds,
+        trail: Trail,
+    ) -> &'c mut Self {
+        // SAFETY: the registers are there (contract).
+        let ip = unsafe { (*place).cursor.registers.ip() };
+        macro_rules! put {
+            ($($($field:ident).+ = $value:expr;)*) => {$(
+                // SAFETY: the place is valid (contract).
+                unsafe { (&raw mut (*place).$($field).+).write($value) };
+            )*};
+        }
+        put! {
+            cursor.pc = Pc::Return(ip);
+            cursor.stack = LiveStack::new(stack);
+            cursor.modules = &Everywhere;
+            cursor.descents = 0;
+            cursor.guesses = false;
+            cursor.kind = FrameKind::Known;
+            cursor.trail = trail;
+            exit = Exit::Rule;
+            cfa = 0;
+            control = None;
+            guessed = false;
+            passed_cleanup = false;
+        }
+        // SAFETY: all fields have been written, here or before (contract).
+        unsafe { &mut *place }
     }
 
     /// The registers of the frame.
@@ -148,27 +187,53 @@ impl Context {
         }
     }
 
-    /// Moves to the next frame that has a personality, or this CFA, and finds out about it: the frame
-    /// where it stands, unless that was `asked`. `path` gets the modules of those up to there.
+    /// Finds out about the frame where it stands, unless it `is_known`, and goes on as
+    /// [`seek`](Self::seek) if nobody is to be asked there.
+    #[inline(always)]
+    pub(crate) fn begin(
+        &mut self,
+        is_known: bool,
+        handler: u64,
+        path: &mut Path,
+    ) -> Result<Step, UnwindError> {
+        if !is_known {
+            return self.go(false, handler, path);
+        }
+        path.add(self.known.module());
+        self.cfa = self.known.rule.cfa(self.cursor.registers());
+        Ok(Step::Caller { cfa: self.cfa })
+    }
+
+    /// Moves on to the next frame whose personality must be asked, and finds out about it. With a
+    /// `handler`, which is a CFA, also a frame that has that one, or that has a cleanup; without, the
+    /// latter are passed. `path` gets the modules of those up to there.
     ///
     /// Part of the loops that call it, as [`look`](Self::look).
     #[inline(always)]
-    pub(crate) fn seek(
-        &mut self,
-        mut asked: bool,
-        cfa: u64,
-        path: &mut Path,
-    ) -> Result<Step, UnwindError> {
+    pub(crate) fn seek(&mut self, handler: u64, path: &mut Path) -> Result<Step, UnwindError> {
+        self.go(true, handler, path)
+    }
+
+    /// Whether a frame that has a cleanup was passed without being asked.
+    pub(crate) const fn passed_cleanup(&self) -> bool {
+        self.passed_cleanup
+    }
+
+    /// As [`seek`](Self::seek), from the frame where it stands, unless that was `asked`.
+    #[inline(always)]
+    fn go(&mut self, mut asked: bool, handler: u64, path: &mut Path) -> Result<Step, UnwindError> {
         loop {
-            match self.glide(asked, cfa, path) {
+            match self.glide(asked, handler, path) {
                 Glided::There => break,
                 Glided::Nowhere if self.leave()? == Step::End => return Ok(Step::End),
                 Glided::Nowhere => asked = false,
                 Glided::Unknown => {
                     self.look()?;
                     path.add(self.known.module());
-                    if self.known.personality().is_some() || self.cfa == cfa {
-                        break;
+                    match Unasked::now().answer(&self.known, self.pc()) {
+                        Answer::Nothing if self.cfa != handler => {}
+                        Answer::Cleanup(_) if handler == 0 => self.passed_cleanup = true,
+                        _ => break,
                     }
                     asked = true;
                 }
@@ -177,9 +242,9 @@ impl Context {
         Ok(Step::Caller { cfa: self.cfa })
     }
 
-    /// As [`seek`](Self::seek), as far as frames are remembered.
-    #[inline(never)]
-    fn glide(&mut self, asked: bool, cfa: u64, path: &mut Path) -> Glided {
+    /// As [`go`](Self::go), as far as frames are remembered.
+    #[inline(always)]
+    fn glide(&mut self, asked: bool, handler: u64, path: &mut Path) -> Glided {
         let cursor = &mut self.cursor;
         let mut end = if asked { Glided::Nowhere } else { Glided::Unknown };
         if asked && self.exit == Exit::Dwarf {
@@ -187,6 +252,7 @@ impl Context {
         }
         let begun = Glide::new(&cursor.registers, cursor.pc, &cursor.stack, &mut cursor.trail);
         let Some(mut glide) = begun else { return end };
+        let unasked = Unasked::now();
         let mut rule = asked.then_some(self.known.rule);
         loop {
             if let Some(rule) = rule {
@@ -202,9 +268,17 @@ impl Context {
             }
             let Some(known) = glide.look(&mut cursor.trail) else { return end };
             path.add(known.module());
-            let found = glide.cfa(known.rule);
-            if known.personality().is_some() || found == cfa {
-                (self.known, self.cfa, self.exit) = (known, found, Exit::Rule);
+            let cfa = glide.cfa(known.rule);
+            let goes_on = match unasked.answer(&known, cursor.pc) {
+                Answer::Nothing => cfa != handler,
+                Answer::Cleanup(_) if handler == 0 => {
+                    self.passed_cleanup = true;
+                    true
+                }
+                _ => false,
+            };
+            if !goes_on {
+                (self.known, self.cfa, self.exit) = (known, cfa, Exit::Rule);
                 return Glided::There;
             }
             rule = Some(known.rule);
@@ -260,11 +334,11 @@ impl Context {
     /// # Safety
     ///
     /// `exception` is a valid exception.
+    #[inline(always)]
     pub(crate) unsafe fn ask(&mut self, actions: Actions, exception: *mut Exception) -> Reason {
         let Some(personality) = personality(&self.known) else {
             return Reason::CONTINUE_UNWIND;
         };
-        self.keep_control();
         // SAFETY: the exception is valid (contract).
         let class = unsafe { (*exception).class };
         // SAFETY: a personality routine takes these arguments (Itanium EH §1.6.1).
@@ -385,7 +459,8 @@ enum Glided {
 }
 
 /// Where a pointer in the tables of a registered module leads.
-fn target(pointer: Pointer) -> u64 {
+#[inline(always)]
+pub(crate) fn target(pointer: Pointer) -> u64 {
     match pointer {
         Pointer::Direct(address) => address,
         Pointer::Indirect(slot) => {

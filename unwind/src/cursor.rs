@@ -38,16 +38,17 @@ pub enum Step {
     End,
 }
 
-/// A position in a walk: one frame's registers.
+/// A position in a walk: one frame's registers, which are the first that it has in memory.
+#[repr(C)]
 pub struct Cursor<'m, S, M> {
     pub(crate) registers: Registers,
     pub(crate) pc: Pc,
     pub(crate) stack: S,
     pub(crate) modules: &'m M,
     /// Frames so far whose caller was not higher up.
-    descents: u8,
+    pub(crate) descents: u8,
     /// Frames without tables are left by their frame pointer.
-    guesses: bool,
+    pub(crate) guesses: bool,
     pub(crate) kind: FrameKind,
     pub(crate) trail: Trail,
 }
@@ -247,7 +248,7 @@ impl<'m, S: ReadStack, M: FindModule> Cursor<'m, S, M> {
             let length = function.lsda_data().map_or(0, <[u8]>::len);
             Lsda { pointer, length: u32::try_from(length).unwrap_or(u32::MAX) }
         }));
-        known.set_action(function.action(address));
+        known.set_site(function.site(address));
         match function.rule(address)? {
             Ok(rule) => {
                 known.rule = if function.is_signal_frame() { rule.of_signal_frame() } else { rule };

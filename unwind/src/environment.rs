@@ -15,8 +15,9 @@
 use core::cell::Cell;
 use core::ops::Range;
 use core::ptr::from_ref;
-use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicI32, AtomicPtr, AtomicU64, Ordering};
 
+use crate::answer::Unasked;
 use crate::arch;
 use crate::cache::{Memory, Trail};
 use crate::error::RaiseError;
@@ -34,7 +35,8 @@ type Widen = fn(known: StackBounds, address: u64) -> Option<StackBounds>;
 type Find = fn(address: u64) -> Option<Module<'static>>;
 type Generation = fn() -> u64;
 type Identify = fn(address: u64) -> Whose;
-type Always = fn() -> Range<u64>;
+type Always = fn() -> [Range<u64>; 2];
+type Typed = fn() -> u64;
 
 /// What stands around an address now, of the modules that are not registered.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,6 +61,7 @@ pub struct Environment {
     generation: Option<Generation>,
     identities: Option<(Identify, Always)>,
     plain: Option<Personality>,
+    typed: Option<Typed>,
     guesses: bool,
     dead_end: fn(RaiseError) -> !,
 }
@@ -75,6 +78,7 @@ impl Environment {
             generation: None,
             identities: None,
             plain: None,
+            typed: None,
             guesses: false,
             dead_end,
         }
@@ -126,6 +130,19 @@ impl Environment {
         Self { plain: Some(plain), ..self }
     }
 
+    /// The address of a personality that need not be called where its answer is the same whatever is
+    /// raised: at calls without an entry in the function's table of actions, which have nothing to do, or
+    /// a cleanup that it lands in with the exception in `rax` and 0 in `rdx`. 0: there is none. `find`
+    /// is called when the environment is set.
+    ///
+    /// # Safety
+    ///
+    /// No other personality comes to be at the address.
+    #[must_use]
+    pub const unsafe fn with_typed_personality(self, find: fn() -> u64) -> Self {
+        Self { typed: Some(find), ..self }
+    }
+
     /// [`backtrace`](crate::backtrace) (`_Unwind_Backtrace`) goes on by frame pointers where there
     /// are no tables ([`Cursor::with_guesses`](crate::Cursor::with_guesses)). Raising never does.
     #[must_use]
@@ -137,17 +154,21 @@ impl Environment {
 static NOTHING: Environment = Environment::new(|_| StackBounds::EMPTY, |_| arch::stop());
 static ENVIRONMENT: AtomicPtr<Environment> = AtomicPtr::new(from_ref(&NOTHING).cast_mut());
 
-/// From where to where the code is that needs no identity: all, unless the environment has
-/// identities.
-static ALWAYS: [AtomicU64; 2] = [AtomicU64::new(0), AtomicU64::new(u64::MAX)];
+/// Where code begins that needs no identity, and its length as trails keep it: all, unless the
+/// environment has identities.
+static ALWAYS: [(AtomicU64, AtomicI32); 2] =
+    [(AtomicU64::new(0), AtomicI32::new(-1)), (AtomicU64::new(0), AtomicI32::new(0))];
 
 /// Sets the program's environment. Before, nothing can be raised through the C names.
 pub fn set_environment(environment: &'static Environment) {
     if let Some((_, always)) = environment.identities {
-        let range = always();
-        ALWAYS[0].store(range.start, Ordering::Relaxed);
-        ALWAYS[1].store(range.end, Ordering::Relaxed);
+        for ((start, length), range) in ALWAYS.iter().zip(always()) {
+            start.store(range.start, Ordering::Relaxed);
+            length.store(Trail::length_of(&range), Ordering::Relaxed);
+        }
     }
+    let plain = environment.plain.map_or(0, |plain| plain as usize as u64);
+    Unasked::new(plain, environment.typed.map_or(0, |find| find())).set();
     ENVIRONMENT.store(from_ref(environment).cast_mut(), Ordering::Release);
 }
 
@@ -178,12 +199,6 @@ fn anew(sp: u64, _handler: u64) -> StackBounds {
 /// Whether walks go on by frame pointers.
 pub(crate) fn guesses() -> bool {
     environment().guesses
-}
-
-/// The address of the personality that need not be called, if there is one.
-#[inline]
-pub(crate) fn plain_personality() -> Option<u64> {
-    environment().plain.map(|plain| plain as usize as u64)
 }
 
 /// The stack with this stack pointer in use.
@@ -256,10 +271,11 @@ fn enter(address: u64, trail: &mut Trail) -> bool {
     if trail.covers(address) {
         return true;
     }
-    let [start, end] = [&ALWAYS[0], &ALWAYS[1]].map(|bound| bound.load(Ordering::Relaxed));
-    if (start..end).contains(&address) {
-        trail.enter(start..end, 0);
-        return true;
+    for (start, length) in &ALWAYS {
+        let (start, length) = (start.load(Ordering::Relaxed), length.load(Ordering::Relaxed));
+        if trail.enter_always(start, length, address) {
+            return true;
+        }
     }
     let Some((code, identity)) = other(address) else { return false };
     trail.enter(code, identity);

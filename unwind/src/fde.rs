@@ -14,7 +14,7 @@ use gimli::{DwEhPe, EndianSlice, Error, LittleEndian, Reader, Result};
 
 use crate::encoding::{Bases, Bytes, Pointer, base, number, pointer};
 use crate::error::UnwindError;
-use crate::lsda::{Action, Lsda};
+use crate::lsda::{Action, Lsda, Site};
 use crate::module::{FdeIndex, Module, Section};
 
 /// How every linker writes the search table: pairs of `datarel | sdata4`.
@@ -163,12 +163,13 @@ impl<'m> Function<'m> {
     /// What the function wants to do about an exception at `address`, if its LSDA can be read and
     /// says so in the way that most languages agree on.
     #[inline(never)]
-    pub(crate) fn action(&self, address: u64) -> Option<Action> {
+    pub(crate) fn site(&self, address: u64) -> Option<Site> {
         let Some(Pointer::Direct(lsda)) = self.lsda() else {
-            return self.lsda().is_none().then_some(Action::None);
+            let nothing = Site { action: Action::None, has_entries: false };
+            return self.lsda().is_none().then_some(nothing);
         };
         let area = Lsda { data: self.lsda_data()?, address: lsda, function: self.start() };
-        area.action(address).ok()
+        area.site(address).ok()
     }
 
     /// The personality routine of the function, if it has one.

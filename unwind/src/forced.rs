@@ -7,7 +7,7 @@
 //!
 //! Itanium EH §1.3.2: one phase. What ends a thread (`pthread_exit`, `pthread_cancel`) is made
 //! of it. The stop function and its argument stay in the exception, so that
-//! [`resume`](crate::resume) can go on after a cleanup.
+//! [`_Unwind_Resume`](crate::abi::_Unwind_Resume) can go on after a cleanup.
 //!
 //! [`raise_forced`] is made of it, too: it looks first whether every frame lets it through, and ends
 //! in the nearest frame of [`catch_forced`](crate::catch_forced).

@@ -10,7 +10,7 @@
 
 use crate::encoding::Pointer;
 use crate::in_flight::ModuleTag;
-use crate::lsda::Action;
+use crate::lsda::{Action, Site};
 use crate::rule::Rule;
 
 /// What is known of an address.
@@ -45,6 +45,8 @@ const ACTION: u32 = 37;
 const ACTIONS: u64 = 7;
 /// Where the module's tag stands.
 const MODULE: u32 = 40;
+/// There are entries in the table of actions.
+const ENTRIES: u64 = 1 << 48;
 
 impl Known {
     /// Nothing: a place to put something.
@@ -120,6 +122,21 @@ impl Known {
         };
         self.flags = self.flags & !(ACTIONS << ACTION) | kind << ACTION;
         self.landing_pad = pad;
+    }
+
+    /// What the LSDA says of the address.
+    pub(crate) fn set_site(&mut self, site: Option<Site>) {
+        self.set_action(site.map(|site| site.action));
+        self.flags &= !ENTRIES;
+        if site.is_some_and(|site| site.has_entries) {
+            self.flags |= ENTRIES;
+        }
+    }
+
+    /// Whether the action is only what the first of some entries says ([`Site`]).
+    #[inline]
+    pub(crate) const fn has_entries(&self) -> bool {
+        self.flags & ENTRIES != 0
     }
 
     /// Tells the module from most others.

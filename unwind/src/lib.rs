@@ -18,6 +18,12 @@
 //! specification §10.6 (`.eh_frame`, `.eh_frame_hdr`), the Itanium C++ ABI: Exception Handling §1
 //! (two phases, personality), and the System V x86-64 psABI §3.6 (register numbers).
 //!
+//! Raising asks the personality of each frame on its way, but for those whose answer follows from the
+//! address alone, whatever is raised: where the function's area has no entry for the call, or the
+//! personality is known to catch everything. Which personalities are of this kind is the
+//! [environment's](Environment::with_typed_personality) to say; all others are called in both phases, and
+//! forced unwinding calls every one.
+//!
 //! # Walking
 //!
 //! ```
@@ -35,6 +41,7 @@ extern crate alloc;
 
 pub mod abi;
 mod address;
+mod answer;
 mod arch;
 mod cache;
 mod cfi;
@@ -87,7 +94,7 @@ pub use known::Known;
 pub use linker::MissingSymbol;
 pub use module::{FdeIndex, Module, Section};
 pub use modules::{FindModule, Modules, Registration, global, register};
-pub use raise::{delete_exception, raise, raise_from, raise_here, resume, resume_or_rethrow};
+pub use raise::{delete_exception, raise, raise_from, raise_here, resume_or_rethrow};
 pub use registers::{Register, Registers};
 pub use rule::Rule;
 pub use stack::{Climb, NoStack, ReadStack, StackBounds, WordsBelow};

@@ -27,6 +27,15 @@ pub enum Action {
     Terminate,
 }
 
+/// What an area says of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Site {
+    pub(crate) action: Action,
+    /// There are entries in the table of actions for it. All may be read by a language that catches by
+    /// type; the action is that of the first.
+    pub(crate) has_entries: bool,
+}
+
 /// The data area of one function.
 #[derive(Clone, Copy, Debug)]
 pub struct Lsda<'a> {
@@ -45,6 +54,11 @@ impl Lsda<'_> {
     ///
     /// The area is damaged, or has an encoding that is not known.
     pub fn action(&self, ip: u64) -> gimli::Result<Action> {
+        Ok(self.site(ip)?.action)
+    }
+
+    /// As [`action`](Self::action), and whether that is all there is.
+    pub(crate) fn site(&self, ip: u64) -> gimli::Result<Site> {
         let mut reader = EndianSlice::new(self.data, LittleEndian);
         let landing_base = self.landing_base(&mut reader)?;
         if DwEhPe(reader.read_u8()?) != constants::DW_EH_PE_omit {
@@ -66,13 +80,15 @@ impl Lsda<'_> {
                 break;
             }
             if ip - start < length {
-                if landing_pad == 0 {
-                    return Ok(Action::None);
-                }
-                return interpret(actions, action, landing_base.wrapping_add(landing_pad));
+                let pad = landing_base.wrapping_add(landing_pad);
+                let interpreted = match landing_pad {
+                    0 => Action::None,
+                    _ => interpret(actions, action, pad)?,
+                };
+                return Ok(Site { action: interpreted, has_entries: action != 0 });
             }
         }
-        Ok(Action::Terminate)
+        Ok(Site { action: Action::Terminate, has_entries: false })
     }
 
     /// What landing pads are relative to: the function, unless the area says otherwise.
@@ -130,6 +146,20 @@ mod tests {
         assert_eq!(action(TABLE, 0x24), Ok(Action::None));
         assert_eq!(action(TABLE, 0x30), Ok(Action::Catch(0x1050)));
         assert_eq!(action(TABLE, 0x38), Ok(Action::Filter(0x1060)));
+    }
+
+    #[test]
+    fn a_cleanup_of_its_own_is_told_from_one_among_other_entries() {
+        // 0x10..0x14 → +0x40 without an entry, 0x14..0x18 → +0x40 by entry 1: a filter of 0, which goes
+        // on with entry 3, whose type is 1.
+        const BOTH: &[u8] = &[0xff, 0xff, 0x01, 8, 0x10, 4, 0x40, 0, 0x14, 4, 0x40, 1, 0, 1, 1, 0];
+        let site = |offset: u64| {
+            let lsda = Lsda { data: BOTH, address: 0x9000, function: 0x1000 };
+            lsda.site(0x1000 + offset).unwrap()
+        };
+        let action = Action::Cleanup(0x1040);
+        assert_eq!(site(0x10), Site { action, has_entries: false });
+        assert_eq!(site(0x14), Site { action, has_entries: true });
     }
 
     #[test]

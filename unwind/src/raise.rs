@@ -13,13 +13,15 @@
 //! has its whole stack to report.
 
 use core::convert::Infallible;
+use core::mem::MaybeUninit;
 
 use crate::address::Pc;
+use crate::answer::{Answer, Unasked};
 use crate::arch::{self, with_registers};
 use crate::cache::Trail;
-use crate::context::{Answer, Context, leave_interrupted};
+use crate::context::{Context, leave_interrupted};
 use crate::cursor::Step;
-use crate::environment::{Everywhere, current_stack, dead_end, plain_personality, resumed_stack};
+use crate::environment::{Everywhere, current_stack, dead_end, resumed_stack};
 use crate::error::RaiseError;
 use crate::exception::{Actions, Exception, Reason};
 use crate::forced::resume_forced;
@@ -32,7 +34,7 @@ use crate::stack::StackBounds;
 /// Raises an exception from here: unwinds this stack to the frame that catches it.
 ///
 /// Returns only if the exception cannot be delivered; no frame has been unwound then. (Once a landing
-/// pad has run, nobody is left to return to: see [`resume`].)
+/// pad has run, nobody is left to return to: see [`_Unwind_Resume`](crate::abi::_Unwind_Resume).)
 ///
 /// # Safety
 ///
@@ -75,9 +77,8 @@ unsafe extern "C" fn raise_with(
     error: &mut RaiseError,
     registers: &mut Registers,
 ) {
-    let pc = Pc::Return(registers.ip());
     // SAFETY: the contract of `raise_to`, whose caller's registers these are.
-    *error = unsafe { two_phases(exception, registers, pc, *stack) };
+    *error = unsafe { two_phases(exception, registers, *stack) };
 }
 
 /// Raises an exception where the CPU stopped: `registers` are those that it had, and `pc` says whether
@@ -103,7 +104,7 @@ pub unsafe fn raise_from(
         return error;
     }
     // SAFETY: handed on to this function's caller.
-    unsafe { two_phases(exception, &mut registers, pc, stack) }
+    unsafe { two_phases(exception, &mut registers, stack) }
 }
 
 /// As [`raise`], from a frame with these registers, on the environment's stack
@@ -112,25 +113,28 @@ pub unsafe fn raise_from(
 /// # Safety
 ///
 /// As [`raise`], and: `registers` are those of a frame that lives until this returns.
-#[inline(never)]
+#[inline(always)]
 pub unsafe fn raise_here(exception: *mut Exception, registers: &mut Registers) -> RaiseError {
     let stack = current_stack(registers.sp());
-    let pc = Pc::Return(registers.ip());
     // SAFETY: handed on to this function's caller; the environment vouches for the stack.
-    unsafe { two_phases(exception, registers, pc, stack) }
+    unsafe { two_phases(exception, registers, stack) }
 }
 
-/// Goes on with phase 2 after a cleanup (`_Unwind_Resume`), from the landing pad's registers.
+/// Goes on with phase 2 after a cleanup (`_Unwind_Resume`), from the landing pad's registers, with which
+/// `place` begins.
 ///
 /// Cannot return: if the unwinding cannot go on, the environment gets the reason.
 ///
 /// # Safety
 ///
-/// `exception` is the one that the landing pad was entered with.
-pub unsafe fn resume(exception: *mut Exception, registers: &mut Registers) -> ! {
+/// `exception` is the one that the landing pad was entered with. `place` is valid for a context, and
+/// nobody else uses it.
+pub(crate) unsafe extern "C" fn resume(exception: *mut Exception, place: *mut Context) -> ! {
     // What is remembered of the frames that are left is still true, whatever libraries a cleanup
     // has opened or closed: these frames have been on the stack since the exception was raised,
     // which made sure of it, so their modules have not gone.
+    // SAFETY: registers are there (contract).
+    let registers = unsafe { &mut *place.cast::<Registers>() };
     // SAFETY: the exception is valid (contract).
     if unsafe { (*exception).is_forced() } {
         // SAFETY: as above: forced unwinding has brought it here.
@@ -140,11 +144,11 @@ pub unsafe fn resume(exception: *mut Exception, registers: &mut Registers) -> ! 
     let handler = unsafe { (*exception).private_2 };
     let stack = resumed_stack(registers.sp(), handler);
     // SAFETY: the exception was raised, so `raise`'s contract holds for it.
-    unsafe { glide_on(exception, registers, stack) };
-    let pc = Pc::Return(registers.ip());
-    // SAFETY: as above.
-    let Err(error) =
-        unsafe { cleanup_phase(exception, registers, pc, stack, &trail_to(pc.lookup())) };
+    let (trail, is_known) = unsafe { glide_on(exception, place, stack) };
+    // SAFETY: the caller's promise; the registers are not used otherwise any more.
+    let frame = unsafe { Context::around(place, stack, trail) };
+    // SAFETY: as for `glide_on`.
+    let Err(error) = unsafe { cleanup_phase(exception, frame, is_known) };
     dead_end(error.in_phase_2())
 }
 
@@ -212,6 +216,17 @@ impl Landing {
     }
 }
 
+/// Where both phases begin that somebody must be asked in.
+struct Beginning {
+    /// Leads to their frame, or has come to it if that `is_known`.
+    trail: Trail,
+    /// What is remembered of the frame.
+    known: Known,
+    is_known: bool,
+    /// The frame has a cleanup, whatever is raised.
+    lands: bool,
+}
+
 /// # Safety
 ///
 /// As [`raise`].
@@ -219,25 +234,27 @@ impl Landing {
 unsafe fn two_phases(
     exception: *mut Exception,
     registers: &mut Registers,
-    mut pc: Pc,
     stack: StackBounds,
 ) -> RaiseError {
     Everywhere.refresh();
+    let mut path = Path::default();
     // SAFETY: handed on to the caller.
-    unsafe { glide(exception, registers, &mut pc, stack) };
-    // What code is there does not change while its frames are: it is asked for once.
-    let trail = trail_to(pc.lookup());
+    let begin = unsafe { glide(exception, registers, stack) };
     // SAFETY: handed on to the caller.
-    let (handler, path) = match unsafe { search_phase(exception, registers, pc, stack, &trail) } {
-        Ok(found) => found,
+    let handler = match unsafe { search_phase(exception, registers, stack, &begin, &mut path) } {
+        Ok(handler) => handler,
         Err(error) => return error,
     };
     // SAFETY: the exception is valid (contract of `raise`).
     unsafe { found(exception, handler) };
     // SAFETY: as above.
     unsafe { depart(exception, path) };
+    if begin.lands {
+        // SAFETY: the frame's tables ask for it.
+        unsafe { Landing::new(begin.known.landing_pad, &begin.known).land(registers, exception) }
+    }
     // SAFETY: handed on to the caller.
-    let Err(error) = unsafe { cleanup_phase(exception, registers, pc, stack, &trail) };
+    let Err(error) = unsafe { begin_cleanups(exception, registers, stack, &begin) };
     IN_FLIGHT.end(exception);
     error.in_phase_2()
 }
@@ -277,47 +294,54 @@ unsafe fn depart(exception: *mut Exception, path: Path) {
 unsafe fn glide(
     exception: *mut Exception,
     registers: &mut Registers,
-    pc: &mut Pc,
     stack: StackBounds,
-) {
-    let Some(plain) = plain_personality() else { return };
-    let mut trail = trail_to(pc.lookup());
-    let Some(mut glide) = Glide::new(registers, *pc, &stack, &mut trail) else { return };
+) -> Beginning {
+    let unasked = Unasked::now();
     let mut path = Path::default();
-    // To the first frame that something lands in. There the registers stay.
+    let mut pc = Pc::Return(registers.ip());
+    let mut trail = trail_to(pc.lookup());
+    let mut begin = Beginning { trail, known: Known::NOTHING, is_known: false, lands: false };
+    let Some(mut glide) = Glide::new(registers, pc, &stack, &mut trail) else { return begin };
+    // To the first frame that something lands in, or that must be asked. There the registers stay.
     let (mut answer, mut known) = loop {
-        let Some(known) = glide.look(&mut trail) else { return };
-        match Answer::of(&known, *pc, plain) {
-            Answer::Nothing => {}
-            Answer::Unknown => return,
-            answer => break (answer, known),
+        let Some(known) = glide.look(&mut trail) else {
+            begin.trail = trail;
+            return begin;
+        };
+        let answer = unasked.answer(&known, pc);
+        if !matches!(answer, Answer::Nothing) || !glide.leave_with(known.rule, registers) {
+            break (answer, known);
         }
         path.add(known.module());
-        if !glide.leave_with(known.rule, registers) {
-            return;
-        }
-        *pc = Pc::Return(registers.ip());
+        pc = Pc::Return(registers.ip());
     };
-    let (Answer::Cleanup(pad) | Answer::Catch(pad)) = answer else { return };
+    (begin.trail, begin.known, begin.is_known) = (trail, known, true);
+    let (Answer::Cleanup(pad) | Answer::Catch(pad)) = answer else { return begin };
     let landing = Landing::new(pad, &known);
     let lands_before = matches!(answer, Answer::Cleanup(_));
+    if lands_before {
+        begin.lands = true;
+        if !unasked.knows_handlers() {
+            return begin;
+        }
+    }
     // To the frame that catches.
     while !matches!(answer, Answer::Catch(_)) {
         path.add(known.module());
         if !glide.leave(known.rule) {
-            return;
+            return begin;
         }
-        let Some(next) = glide.look(&mut trail) else { return };
+        let Some(next) = glide.look(&mut trail) else { return begin };
         known = next;
-        answer = Answer::of(&known, *pc, plain);
+        answer = unasked.answer(&known, pc);
         if matches!(answer, Answer::Unknown) {
-            return;
+            return begin;
         }
     }
     let handler = glide.cfa(known.rule);
     // Phase 2 reads the stack up to there.
     if !glide.is_on_stack(handler) {
-        return;
+        return begin;
     }
     // SAFETY: the exception is valid (contract of `raise`).
     unsafe { found(exception, handler) };
@@ -330,43 +354,57 @@ unsafe fn glide(
     unsafe { landing.land(registers, exception) }
 }
 
-/// Phase 2 from the frame with these registers to the next one that something lands in, if nobody need
-/// be asked. Otherwise returns, with the registers of the frame that must be.
+/// Phase 2 from the frame with the registers in `place` to the next one that something lands in, if nobody
+/// need be asked. Otherwise has there the registers of the frame that must be, and what is known of it;
+/// gives the trail that leads there, and whether it is known.
 ///
 /// # Safety
 ///
-/// As [`raise`], and phase 1 has set the exception's handler.
+/// As [`raise`], and phase 1 has set the exception's handler; `place` is valid for a context, which begins
+/// with registers.
 #[inline(always)]
-unsafe fn glide_on(exception: *mut Exception, registers: &mut Registers, stack: StackBounds) {
-    let Some(plain) = plain_personality() else { return };
+unsafe fn glide_on(
+    exception: *mut Exception,
+    place: *mut Context,
+    stack: StackBounds,
+) -> (Trail, bool) {
+    // SAFETY: registers are there (contract).
+    let registers = unsafe { &mut *place.cast::<Registers>() };
+    let unasked = Unasked::now();
     let pc = Pc::Return(registers.ip());
     let mut trail = trail_to(pc.lookup());
-    let Some(mut glide) = Glide::new(registers, pc, &stack, &mut trail) else { return };
     // SAFETY: the exception is valid (contract).
     let handler = unsafe { (*exception).private_2 };
-    loop {
-        let Some(known) = glide.look(&mut trail) else { return };
-        let is_handler = glide.cfa(known.rule) == handler;
-        let pad = match Answer::of(&known, Pc::Return(registers.ip()), plain) {
-            Answer::Nothing if !is_handler => None,
-            Answer::Cleanup(pad) => Some(pad),
-            Answer::Catch(pad) if is_handler => Some(pad),
-            _ => return,
-        };
-        if let Some(pad) = pad {
-            if is_handler {
-                IN_FLIGHT.end(exception);
+    if let Some(mut glide) = Glide::new(registers, pc, &stack, &mut trail) {
+        while let Some(known) = glide.look(&mut trail) {
+            let is_handler = glide.cfa(known.rule) == handler;
+            let (pad, is_unknown) = match unasked.answer(&known, Pc::Return(registers.ip())) {
+                Answer::Nothing if !is_handler => (None, false),
+                Answer::Cleanup(pad) => (Some(pad), false),
+                Answer::Catch(pad) if is_handler => (Some(pad), false),
+                _ => (None, true),
+            };
+            if let Some(pad) = pad {
+                if is_handler {
+                    IN_FLIGHT.end(exception);
+                }
+                // SAFETY: the frame's tables ask for it.
+                unsafe { Landing::new(pad, &known).land(registers, exception) }
             }
-            // SAFETY: the frame's tables ask for it.
-            unsafe { Landing::new(pad, &known).land(registers, exception) }
-        }
-        if !glide.leave_with(known.rule, registers) {
-            return;
+            if is_unknown || !glide.leave_with(known.rule, registers) {
+                // SAFETY: the place is valid (contract).
+                unsafe { Context::put_known(place, known) };
+                return (trail, true);
+            }
         }
     }
+    // SAFETY: as above.
+    unsafe { Context::put_known(place, Known::NOTHING) };
+    (trail, false)
 }
 
-/// Phase 1: the CFA of the frame that catches, and whose frames lead there.
+/// Phase 1: the CFA of the frame that catches, and in `path` whose frames lead there. If no other has
+/// anything to do, lands in it.
 ///
 /// # Safety
 ///
@@ -375,46 +413,100 @@ unsafe fn glide_on(exception: *mut Exception, registers: &mut Registers, stack: 
 unsafe fn search_phase(
     exception: *mut Exception,
     registers: &Registers,
-    pc: Pc,
     stack: StackBounds,
-    trail: &Trail,
-) -> Result<(u64, Path), RaiseError> {
-    let mut path = Path::default();
-    let mut frame = Context::on(registers, pc, stack, *trail);
-    let mut asked = false;
-    while frame.seek(asked, 0, &mut path)? != Step::End {
+    begin: &Beginning,
+    path: &mut Path,
+) -> Result<u64, RaiseError> {
+    let mut room = MaybeUninit::uninit();
+    let frame = Context::on(&mut room, registers, stack, &begin.trail, &begin.known);
+    let mut step = frame.begin(begin.is_known, 0, path)?;
+    let mut lands = begin.lands;
+    if lands {
+        step = frame.seek(0, path)?;
+    }
+    while step != Step::End {
         // SAFETY: handed on to the caller.
         match unsafe { frame.ask(Actions::SEARCH_PHASE, exception) } {
-            Reason::CONTINUE_UNWIND => {}
+            Reason::CONTINUE_UNWIND => lands = true,
             // Phase 2 reads the stack up to there.
-            Reason::HANDLER_FOUND if frame.is_on_stack() => return Ok((frame.cfa(), path)),
+            Reason::HANDLER_FOUND if frame.is_on_stack() => {
+                if lands || frame.passed_cleanup() {
+                    return Ok(frame.cfa());
+                }
+                // SAFETY: handed on to the caller.
+                let Err(error) = unsafe { enter_handler(exception, frame) };
+                return Err(error.in_phase_2());
+            }
             reason => {
                 return Err(RaiseError::Personality { pc: frame.pc().address(), reason });
             }
         }
-        asked = true;
+        step = frame.seek(0, path)?;
     }
     Err(RaiseError::EndOfStack)
 }
 
-/// Phase 2: lands in the next frame that has something to do; returns only on failure.
+/// All of phase 2, where the frame that catches is the first that has anything to do: nothing runs
+/// before it, so the exception is never in flight.
+///
+/// # Safety
+///
+/// As [`raise`], and the frame has just said that it catches.
+#[inline(always)]
+unsafe fn enter_handler(
+    exception: *mut Exception,
+    frame: &mut Context,
+) -> Result<Infallible, RaiseError> {
+    let handler = frame.cfa();
+    // SAFETY: the exception is valid (contract of `raise`).
+    unsafe { found(exception, handler) };
+    let actions = Actions::CLEANUP_PHASE.with(Actions::HANDLER_FRAME);
+    frame.keep_control();
+    // SAFETY: handed on to the caller.
+    match unsafe { frame.ask(actions, exception) } {
+        // SAFETY: the personality has just said so.
+        Reason::INSTALL_CONTEXT => unsafe { frame.install() },
+        Reason::CONTINUE_UNWIND => Err(RaiseError::HandlerLost { cfa: handler }),
+        reason => Err(RaiseError::Personality { pc: frame.pc().address(), reason }),
+    }
+}
+
+/// Phase 2 from its beginning.
 ///
 /// # Safety
 ///
 /// As [`raise`], and phase 1 has set the exception's handler.
 #[inline(never)]
-unsafe fn cleanup_phase(
+unsafe fn begin_cleanups(
     exception: *mut Exception,
     registers: &Registers,
-    pc: Pc,
     stack: StackBounds,
-    trail: &Trail,
+    begin: &Beginning,
+) -> Result<Infallible, RaiseError> {
+    let mut room = MaybeUninit::uninit();
+    let frame = Context::on(&mut room, registers, stack, &begin.trail, &begin.known);
+    // SAFETY: handed on to the caller.
+    unsafe { cleanup_phase(exception, frame, begin.is_known) }
+}
+
+/// Phase 2: lands in the next frame that has something to do, which is the first if it `is_known`;
+/// returns only on failure.
+///
+/// # Safety
+///
+/// As [`raise`], and phase 1 has set the exception's handler.
+#[inline(always)]
+unsafe fn cleanup_phase(
+    exception: *mut Exception,
+    frame: &mut Context,
+    is_known: bool,
 ) -> Result<Infallible, RaiseError> {
     // SAFETY: the exception is valid (contract).
     let handler = unsafe { (*exception).private_2 };
-    let mut frame = Context::on(registers, pc, stack, *trail);
-    let mut asked = false;
-    while frame.seek(asked, handler, &mut Path::default())? != Step::End {
+    frame.keep_control();
+    let mut path = Path::default();
+    let mut step = frame.begin(is_known, handler, &mut path)?;
+    while step != Step::End {
         let is_handler = frame.cfa() == handler;
         let actions = if is_handler {
             Actions::CLEANUP_PHASE.with(Actions::HANDLER_FRAME)
@@ -438,7 +530,7 @@ unsafe fn cleanup_phase(
         if is_handler {
             break;
         }
-        asked = true;
+        step = frame.seek(handler, &mut path)?;
     }
     Err(RaiseError::HandlerLost { cfa: handler })
 }

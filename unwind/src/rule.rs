@@ -346,8 +346,12 @@ impl Saves {
 
     #[inline(always)]
     pub(crate) fn read(self, words: &WordsBelow, registers: &mut Registers) {
+        // Most are not saved, which testing a half of the word says soonest.
+        let halves = [self.0 as u32, (self.0 >> 32) as u32];
         for (place, register) in SAVED.into_iter().enumerate() {
-            if let Some(value) = words.find(self.slots(place)) {
+            let byte = place + 1;
+            let is_saved = halves[byte / 4] & 0xff << (8 * (byte % 4)) != 0;
+            if is_saved && let Some(value) = words.find(self.slots(place)) {
                 registers.set(register, value);
             }
         }

@@ -17,6 +17,10 @@
 //! $ cargo xtask so-demo    # both ways, under programs of g++ and rustc, with times
 //! ```
 //!
+//! libstdc++.so's personality is not called for frames that have nothing to do, or only a cleanup: what it
+//! answers there does not depend on what is thrown (module `runtime`). A program that puts its own in its place
+//! is asked for each frame, as libgcc asks.
+//!
 //! Shadow stacks (CET) are neither used nor broken: a landing leaves frames behind that a shadow stack
 //! would still have, so the library does not carry GNU_PROPERTY_X86_FEATURE_1_SHSTK, without which
 //! the system turns them off for the whole process, as Debian's libgcc_s does not. Landing pads may
@@ -36,6 +40,7 @@ mod arch;
 mod identity;
 mod objects;
 mod personality;
+mod runtime;
 mod stacks;
 
 use core::alloc::{GlobalAlloc, Layout};
@@ -52,12 +57,14 @@ unsafe extern "C" {
 
 // SAFETY: the dynamic linker keeps a loaded object's tables in memory, and they describe its code,
 // while it is loaded; an object with a frame on a stack must not be unloaded (dlclose(3)). Objects of
-// one identity were written by a linker with the same bytes.
+// one identity were written by a linker with the same bytes. The object that a reference of this library
+// was bound to stays as long as the library.
 static ENVIRONMENT: Environment = unsafe {
     Environment::new(stacks::around, cannot_go_on)
         .with_unknown_stacks(stacks::widen)
         .with_modules(objects::find, objects::generation)
-        .with_identities(objects::whose, objects::program)
+        .with_identities(objects::whose, objects::always)
+        .with_typed_personality(runtime::personality)
 };
 
 extern "C" fn init() {

@@ -24,6 +24,7 @@ use unspool_unwind::{FdeIndex, Module, Section, Whose};
 
 use crate::arch::{FindObject, dl_find_object};
 use crate::identity::{PAGE, identity};
+use crate::runtime::personality;
 
 /// `struct dl_find_object` (glibc, <dlfcn.h>).
 #[repr(C)]
@@ -79,15 +80,18 @@ unsafe extern "C" {
 
 const AT_ENTRY: u64 = 9;
 
-/// The program itself, which is never unloaded; all there is, where its place cannot be found without
-/// a lock.
-pub(crate) fn program() -> Range<u64> {
+/// The program itself, which is never unloaded, and the object of C++'s runtime, which stays as long as
+/// this library; all there is, where their places cannot be found without a lock.
+pub(crate) fn always() -> [Range<u64>; 2] {
     let Some(find) = dl_find_object() else {
-        return 0..u64::MAX;
+        return [0..u64::MAX, 0..0];
     };
     // SAFETY: any key may be asked for.
     let entry = unsafe { getauxval(AT_ENTRY) };
-    ask(find, entry).map_or(0..0, |found| found.start..found.end)
+    [entry, personality()].map(|address| match address {
+        0 => 0..0,
+        address => ask(find, address).map_or(0..0, |found| found.start..found.end),
+    })
 }
 
 /// What object is around `address` now.
@@ -95,7 +99,7 @@ pub(crate) fn whose(address: u64) -> Whose {
     let Some(found) = dl_find_object().and_then(|find| ask(find, address)) else {
         return Whose::Nobodys;
     };
-    let Found { start, end, header } = found;
+    let Found { start, end, header, .. } = found;
     if end - start < PAGE as u64 {
         return Whose::Unknown;
     }
@@ -133,7 +137,7 @@ pub(crate) fn find(address: u64) -> Option<Module<'static>> {
         Some(find) => ask(find, address),
         None => iterate(address),
     };
-    let Found { start, end, header } = found?;
+    let Found { start, end, header, .. } = found?;
     if header == 0 {
         return None;
     }
@@ -149,11 +153,12 @@ pub(crate) fn find(address: u64) -> Option<Module<'static>> {
     Some(module.with_index(FdeIndex::Header(header)).with_lsda(all))
 }
 
-/// An object: its extent, and where its `.eh_frame_hdr` is, or 0.
+/// An object: its extent, and where its `.eh_frame_hdr` and its `struct link_map` are, or 0.
 struct Found {
     start: u64,
     end: u64,
     header: u64,
+    link: u64,
 }
 
 /// Asks glibc.
@@ -176,7 +181,36 @@ fn ask(find: FindObject, address: u64) -> Option<Found> {
         start: at(found.map_start),
         end: at(found.map_end),
         header: at(found.eh_frame_hdr),
+        link: at(found.link_map),
     })
+}
+
+/// An object as the dynamic linker has it.
+pub(crate) struct Linked {
+    /// All of it.
+    pub(crate) memory: Section<'static>,
+    /// What its addresses are relative to.
+    pub(crate) base: u64,
+    /// Where its dynamic section is.
+    pub(crate) dynamic: u64,
+}
+
+/// `struct link_map` (<link.h>), as far as it is public and needed.
+#[repr(C)]
+struct LinkMap {
+    base: u64,
+    name: *const c_char,
+    dynamic: u64,
+}
+
+/// The object around `address`, if the dynamic linker tells without a lock.
+pub(crate) fn linked(address: u64) -> Option<Linked> {
+    let Found { start, end, link, .. } = ask(dl_find_object()?, address)?;
+    let link = with_exposed_provenance::<LinkMap>(link as usize);
+    // SAFETY: the linker keeps one for each object that is loaded, and writes these fields no more.
+    let LinkMap { base, dynamic, .. } = unsafe { link.read() };
+    // SAFETY: it has mapped the object from `start` to `end`.
+    Some(Linked { memory: unsafe { section(start, end) }, base, dynamic })
 }
 
 /// Where the `.eh_frame` is that a header belongs to (LSB core §10.6.2).
@@ -230,7 +264,7 @@ fn iterate(address: u64) -> Option<Found> {
             }
         }
         if inside {
-            search.found = Some(Found { start: low, end: high, header });
+            search.found = Some(Found { start: low, end: high, header, link: 0 });
         }
         c_int::from(inside)
     }

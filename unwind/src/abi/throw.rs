@@ -7,8 +7,10 @@
 use core::ffi::c_void;
 
 use crate::arch::with_registers;
+use crate::context::Context;
 use crate::error::{RaiseError, UnwindError};
 use crate::exception::{Exception, Reason, Stop};
+use crate::raise::resume;
 use crate::registers::Registers;
 
 /// What C callers are told of an error (Itanium EH §1.3.1). To them, code without tables is the
@@ -45,12 +47,7 @@ unsafe extern "C" fn raise(exception: *mut Exception, registers: &mut Registers)
 /// Called by landing pads, with the exception that they were entered with.
 #[unsafe(naked)]
 pub unsafe extern "C-unwind" fn _Unwind_Resume(exception: *mut Exception) -> ! {
-    with_registers!("rsi", resume)
-}
-
-unsafe extern "C" fn resume(exception: *mut Exception, registers: &mut Registers) -> ! {
-    // SAFETY: the landing pad's promise is the same.
-    unsafe { crate::resume(exception, registers) }
+    with_registers!("rsi", resume, Context)
 }
 
 /// Raises a caught exception again, or goes on with a forced unwinding that was intercepted

@@ -7,8 +7,8 @@ mod x86_64;
 pub use x86_64::{Body, catch, catch_body, catch_forced, catch_forced_body};
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86_64::{
-    ControlWords, catch_forced_personality, is_catch, land, linker_symbols, prefetch, stop,
-    with_registers,
+    ControlWords, catch_forced_personality, copied, is_catch, land, linker_symbols, prefetch, room,
+    stop, with_registers,
 };
 
 #[cfg(not(target_arch = "x86_64"))]

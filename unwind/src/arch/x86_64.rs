@@ -9,10 +9,14 @@
 
 use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 use core::arch::{asm, global_asm, naked_asm};
-use core::mem::offset_of;
+use core::mem::{MaybeUninit, offset_of};
 
+use crate::cache::Trail;
 use crate::context::Context;
+use crate::cursor::Cursor;
+use crate::environment::{Everywhere, LiveStack};
 use crate::exception::{Actions, Exception, Reason};
+use crate::known::Known;
 use crate::registers::{Register, Registers};
 
 /// The offset of a register in [`Registers`], in bytes.
@@ -30,21 +34,6 @@ impl Registers {
         registers
     }
 
-    /// A copy of what was stored word by word a moment ago: read word by word, it need not wait
-    /// until the stores have reached the cache, which a vector's load would.
-    #[inline(always)]
-    pub(crate) fn copied(&self) -> Self {
-        let words = (&raw const *self).cast::<u64>();
-        let mut copy = Self::new();
-        for register in Register::all() {
-            // SAFETY: registers are as many words, by their numbers.
-            let word = unsafe { words.add(register.number()) };
-            // SAFETY: it is behind a reference.
-            copy.set(register, unsafe { word.read_volatile() });
-        }
-        copy
-    }
-
     /// As [`here`](Self::here), into a place that is there already.
     #[inline(always)]
     pub fn capture(&mut self) {
@@ -52,6 +41,44 @@ impl Registers {
         unsafe { capture(self) };
     }
 }
+
+/// A copy of what was stored word by word a moment ago: read word by word, it need not wait until the
+/// stores have reached the cache, which a vector's load would.
+#[inline(always)]
+pub(crate) fn copied<T: Words>(from: &T) -> T {
+    let words = (&raw const *from).cast::<u64>();
+    let mut copy = MaybeUninit::<T>::uninit();
+    let to = copy.as_mut_ptr().cast::<u64>();
+    for word in 0..size_of::<T>() / 8 {
+        // SAFETY: it is so many words (`Words`).
+        let from = unsafe { words.add(word) };
+        // SAFETY: it is behind a reference.
+        let value = unsafe { from.read_volatile() };
+        // SAFETY: as above.
+        let to = unsafe { to.add(word) };
+        // SAFETY: there is the copy.
+        unsafe { to.write(value) };
+    }
+    // SAFETY: all of its words were written, as they were.
+    unsafe { copy.assume_init() }
+}
+
+/// What consists of aligned words, all of them initialized.
+///
+/// # Safety
+///
+/// The type is as said: its alignment is that of `u64`, and there is nothing between its fields.
+pub(crate) unsafe trait Words: Copy {}
+
+// SAFETY: seventeen words.
+unsafe impl Words for Registers {}
+// SAFETY: two halves of a word, and two words.
+unsafe impl Words for Trail {}
+// SAFETY: two words of a rule, and five.
+unsafe impl Words for Known {}
+
+static_assertions::const_assert_eq!(size_of::<Trail>(), 24);
+static_assertions::const_assert_eq!(size_of::<Known>(), 56);
 
 /// Stores the registers that the caller has when this returns.
 ///
@@ -104,8 +131,14 @@ macro_rules! hand_on {
 /// `ip` and the callee-saved ones mean anything; the others are zero.
 ///
 /// The walk then begins in the caller: this frame need not be unwound.
+///
+/// With a type, the place has the size of one: it begins with the registers, and the rest is not
+/// initialized.
 macro_rules! with_registers {
     ($last:literal, $callee:path) => {
+        $crate::arch::with_registers!($last, $callee, $crate::registers::Registers)
+    };
+    ($last:literal, $callee:path, $place:ty) => {
         core::arch::naked_asm!(
             ".cfi_startproc",
             "sub rsp, {size}",
@@ -136,15 +169,25 @@ macro_rules! with_registers {
             ".cfi_adjust_cfa_offset -{size}",
             "ret",
             ".cfi_endproc",
-            size = const size_of::<$crate::registers::Registers>(),
+            size = const $crate::arch::room(size_of::<$place>()),
             callee = sym $callee,
         )
     };
 }
 pub(crate) use with_registers;
 
-// A call needs the stack aligned to 16 (psABI x86-64 §3.2.2): the return address makes it so.
-static_assertions::const_assert_eq!(size_of::<Registers>() % 16, 8);
+/// So many bytes, and as many more as a call needs, which wants the stack aligned to 16: the return
+/// address makes it so (psABI x86-64 §3.2.2).
+pub(crate) const fn room(size: usize) -> usize {
+    (size + 8).next_multiple_of(16) - 8
+}
+
+static_assertions::const_assert_eq!(room(size_of::<Registers>()), size_of::<Registers>());
+static_assertions::const_assert_eq!(offset_of!(Context, cursor), 0);
+static_assertions::const_assert_eq!(
+    offset_of!(Cursor<'static, LiveStack, Everywhere>, registers),
+    0
+);
 static_assertions::const_assert_eq!(offset(Register::RBX), 24);
 static_assertions::const_assert_eq!(offset(Register::RBP), 48);
 static_assertions::const_assert_eq!(offset(Register::RSP), 56);

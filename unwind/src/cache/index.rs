@@ -37,6 +37,21 @@ impl Index {
         used.filter(move |slot| slot >> 16 == tag).map(place_in)
     }
 
+    /// Where the entry of an address is, if it `is` at a place where it may be.
+    ///
+    /// A loop, which is compiled into its caller: the entry is nearly always the first.
+    #[inline(always)]
+    pub(super) fn find(&self, address: u64, is: impl Fn(Place) -> bool) -> Option<Place> {
+        let (set, tag) = hash(address);
+        for slot in &self.sets[set] {
+            let slot = slot.load(Ordering::Relaxed);
+            if slot >> 16 == tag && is(place_in(slot)) {
+                return Some(place_in(slot));
+            }
+        }
+        None
+    }
+
     /// Has `address` found at `place` from now on; `address_at` says whose entry a place is.
     pub(super) fn insert(
         &self,

@@ -48,6 +48,36 @@ fn broken_exception_specifications_end_alike() {
 }
 
 #[test]
+fn the_personality_of_cpp_is_called_unless_it_is_libstdcxx_where_nothing_depends_on_it() {
+    // What it is called for, by the report on stderr: a line for each part.
+    let report = |text: &str| -> (Vec<u32>, String) {
+        let (asked, other) = text.lines().partition::<Vec<_>, _>(|line| line.starts_with("asked "));
+        let number = |line: &&str| line[6..].split(',').next().unwrap().parse().unwrap();
+        (asked.iter().map(number).collect(), other.join("\n"))
+    };
+    let common = ["g++", "-O2", "-pthread", "-rdynamic"];
+    let program = compile("asked", &common, &["asked.cpp"]);
+    let (theirs, printed) = report(&output(&mut Command::new(&program)));
+    assert!(printed.contains("~passed\ncaught an int\npasses done"), "{printed}");
+    for (name, value) in [("LD_LIBRARY_PATH", &ours().place), ("LD_PRELOAD", &ours().library)] {
+        let (asked, same) = report(&output(Command::new(&program).env(name, value)));
+        assert_eq!(same, printed, "{name}");
+        // The part that is within another has been counted there. Forced unwinding asks every frame.
+        let (inner, forced) = (theirs.len() - 2, theirs.len() - 1);
+        for (part, (asked, theirs)) in asked.iter().zip(&theirs).enumerate() {
+            let is_same = part == inner || part == forced;
+            assert!(if is_same { asked == theirs } else { asked < theirs }, "{name}: {part}");
+        }
+    }
+    let others: [&[&str]; 3] = [&["-DOWN"], &["-static-libstdc++"], &["-no-pie", "-fno-pie"]];
+    for (number, more) in others.into_iter().enumerate() {
+        let compiler = [&common[..], more].concat();
+        let program = compile(&format!("asked-{number}"), &compiler, &["asked.cpp"]);
+        compare(&program, &format!("asked {}, own", theirs[0]));
+    }
+}
+
+#[test]
 fn frames_of_every_shape_are_unwound() {
     for compiler in [["g++", "-O2"], ["g++", "-O0"], ["clang++", "-O1"]] {
         let program = compile(&format!("frames-{}", compiler.concat()), &compiler, &["frames.cpp"]);

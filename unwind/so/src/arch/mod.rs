@@ -5,7 +5,8 @@ mod x86_64;
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86_64::{
-    FindObject, dl_find_object, libc_stack_end, proven, readable, set_proven, thread_pointer,
+    FindObject, cpp_personality, dl_find_object, libc_stack_end, proven, readable, set_proven,
+    thread_pointer,
 };
 
 #[cfg(not(target_arch = "x86_64"))]

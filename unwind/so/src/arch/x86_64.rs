@@ -87,7 +87,7 @@ pub(crate) fn readable(page: u64) -> bool {
     result != EFAULT
 }
 
-global_asm!(".weak _dl_find_object, __libc_stack_end");
+global_asm!(".weak _dl_find_object, __libc_stack_end, __gxx_personality_v0");
 
 /// `_dl_find_object` (glibc).
 pub(crate) type FindObject = unsafe extern "C" fn(*mut c_void, *mut FoundObject) -> c_int;
@@ -106,6 +106,21 @@ pub(crate) fn dl_find_object() -> Option<FindObject> {
     // SAFETY: the function has this type; a weak symbol that nobody defines is null, which is
     // `None`.
     unsafe { core::mem::transmute::<*const (), Option<FindObject>>(address) }
+}
+
+/// What `__gxx_personality_v0` means in the program, if anybody defined it when this library was
+/// loaded; or 0.
+pub(crate) fn cpp_personality() -> u64 {
+    let address;
+    // SAFETY: reads a word of the global offset table.
+    unsafe {
+        asm!(
+            "mov {}, [rip + __gxx_personality_v0@GOTPCREL]",
+            out(reg) address,
+            options(nostack, preserves_flags, readonly, pure),
+        );
+    }
+    address
 }
 
 /// Where the main thread's stack ends, as the dynamic linker found it; 0 if it does not tell.
