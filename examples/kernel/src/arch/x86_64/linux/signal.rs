@@ -19,7 +19,7 @@
 //!
 //! Layouts: linux/arch/x86/include/uapi/asm/{sigcontext,ucontext}.h.
 
-use core::arch::naked_asm;
+use core::arch::{asm, naked_asm};
 use core::mem::offset_of;
 
 use static_assertions::const_assert_eq;
@@ -55,7 +55,7 @@ const RESTART: u64 = 0x1000_0000;
 /// As an NMI: not again while it runs.
 const NO_DEFER: u64 = 0x4000_0000;
 
-/// Alignment is checked (`rflags`). The system leaves it so in handlers.
+/// Alignment is checked (`rflags`).
 const ALIGNMENT_CHECK: u64 = 1 << 18;
 
 /// Three arguments (`SA_SIGINFO`), on the alternate stack (`SA_ONSTACK`), with our way back
@@ -127,12 +127,10 @@ pub(super) fn use_stack(cpu: usize) -> Result<(), Errno> {
 extern "C" fn fault(number: i32, info: &SigInfo, context: &mut UserContext) {
     let gregs = &mut context.gregs;
     let kind = kind(number, info, gregs);
-    let checks_alignment = gregs[FLAGS_REGISTER] & ALIGNMENT_CHECK != 0;
     interrupted(gregs, |state| {
         fault::handle(kind, state);
         preempt::due_tick(state);
-        // Alignment stays checked until the system loads the flags.
-        if trap::is_delivered(state) && !checks_alignment {
+        if trap::is_delivered(state) {
             per_cpu::on();
             // SAFETY: this handler has delivered to that place; its signals mask none, and its stack is
             // in use as long as `rsp` says so.
@@ -164,6 +162,9 @@ extern "C" fn always(_: i32, _: &SigInfo, context: &mut UserContext) {
 fn interrupted(gregs: &mut [u64; 23], handle: impl FnOnce(&mut CpuState)) {
     // What a handler locks and unlocks must not end in a switch.
     per_cpu::off();
+    if gregs[FLAGS_REGISTER] & ALIGNMENT_CHECK != 0 {
+        check_no_alignment();
+    }
     let mut state = CpuState {
         gpr: BY_DWARF_NUMBER.map(|place| gregs[place]),
         rip: gregs[RIP],
@@ -176,6 +177,13 @@ fn interrupted(gregs: &mut [u64; 23], handle: impl FnOnce(&mut CpuState)) {
     gregs[RIP] = state.rip;
     gregs[FLAGS_REGISTER] = state.rflags;
     per_cpu::on();
+}
+
+/// Clears a flag that the system leaves as it was in the interrupted code.
+#[cold]
+fn check_no_alignment() {
+    // SAFETY: compiled code expects it to be clear; the stack is used, and that is said.
+    unsafe { asm!("pushfq", "and dword ptr [rsp], ~{}", "popfq", const ALIGNMENT_CHECK) };
 }
 
 /// The exception behind a signal.
