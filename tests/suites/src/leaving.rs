@@ -255,27 +255,28 @@ fn resumed_code_has_all_its_registers_under_fast_ticks() {
 }
 
 fn tasks_that_do_nothing_but_fault_can_be_killed() {
-    static ROUNDS: AtomicU32 = AtomicU32::new(0);
+    /// Of each of two victims: one that has not begun has nothing to drop.
+    static ROUNDS: [AtomicU32; 2] = [const { AtomicU32::new(0) }; 2];
     static DROPS: AtomicUsize = AtomicUsize::new(0);
     const TASKS: usize = 40;
-    fn go_on() {
+    fn go_on(mine: usize) {
         loop {
             illegal_and_back();
-            ROUNDS.fetch_add(1, Ordering::Relaxed);
+            ROUNDS[mine].fetch_add(1, Ordering::Relaxed);
         }
     }
     DROPS.store(0, Ordering::Relaxed);
     let before = footprint();
     with_policy(claimed, || {
         for _ in 0..TASKS / 2 {
-            let victims = [0, 1].map(|_| {
-                task::spawn("victim", || {
+            ROUNDS.iter().for_each(|rounds| rounds.store(0, Ordering::Relaxed));
+            let victims = [0, 1].map(|mine| {
+                task::spawn("victim", move || {
                     let _counted = Counted(&DROPS);
-                    region(go_on);
+                    region(|| go_on(mine));
                 })
             });
-            let start = ROUNDS.load(Ordering::Relaxed);
-            while ROUNDS.load(Ordering::Relaxed).wrapping_sub(start) < 10 {
+            while ROUNDS.iter().any(|rounds| rounds.load(Ordering::Relaxed) < 10) {
                 task::yield_now();
             }
             for victim in victims {
