@@ -9,13 +9,14 @@
 //!
 //! Its lock file says which wasmtime that is; there is another lock file, for a newer one.
 //!
-//! `bench` runs the kernel as a process, and a program on `std` with the same modules, in turns.
+//! `bench` runs the kernel as a process, and a program on `std` with the same modules, in turns; see
+//! `turns`.
 //!
 //! Nothing else builds wasmtime: who does not ask for it does not wait for it.
 
 mod programs;
+mod turns;
 
-use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -23,6 +24,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use self::turns::Turns;
 use crate::build::{self, BUILD_LIMIT, Image};
 use crate::command;
 use crate::cpio::Member;
@@ -45,8 +47,8 @@ const PEER_FOLDER: &str = "examples/wasmtime/peer";
 pub const WORKSPACES: &[&str] = &[FOLDER, PEER_FOLDER];
 /// The profile of what is measured, on both sides.
 const MEASURED: &str = "measured";
-/// How often each side is measured.
-const TURNS: u32 = 5;
+/// How often each side is measured: for as long as a minute or so.
+const TURNS: u32 = 15;
 
 /// What the kernel is started with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -185,8 +187,8 @@ pub fn lock_files(workspace: &Workspace) -> Vec<Command> {
     files.chain([newer]).map(look).collect()
 }
 
-/// What is measured in the kernel, as a process, and in a program on `std`: in turns, the best of each.
-/// Returns a table.
+/// What is measured in the kernel, as a process, and in a program on `std`, in turns; leaves it in
+/// `target/bench/wasmtime.json`, too. Returns a table.
 ///
 /// # Errors
 /// Something does not build or does not run.
@@ -194,35 +196,33 @@ pub fn bench(workspace: &Workspace) -> Result<String> {
     let image = build(workspace, Wasmtime::Locked, Load::Measured, true)?;
     let peer = program(workspace, PEER_FOLDER, Wasmtime::Locked, PEER, MEASURED)?;
     let modules = workspace.output().join(Load::Measured.name(Wasmtime::Locked));
-    let mut best = BTreeMap::new();
-    for _ in 0..TURNS {
+    let mut turns = Turns::default();
+    let mut step = Step::start(format!("{TURNS} turns"));
+    for turn in 0..TURNS {
         let mut kernel = Command::new(&image.elf);
         kernel.arg(&image.modules).arg("measure");
         let mut std = Command::new(&peer);
         std.args(["calls.cwasm", "queens.cwasm"].map(|name| modules.join(name)));
-        for (side, command) in [kernel, std].into_iter().enumerate() {
-            let finished = command::run(command, BUILD_LIMIT, &mut |_| ())?;
+        let mut sides = [(0, kernel), (1, std)];
+        // Neither always comes first.
+        if !turn.is_multiple_of(2) {
+            sides.reverse();
+        }
+        for (side, command) in sides {
+            let finished = command::run(command, BUILD_LIMIT, &mut |bytes| step.feed(bytes))?;
             if !finished.end.success() {
+                step.end("failed");
                 bail!("{}:\n{}", finished.end, finished.output);
             }
-            for (name, cycles) in finished.output.lines().filter_map(measured) {
-                let row = best.entry(name.to_owned()).or_insert([f64::MAX; 2]);
-                row[side] = row[side].min(cycles);
-            }
+            turns.add(side, &finished.output);
         }
     }
-    let mut table = format!("{:<16} {:>12} {:>12} {:>7}\n", "cycles", "kernel", "std", "ratio");
-    for (name, [ours, theirs]) in best {
-        let ratio = ours / theirs;
-        table.push_str(&format!("{name:<16} {ours:>12.1} {theirs:>12.1} {ratio:>7.3}\n"));
-    }
-    Ok(table)
-}
-
-/// The name and the cycles of a line of a measurement.
-fn measured(line: &str) -> Option<(&str, f64)> {
-    let (name, cycles) = line.trim().strip_prefix("measured ")?.split_once(' ')?;
-    Some((name, cycles.parse().ok()?))
+    step.end("done");
+    let folder = workspace.target.join("bench");
+    fs::create_dir_all(&folder)?;
+    let file = folder.join("wasmtime.json");
+    fs::write(&file, serde_json::to_string_pretty(&turns.json())?)?;
+    Ok(format!("{turns}written: {}", file.display()))
 }
 
 /// Runs a compiler to its end.
@@ -243,17 +243,4 @@ fn sorted(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut files = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
     files.sort();
     Ok(files)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_line_of_a_measurement_has_a_name_and_cycles() {
-        assert_eq!(measured("measured trap 102.5\r"), Some(("trap", 102.5)));
-        for other in ["measured trap", "measured trap x", "journey complete", ""] {
-            assert_eq!(measured(other), None);
-        }
-    }
 }

@@ -26,7 +26,7 @@ use alloc::sync::Arc;
 use unspool::backtrace::{Backtrace, print};
 use unspool::unwind::{Cursor, FindModule, NoStack, Pc, ReadStack, Register, Registers, global};
 
-use crate::arch::{self, CpuState, InterruptStack};
+use crate::arch::{self, CpuState, InterruptStack, per_cpu};
 use crate::console::Console;
 use crate::fallible;
 use crate::heap;
@@ -208,13 +208,7 @@ fn overflows(stack: &Range<u64>, kind: FaultKind, sp: u64) -> bool {
 /// Only the trampoline that [`handle`] set up may call this, with the state it was left.
 pub(crate) unsafe fn unwind(kind: FaultKind, claim: Option<Claim>, state: &CpuState) -> ! {
     // What the faulting instruction itself locked nobody would ever unlock.
-    let locks = [
-        ("the heap", heap::is_held_here()),
-        ("the scheduler", scheduler::is_held_here()),
-        ("the map of a window", memory::is_held_here() || reserve::is_held_here()),
-        ("the console", machine().writes_here()),
-    ];
-    if let Some((what, _)) = locks.into_iter().find(|&(_, locked)| locked) {
+    if let Some(what) = locked() {
         fatal(&Undeliverable::InUse(what), kind, state);
     }
     let (registers, pc) = match before_bad_call(kind, state) {
@@ -238,6 +232,21 @@ pub(crate) unsafe fn unwind(kind: FaultKind, claim: Option<Claim>, state: &CpuSt
     // SAFETY: the trampoline called this, on the stack of the task that was interrupted with
     // these registers.
     unsafe { arch::unwind(&registers, pc, format_args!("{kind}{note}"), payload) }
+}
+
+/// A lock of the kernel that the running task holds.
+fn locked() -> Option<&'static str> {
+    // Whoever holds one keeps its CPU.
+    if per_cpu::reasons() == 0 {
+        return None;
+    }
+    let locks = [
+        ("the heap", heap::is_held_here()),
+        ("the scheduler", scheduler::is_held_here()),
+        ("the map of a window", memory::is_held_here() || reserve::is_held_here()),
+        ("the console", machine().writes_here()),
+    ];
+    locks.into_iter().find(|&(_, locked)| locked).map(|(what, _)| what)
 }
 
 /// Whether the function with these registers has landing pads.

@@ -32,6 +32,7 @@ mod hooks;
 mod interrupted;
 mod interruptible;
 mod kills;
+mod leaving;
 mod lines;
 mod loading;
 mod on;
@@ -98,6 +99,7 @@ const SUITES: &[(&str, &[Test])] = &[
     ("vectors", vectors::TESTS),
     ("provoked", provoked::TESTS),
     ("corrupt", corrupt::TESTS),
+    ("leaving", leaving::TESTS),
     ("storm", storm::TESTS),
     ("kills", kills::TESTS),
     ("interruptible", interruptible::TESTS),

@@ -1,8 +1,8 @@
-//! Traces at any instruction: NMIs that hit tasks that raise, load, unload and spawn, and single steps
+//! Traces at any instruction: NMIs that hit tasks that raise, fault, load, unload and spawn, and single steps
 //! through a whole raise.
 //!
 //! ```text
-//!   sender ─► NMI ─► another CPU: raise · load · unload · spawn     trace ─► outermost frame, or wrong
+//!   sender ─► NMI ─► another CPU: raise · fault · load · spawn      trace ─► outermost frame, or wrong
 //!   trap flag ─► #DB after each instruction of a raise              trace ─► the same
 //! ```
 //!
@@ -21,6 +21,7 @@ use unspool_kernel::fault::{Decision, Fault, FaultKind, Policy, set_policy};
 use unspool_kernel::walk::{AllStacks, InterruptedTrace};
 use unspool_kernel::{cpu, loader, nmi, println, task};
 
+use crate::leaving::{claimed, illegal_and_back};
 use crate::support::module;
 use crate::vectors::in_ring_0;
 
@@ -139,6 +140,14 @@ fn loads() {
     }
 }
 
+/// Faults: what interrupts meanwhile may interrupt the handler.
+fn faults() {
+    while go_on() {
+        illegal_and_back();
+        go_on();
+    }
+}
+
 fn spawns() {
     while go_on() {
         let sum = task::spawn("short", || {
@@ -176,13 +185,16 @@ fn many_nmis_at_random_points_trace_to_the_outermost_frame() {
     reset();
     STOP.store(false, Ordering::Relaxed);
     assert!(nmi::set_handler(Some(|interrupted| judge(interrupted.trace()))).is_none());
-    let tasks: Vec<_> = [("raises", raises as fn()), ("loads", loads), ("spawns", spawns)]
-        .into_iter()
-        .map(|(name, body)| task::spawn(name, body))
-        .collect();
+    assert!(set_policy(Some(claimed)).is_none());
+    let tasks: Vec<_> =
+        [("raises", raises as fn()), ("faults", faults), ("loads", loads), ("spawns", spawns)]
+            .into_iter()
+            .map(|(name, body)| task::spawn(name, body))
+            .collect();
     send();
     STOP.store(true, Ordering::Relaxed);
     tasks.into_iter().for_each(|task| task.join().unwrap());
+    set_policy(None);
     // One that was sent last may be on its way.
     (0..1_000_000).for_each(|_| core::hint::spin_loop());
     nmi::set_handler(None);

@@ -29,6 +29,7 @@ use x86_64::instructions::segmentation::{CS, SS, Segment};
 
 use super::context::MXCSR;
 use super::cpu_state::{CpuState, GPRS, RSP};
+use super::stacks::InterruptStack;
 use super::{extended_state, per_cpu};
 use crate::cpu::{self, Cpu};
 use crate::fault::{RED_ZONE, ROOM};
@@ -60,11 +61,21 @@ unsafe extern "C" {
 
 /// In the handler of a tick: makes the interrupted task, if it is one and may be preempted, go on
 /// in the trampoline. The handler has one reason not to preempt itself, and leaves it afterwards.
+///
+/// What it interrupted may be another handler: that is left before anybody else runs.
 pub(crate) fn tick(state: &mut CpuState) {
-    if per_cpu::reasons() != 1 {
+    if per_cpu::reasons() != 1 || InterruptStack::containing(state.sp()).is_some() {
         cpu::this().due.store(1, Ordering::Relaxed);
     } else if scheduler::somebody_is_ready() || scheduler::must_die_here() {
         divert(state);
+    }
+}
+
+/// As [`tick`], at the end of a handler: if one came while it ran.
+pub(crate) fn due_tick(state: &mut CpuState) {
+    if per_cpu::is_due() && per_cpu::reasons() == 1 {
+        cpu::this().due.store(0, Ordering::Relaxed);
+        tick(state);
     }
 }
 

@@ -12,6 +12,9 @@
 //!
 //! The trampoline looks like a signal frame: whoever walks from inside the unwinding code comes to
 //! the faulting instruction itself, with all its registers.
+//!
+//! It needs nothing of the CPU but `rsp`, so a handler that need not return to be done with can go on
+//! there at once: `handler ─► trampoline(frame) ─► ENTRY`, where one that returns arrives.
 
 use core::any::Any;
 use core::arch::naked_asm;
@@ -36,7 +39,13 @@ pub(crate) struct FaultFrame {
 /// Bytes of stack that [`deliver`] uses.
 pub(crate) const FRAME: u64 = size_of::<FaultFrame>() as u64;
 
-/// Copies `state` to `frame` on the task's stack and continues there, in the trampoline.
+unsafe extern "C" {
+    /// The instruction of the trampoline that runs on the task's stack first.
+    #[link_name = "unspool_kernel_fault_entry"]
+    safe static ENTRY: u8;
+}
+
+/// Copies `state` to `frame` on the task's stack and continues there, in the [trampoline](trampoline()).
 ///
 /// # Safety
 ///
@@ -51,15 +60,34 @@ pub(crate) unsafe fn deliver(
     let place = core::ptr::with_exposed_provenance_mut::<FaultFrame>(frame as usize);
     // SAFETY: the caller found the place: on a mapped stack, aligned, used by nobody.
     unsafe { place.write(FaultFrame { state: *state, kind, claim }) };
-    state.redirect(trampoline as *const () as u64, frame);
+    state.redirect((&raw const ENTRY).expose_provenance() as u64, frame);
 }
 
-/// Calls [`enter`] with the frame at `rsp`.
+/// Whether `state` is as [`deliver`] left it.
+pub(super) fn is_delivered(state: &CpuState) -> bool {
+    state.rip == (&raw const ENTRY).expose_provenance() as u64
+}
+
+/// Calls [`enter`] with the frame, on the stack that it is on.
+///
+/// Between any two instructions there are tables that tell where the caller is: up to [`ENTRY`] the
+/// handler, from there on the faulting instruction.
+///
+/// # Safety
+///
+/// The caller is a handler that [delivered](deliver) to `frame`, that the system or the CPU does not
+/// need to know the end of, and that leaves the direction flag clear and alignment unchecked.
 #[unsafe(naked)]
-unsafe extern "C" fn trampoline() -> ! {
+pub(super) unsafe extern "C" fn trampoline(frame: u64) -> ! {
     macro_rules! trampoline {
         ($($name:literal $number:literal),*) => {
             naked_asm!(
+                ".cfi_startproc",
+                "mov rsp, rdi",
+                ".cfi_endproc",
+                ".globl unspool_kernel_fault_entry",
+                ".hidden unspool_kernel_fault_entry",
+                "unspool_kernel_fault_entry:",
                 ".cfi_startproc simple",
                 ".cfi_signal_frame",
                 ".cfi_def_cfa rsp, {size}",

@@ -4,11 +4,22 @@
 //!   alternate signal stack, from its top down
 //!   │ extended state │ siginfo │ ucontext: gregs… │ restorer │ ◄ rsp in the handler
 //!                                 ▲ read, changed: rt_sigreturn continues there
+//!
+//!   signal        masks meanwhile   ends with
+//!   of a fault    nothing           rt_sigreturn; the trampoline on the task's stack, if delivered
+//!   CALL          CALL              rt_sigreturn
+//!   ALWAYS        CALL, ALWAYS      rt_sigreturn
 //! ```
+//!
+//! A fault that is delivered to its task needs no `rt_sigreturn`, which takes a system call and loads
+//! the whole vector state of code that never runs again. What else that call does there is nothing to
+//! do for: the mask is the one before, as signals of faults mask none; and the system takes the
+//! alternate stack for free as soon as `rsp` is elsewhere (no `SS_AUTODISARM`). So ticks and calls
+//! come in the handler of a fault, too: a tick waits for its end (`preempt::due_tick`).
 //!
 //! Layouts: linux/arch/x86/include/uapi/asm/{sigcontext,ucontext}.h.
 
-use core::arch::naked_asm;
+use core::arch::{asm, naked_asm};
 use core::mem::offset_of;
 
 use static_assertions::const_assert_eq;
@@ -16,7 +27,7 @@ use static_assertions::const_assert_eq;
 use super::syscall::{Errno, RT_SIGRETURN, SigAction, SigStack, sigaction, sigaltstack};
 use crate::arch::x86_64::cpu_state::{CpuState, GPRS};
 use crate::arch::x86_64::stacks::InterruptStack;
-use crate::arch::x86_64::{per_cpu, preempt};
+use crate::arch::x86_64::{per_cpu, preempt, trap};
 use crate::cpu::{self, Request};
 use crate::fault::{self, FaultKind, PageAccess};
 use crate::nmi;
@@ -43,6 +54,9 @@ const RESTART: u64 = 0x1000_0000;
 
 /// As an NMI: not again while it runs.
 const NO_DEFER: u64 = 0x4000_0000;
+
+/// Alignment is checked (`rflags`).
+const ALIGNMENT_CHECK: u64 = 1 << 18;
 
 /// Three arguments (`SA_SIGINFO`), on the alternate stack (`SA_ONSTACK`), with our way back
 /// (`SA_RESTORER`), and again while it runs (`SA_NODEFER`): a fault in the handler is reported
@@ -77,25 +91,26 @@ struct SigInfo {
 const_assert_eq!(offset_of!(UserContext, gregs), 40);
 const_assert_eq!(offset_of!(SigInfo, code), 8);
 
-/// Takes all signals that the CPU causes, and [`CALL`], on the stack for faults.
+/// Takes all signals that the CPU causes, [`CALL`] and [`ALWAYS`], on the stack for faults.
 pub(super) fn install() -> Result<(), (&'static str, Errno)> {
-    let action = |handler: *const (), flags| SigAction {
+    const NO_CALLS: u64 = 1 << (CALL - 1);
+    let action = |handler: *const (), flags, mask| SigAction {
         handler: handler as usize,
         flags,
         // See there.
         restorer: restorer as *const () as usize + 1,
-        // Nothing calls while a signal is dealt with.
-        mask: 1 << (CALL - 1),
+        mask,
     };
-    let fault = action(fault as *const (), FLAGS);
+    // None: it may end without the system's knowledge.
+    let fault = action(fault as *const (), FLAGS, 0);
     for signal in [SIGILL, SIGTRAP, SIGBUS, SIGFPE, SIGSEGV] {
         // SAFETY: both functions are made for signals with these flags.
         unsafe { sigaction(signal, &fault) }.map_err(|errno| ("rt_sigaction", errno))?;
     }
-    let call = action(call as *const (), FLAGS | RESTART);
+    let call = action(call as *const (), FLAGS | RESTART, NO_CALLS);
     // SAFETY: as above.
     unsafe { sigaction(CALL, &call) }.map_err(|errno| ("rt_sigaction", errno))?;
-    let always = action(always as *const (), FLAGS & !NO_DEFER | RESTART);
+    let always = action(always as *const (), FLAGS & !NO_DEFER | RESTART, NO_CALLS);
     // SAFETY: as above.
     unsafe { sigaction(ALWAYS, &always) }.map_err(|errno| ("rt_sigaction", errno))
 }
@@ -110,8 +125,18 @@ pub(super) fn use_stack(cpu: usize) -> Result<(), Errno> {
 }
 
 extern "C" fn fault(number: i32, info: &SigInfo, context: &mut UserContext) {
-    let kind = kind(number, info, &context.gregs);
-    interrupted(&mut context.gregs, |state| fault::handle(kind, state));
+    let gregs = &mut context.gregs;
+    let kind = kind(number, info, gregs);
+    interrupted(gregs, |state| {
+        fault::handle(kind, state);
+        preempt::due_tick(state);
+        if trap::is_delivered(state) {
+            per_cpu::on();
+            // SAFETY: this handler has delivered to that place; its signals mask none, and its stack is
+            // in use as long as `rsp` says so.
+            unsafe { trap::trampoline(state.sp()) };
+        }
+    });
 }
 
 /// The timer's tick, or what another CPU wants.
@@ -137,6 +162,9 @@ extern "C" fn always(_: i32, _: &SigInfo, context: &mut UserContext) {
 fn interrupted(gregs: &mut [u64; 23], handle: impl FnOnce(&mut CpuState)) {
     // What a handler locks and unlocks must not end in a switch.
     per_cpu::off();
+    if gregs[FLAGS_REGISTER] & ALIGNMENT_CHECK != 0 {
+        check_no_alignment();
+    }
     let mut state = CpuState {
         gpr: BY_DWARF_NUMBER.map(|place| gregs[place]),
         rip: gregs[RIP],
@@ -149,6 +177,13 @@ fn interrupted(gregs: &mut [u64; 23], handle: impl FnOnce(&mut CpuState)) {
     gregs[RIP] = state.rip;
     gregs[FLAGS_REGISTER] = state.rflags;
     per_cpu::on();
+}
+
+/// Clears a flag that the system leaves as it was in the interrupted code.
+#[cold]
+fn check_no_alignment() {
+    // SAFETY: compiled code expects it to be clear; the stack is used, and that is said.
+    unsafe { asm!("pushfq", "and dword ptr [rsp], ~{}", "popfq", const ALIGNMENT_CHECK) };
 }
 
 /// The exception behind a signal.
