@@ -35,6 +35,13 @@ pub extern "C-unwind" fn calls_back(call: extern "C-unwind" fn(usize), data: usi
     MARKS.get()
 }
 
+/// The same with nothing to drop.
+#[unsafe(no_mangle)]
+pub extern "C-unwind" fn calls_straight(call: extern "C-unwind" fn(usize), data: usize) -> u64 {
+    call(black_box(data));
+    black_box(1)
+}
+
 #[unsafe(no_mangle)]
 pub extern "C" fn calls_marks() -> u64 {
     MARKS.get()

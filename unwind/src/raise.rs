@@ -225,6 +225,8 @@ struct Beginning {
     is_known: bool,
     /// The frame has a cleanup, whatever is raised.
     lands: bool,
+    /// Whose frames are below it.
+    path: Path,
 }
 
 /// # Safety
@@ -237,9 +239,9 @@ unsafe fn two_phases(
     stack: StackBounds,
 ) -> RaiseError {
     Everywhere.refresh();
-    let mut path = Path::default();
     // SAFETY: handed on to the caller.
     let begin = unsafe { glide(exception, registers, stack) };
+    let mut path = begin.path;
     // SAFETY: handed on to the caller.
     let handler = match unsafe { search_phase(exception, registers, stack, &begin, &mut path) } {
         Ok(handler) => handler,
@@ -300,12 +302,13 @@ unsafe fn glide(
     let mut path = Path::default();
     let mut pc = Pc::Return(registers.ip());
     let mut trail = trail_to(pc.lookup());
-    let mut begin = Beginning { trail, known: Known::NOTHING, is_known: false, lands: false };
+    let (known, is_known, lands) = (Known::NOTHING, false, false);
+    let mut begin = Beginning { trail, known, is_known, lands, path };
     let Some(mut glide) = Glide::new(registers, pc, &stack, &mut trail) else { return begin };
     // To the first frame that something lands in, or that must be asked. There the registers stay.
     let (mut answer, mut known) = loop {
         let Some(known) = glide.look(&mut trail) else {
-            begin.trail = trail;
+            (begin.trail, begin.path) = (trail, path);
             return begin;
         };
         let answer = unasked.answer(&known, pc);
@@ -315,7 +318,7 @@ unsafe fn glide(
         path.add(known.module());
         pc = Pc::Return(registers.ip());
     };
-    (begin.trail, begin.known, begin.is_known) = (trail, known, true);
+    (begin.trail, begin.known, begin.is_known, begin.path) = (trail, known, true, path);
     let (Answer::Cleanup(pad) | Answer::Catch(pad)) = answer else { return begin };
     let landing = Landing::new(pad, &known);
     let lands_before = matches!(answer, Answer::Cleanup(_));

@@ -17,6 +17,7 @@ crate::tests![
     an_object_stays_while_its_caller_is_in_it,
     an_object_stays_while_a_suspended_task_is_in_it,
     an_object_stays_while_an_exception_has_come_through_it,
+    an_object_stays_while_an_exception_is_beyond_frames_of_it_that_had_nothing_to_do,
     an_object_stays_while_tasks_have_its_destructors,
 ];
 
@@ -28,6 +29,7 @@ type Back = extern "C-unwind" fn(usize);
 #[derive(Clone, Copy)]
 struct Calls {
     back: extern "C-unwind" fn(Back, usize) -> u64,
+    straight: extern "C-unwind" fn(Back, usize) -> u64,
     marks: extern "C" fn() -> u64,
     at_end: extern "C" fn() -> bool,
     ended: extern "C" fn() -> u64,
@@ -44,6 +46,9 @@ fn load(name: &str) -> (Handle<'static>, Calls) {
         Calls {
             back: transmute::<*const (), extern "C-unwind" fn(Back, usize) -> u64>(function(
                 "calls_back",
+            )),
+            straight: transmute::<*const (), extern "C-unwind" fn(Back, usize) -> u64>(function(
+                "calls_straight",
             )),
             marks: transmute::<*const (), extern "C" fn() -> u64>(function("calls_marks")),
             at_end: transmute::<*const (), extern "C" fn() -> bool>(function("calls_at_end")),
@@ -123,18 +128,22 @@ fn an_object_stays_while_a_suspended_task_is_in_it() {
     }
 }
 
+/// Is dropped while an exception is on its way that has come through frames of the object.
+struct OnTheWay<'h>(&'h Handle<'static>, &'h AtomicBool);
+
+impl Drop for OnTheWay<'_> {
+    fn drop(&mut self) {
+        // The frames of the object are gone; what has come through them is not.
+        assert_eq!(unload(self.0), Err(UnloadError::ExceptionInFlight));
+        self.1.store(true, Ordering::Relaxed);
+    }
+}
+
+extern "C-unwind" fn fail(number: usize) {
+    panic!("number {number}");
+}
+
 fn an_object_stays_while_an_exception_has_come_through_it() {
-    struct OnTheWay<'h>(&'h Handle<'static>, &'h AtomicBool);
-    impl Drop for OnTheWay<'_> {
-        fn drop(&mut self) {
-            // The frames of the object are gone; what has come through them is not.
-            assert_eq!(unload(self.0), Err(UnloadError::ExceptionInFlight));
-            self.1.store(true, Ordering::Relaxed);
-        }
-    }
-    extern "C-unwind" fn fail(number: usize) {
-        panic!("number {number}");
-    }
     for name in OBJECTS {
         let (object, calls) = load(name);
         let asked = AtomicBool::new(false);
@@ -144,6 +153,23 @@ fn an_object_stays_while_an_exception_has_come_through_it() {
         }));
         assert!(asked.load(Ordering::Relaxed) && caught.is_err());
         assert_eq!((calls.marks)(), 101);
+        unload_soon(&object);
+    }
+}
+
+/// Frames of which all is remembered are gone through fast; whose they were must not be forgotten where
+/// that ends.
+fn an_object_stays_while_an_exception_is_beyond_frames_of_it_that_had_nothing_to_do() {
+    for name in OBJECTS {
+        let (object, calls) = load(name);
+        let asked = AtomicBool::new(false);
+        // They are remembered from now on; what is around them below is not.
+        assert!(catch_unwind(|| (calls.straight)(fail, 1)).is_err());
+        let caught = catch_unwind(AssertUnwindSafe(|| {
+            let _on_the_way = OnTheWay(&object, &asked);
+            (calls.straight)(fail, 2)
+        }));
+        assert!(asked.load(Ordering::Relaxed) && caught.is_err());
         unload_soon(&object);
     }
 }
