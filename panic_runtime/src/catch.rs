@@ -11,12 +11,11 @@
 use core::any::Any;
 use core::mem::ManuallyDrop;
 use core::panic::{AssertUnwindSafe, Location, UnwindSafe};
-use core::ptr::null_mut;
 
 use alloc::boxed::Box;
 use unspool_stack_trace::end_short;
 use unspool_unwind::{
-    Body, Exception, RaiseError, catch_body, catch_forced_body, delete_exception,
+    Body, Exception, Left, RaiseError, Word, catch_body, catch_forced_body, delete_exception,
 };
 
 use crate::handler::{begin, report};
@@ -25,24 +24,50 @@ use crate::payload::{self, Cause, Payload};
 use crate::platform::platform;
 use crate::report::{default_report, fatal, last_words};
 
-/// What the catch frame's body works on: the closure until it is called, its result after it
-/// returned.
+/// A body that is called in a catch frame, and what passes through that frame.
+///
+/// Where the closure fits into two words, and its result into one, they are the words themselves.
+/// Otherwise the first word of two is the address of the closure, and then of the result.
 union Slot<F, R> {
+    words: [Word; 2],
     body: ManuallyDrop<F>,
     result: ManuallyDrop<R>,
 }
 
+impl<F: FnOnce() -> R, R> Slot<F, R> {
+    const FITS: bool =
+        size_of::<F>() <= size_of::<[Word; 2]>() && size_of::<R>() <= size_of::<Word>();
+
+    /// Has the closure called, and its result in its place.
+    ///
+    /// # Safety
+    ///
+    /// The closure is there.
+    #[inline(always)]
+    unsafe fn call(&mut self) {
+        // SAFETY: it is there (contract), and is taken this once.
+        let body = unsafe { ManuallyDrop::take(&mut self.body) };
+        self.result = ManuallyDrop::new(body());
+    }
+}
+
 impl<F: FnOnce() -> R, R> Body for Slot<F, R> {
-    /// The data are a slot with its `body`.
+    /// The words are those of a slot with its `body`, or the first is its address.
     #[inline]
-    unsafe extern "C-unwind" fn call(slot: *mut u8) -> *mut Exception {
-        let slot = slot.cast::<Self>();
-        // SAFETY: the slot holds the body, and it is taken this once.
-        let body = unsafe { ManuallyDrop::take(&mut (*slot).body) };
-        let result = ManuallyDrop::new(body());
-        // SAFETY: the slot outlives the call and holds nothing now.
-        unsafe { slot.write(Self { result }) };
-        null_mut()
+    unsafe extern "C-unwind" fn call(first: Word, second: Word) -> Word {
+        if !Self::FITS {
+            // SAFETY: it has an address (contract), of a slot that outlives the call.
+            let slot = unsafe { &mut *first.assume_init().cast::<Self>() };
+            // SAFETY: the slot holds the body (contract).
+            unsafe { slot.call() };
+            return Word::uninit();
+        }
+        let mut slot = Self { words: [first, second] };
+        // SAFETY: as above.
+        unsafe { slot.call() };
+        // SAFETY: words may be uninitialized.
+        let [result, _] = unsafe { slot.words };
+        result
     }
 }
 
@@ -118,19 +143,29 @@ where
 #[inline(always)]
 unsafe fn run<F, R>(
     body: F,
-    frame: unsafe extern "C-unwind" fn(*mut u8) -> *mut Exception,
+    frame: unsafe extern "C-unwind" fn(Word, Word) -> Left,
 ) -> Result<R, *mut Exception>
 where
     F: FnOnce() -> R,
 {
-    let mut slot = Slot::<F, R> { body: ManuallyDrop::new(body) };
-    // SAFETY: the slot has its body.
-    let exception = unsafe { frame((&raw mut slot).cast()) };
-    if exception.is_null() {
-        // SAFETY: the body returned, so its result was written.
-        return Ok(ManuallyDrop::into_inner(unsafe { slot.result }));
+    let mut slot = Slot::<F, R> { words: [Word::uninit(); 2] };
+    slot.body = ManuallyDrop::new(body);
+    let [first, second] = if Slot::<F, R>::FITS {
+        // SAFETY: words may be uninitialized.
+        unsafe { slot.words }
+    } else {
+        [Word::new((&raw mut slot).cast()), Word::uninit()]
+    };
+    // SAFETY: these are the words of a slot that has its body, or its address.
+    let left = unsafe { frame(first, second) };
+    if !left.exception.is_null() {
+        return Err(left.exception);
     }
-    Err(exception)
+    if Slot::<F, R>::FITS {
+        slot.words = [left.result, Word::uninit()];
+    }
+    // SAFETY: the body returned, so its result was written.
+    Ok(ManuallyDrop::into_inner(unsafe { slot.result }))
 }
 
 /// # Safety
@@ -261,5 +296,34 @@ mod tests {
     fn a_body_that_returns_gives_its_result() {
         let text = alloc::string::String::from("moved in");
         assert_eq!(catch_unwind(move || text.len()).unwrap(), 8);
+    }
+
+    /// What it returns holds all of `value`, whatever that needs.
+    fn comes_through<T: Copy + PartialEq + core::fmt::Debug + UnwindSafe>(value: T) {
+        let value = core::hint::black_box(value);
+        assert_eq!(catch_unwind(move || value).unwrap(), value, "to the body and back");
+        assert_eq!(catch_unwind(AssertUnwindSafe(|| value)).unwrap(), value, "back");
+        let mut seen = None;
+        catch_unwind(AssertUnwindSafe(|| seen = Some(value))).unwrap();
+        assert_eq!(seen, Some(value), "to the body");
+    }
+
+    #[test]
+    fn closures_and_results_of_any_size_pass_the_frame() {
+        #[derive(Clone, Copy, PartialEq, Debug)]
+        #[repr(align(32))]
+        struct Wide(u8);
+        comes_through(());
+        comes_through(true);
+        comes_through(1.5f32);
+        comes_through((2u8, 3u16));
+        comes_through([4u8; 7]);
+        comes_through((5.5f64, 6u64));
+        comes_through([7u8; 9]);
+        comes_through(8u128);
+        comes_through([9u8; 17]);
+        comes_through("two words");
+        comes_through([10u64; 9]);
+        comes_through(Wide(11));
     }
 }

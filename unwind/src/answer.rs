@@ -89,7 +89,7 @@ impl Unasked {
                 Some(Action::Cleanup(pad)) if !known.has_entries() => Answer::Cleanup(pad),
                 _ => Answer::Unknown,
             },
-            address if arch::is_catch(address) => Answer::Catch(pc.address()),
+            address if arch::is_catch(address) => Answer::Catch(arch::catch_pad(pc.address())),
             _ => Answer::Unknown,
         }
     }

@@ -77,7 +77,7 @@ mod variant;
 mod walk;
 
 pub use address::Pc;
-pub use arch::{Body, catch, catch_body, catch_forced, catch_forced_body};
+pub use arch::{Body, Left, Word, catch, catch_body, catch_forced, catch_forced_body};
 pub use cache::{Memory, Trail};
 pub use cfi::{CfaRule, RegisterRule, Row};
 pub use context::Context;

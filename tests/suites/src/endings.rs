@@ -18,6 +18,7 @@ use unspool::thread_local;
 use unspool_kernel::sync::Mutex;
 use unspool_kernel::task::{self, Outcome, Task};
 
+use crate::kills::Marks;
 use crate::support::{Live, footprint};
 
 crate::tests![
@@ -26,6 +27,7 @@ crate::tests![
     a_result_that_nobody_wants_is_dropped_before_thread_locals,
     a_kill_that_races_with_a_fault_or_a_panic_or_the_end_leaves_one_of_them,
     ten_thousand_kills_at_random_moments_leave_nothing_behind,
+    a_kill_waits_until_a_frame_that_lets_nothing_through_has_left_its_catch,
 ];
 
 /// What happens at the end of a task.
@@ -354,4 +356,32 @@ fn ten_thousand_kills_at_random_moments_leave_nothing_behind() {
     let before = footprint();
     run(10_000 / KILLERS);
     assert_eq!(footprint(), before);
+}
+
+/// What it would unwind to in that frame, is part of the frame: nothing goes on from there.
+fn a_kill_waits_until_a_frame_that_lets_nothing_through_has_left_its_catch() {
+    extern "C" fn wall(reached: &Marks) {
+        let waits = AssertUnwindSafe(|| {
+            reached.mark();
+            task::park();
+            task::yield_now();
+            reached.mark();
+        });
+        assert!(catch_unwind(waits).is_ok());
+        reached.mark();
+    }
+    let reached = Marks::default();
+    let here = reached.clone();
+    let task = task::spawn("walled in", move || {
+        black_box(wall as extern "C" fn(&Marks))(&here);
+        task::yield_now();
+        here.mark();
+    });
+    reached.wait_for(1);
+    task.task().kill();
+    (0..100).for_each(|_| task::yield_now());
+    assert_eq!(reached.count(), 1);
+    task.task().unpark();
+    assert!(task.join().is_killed());
+    assert_eq!(reached.count(), 3);
 }

@@ -142,6 +142,13 @@ fn a_fault_can_be_caught_like_a_panic() {
     assert!(payload.is::<FaultInfo>());
     let again = catch_unwind(|| caller_with_drop(1)).unwrap_err();
     assert!(again.is::<FaultInfo>(), "and again, on the same stack");
+    let byte = black_box(core::ptr::with_exposed_provenance::<u8>(8));
+    // SAFETY: as in `read`.
+    let inner = catch_unwind(|| unsafe { byte.read_volatile() }).unwrap_err();
+    assert!(
+        inner.is::<FaultInfo>(),
+        "in the closure itself, which is no part of the frame that catches"
+    );
 }
 
 fn page_fault(info: &FaultInfo) -> (usize, PageAccess, bool) {

@@ -4,11 +4,11 @@
 mod x86_64;
 
 #[cfg(target_arch = "x86_64")]
-pub use x86_64::{Body, catch, catch_body, catch_forced, catch_forced_body};
+pub use x86_64::{Body, Left, Word, catch, catch_body, catch_forced, catch_forced_body};
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86_64::{
-    ControlWords, catch_forced_personality, copied, is_catch, land, linker_symbols, prefetch, room,
-    stop, with_registers,
+    ControlWords, catch_forced_personality, catch_pad, copied, is_catch, land, linker_symbols,
+    prefetch, room, stop, with_registers,
 };
 
 #[cfg(not(target_arch = "x86_64"))]

@@ -4,7 +4,7 @@
 //!   capture   registers ─► Registers         as they are when it returns
 //!   with_registers! { f }                    the caller's registers are f's last argument
 //!   land      Registers ─► registers         and jumps to their ip
-//!   catch     a frame whose landing pad is the return address of its only call
+//!   catch     a frame whose landing pad is right after its only call
 //! ```
 
 use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
@@ -313,7 +313,10 @@ pub(crate) unsafe extern "C" fn land(registers: &Registers) -> ! {
     )
 }
 
-/// The code of a frame that catches, with this personality, around a call.
+/// Bytes from the return address in a frame that catches to its landing pad.
+const RETURNED: u64 = 5;
+
+/// The code of a frame that catches, with this personality, around a call: [`Left`].
 macro_rules! catch_frame {
     ($personality:path, $call:literal $(, $operand:ident = sym $callee:path)?) => {
         naked_asm!(
@@ -324,34 +327,56 @@ macro_rules! catch_frame {
             "push rax",
             ".cfi_adjust_cfa_offset 8",
             $call,
+            "3:",
+            "mov rdx, rax",
+            "xor eax, eax",
+            // The landing pad.
+            "4:",
+            ".if 4b - 3b - {returned}",
+            ".error \"the landing pad lies elsewhere\"",
+            ".endif",
             "pop rcx",
             ".cfi_adjust_cfa_offset -8",
             "ret",
             ".cfi_endproc",
             personality = sym $personality,
+            returned = const RETURNED,
             $($operand = sym $callee,)?
         )
     };
 }
 
+/// What a register carries, if it carries anything.
+pub type Word = MaybeUninit<*mut u8>;
+
+/// How a body was left, in two registers (psABI x86-64 §3.2.3).
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Left {
+    /// The exception that left it; null if it returned.
+    pub exception: *mut Exception,
+    /// What it returned.
+    pub result: Word,
+}
+
 /// What a frame that catches is made around.
 pub trait Body {
-    /// Does it, and returns null.
+    /// Does it. What the words mean, is between it and the frame's caller.
     ///
     /// # Safety
     ///
-    /// `data` is what the type says that it is.
-    unsafe extern "C-unwind" fn call(data: *mut u8) -> *mut Exception;
+    /// The words are what the type says that they are.
+    unsafe extern "C-unwind" fn call(first: Word, second: Word) -> Word;
 }
 
 /// As [`catch`], with a body that is known when this is compiled: a call less, and one that the CPU
-/// need not predict.
+/// need not predict. The words go to the body, in the registers that they are in, and its own comes back.
 ///
 /// # Safety
 ///
-/// `B::call(data)` must be sound to call.
+/// `B::call` must be sound to call with the words.
 #[unsafe(naked)]
-pub unsafe extern "C-unwind" fn catch_body<B: Body>(data: *mut u8) -> *mut Exception {
+pub unsafe extern "C-unwind" fn catch_body<B: Body>(first: Word, second: Word) -> Left {
     catch_frame!(catch_personality, "call {body}", body = sym B::call)
 }
 
@@ -361,22 +386,21 @@ pub unsafe extern "C-unwind" fn catch_body<B: Body>(data: *mut u8) -> *mut Excep
 ///
 /// As [`catch_body`].
 #[unsafe(naked)]
-pub unsafe extern "C-unwind" fn catch_forced_body<B: Body>(data: *mut u8) -> *mut Exception {
+pub unsafe extern "C-unwind" fn catch_forced_body<B: Body>(first: Word, second: Word) -> Left {
     catch_frame!(catch_forced_personality, "call {body}", body = sym B::call)
 }
 
-/// Calls `body(data)`. Null if it returned (it must return null), or the exception that left it.
-/// A forced unwinding goes past it: so the ABI is `"C-unwind"`, or a caller with something to drop would
-/// have no call site there, and let nothing through.
+/// Calls `body(data)`. Null if it returned, whatever it did, or the exception that left it.
+/// A forced unwinding goes past it: so the ABI is `"C-unwind"`.
 ///
 /// The frame is our own rather than the compiler's `catch_unwind` intrinsic, whose signature
-/// changes between nightlies. Its landing pad is the return address of the call itself: landing
-/// only puts the exception where the return value would be. No register needs restoring beyond
+/// changes between nightlies. Its landing pad is right behind what follows the call itself: landing
+/// only puts the exception where the null would be. No register needs restoring beyond
 /// what unwinding restores.
 ///
 /// # Safety
 ///
-/// `body(data)` must be sound to call, and must return null.
+/// `body(data)` must be sound to call.
 #[unsafe(naked)]
 pub unsafe extern "C-unwind" fn catch(
     body: unsafe extern "C-unwind" fn(*mut u8) -> *mut Exception,
@@ -443,8 +467,14 @@ pub(crate) unsafe extern "C" fn catch_forced_personality(
     }
 }
 
+/// Where a frame that catches lands, whose call returns to this address.
+#[inline(always)]
+pub(crate) const fn catch_pad(after_call: u64) -> u64 {
+    after_call.wrapping_add(RETURNED)
+}
+
 /// Whether the personality at `address` is that of a frame that catches everything that is raised, at
-/// the return address of its call.
+/// its [`catch_pad`].
 #[inline(always)]
 pub(crate) fn is_catch(address: u64) -> bool {
     address == catch_personality as *const () as u64
@@ -454,6 +484,7 @@ pub(crate) fn is_catch(address: u64) -> bool {
 /// Goes on after the call in a frame that catches, which returns the exception then.
 fn enter_handler(exception: *mut Exception, context: &mut Context) -> Reason {
     context.set_register(Register::RAX, exception.expose_provenance() as u64);
+    context.set_ip(catch_pad(context.pc().address()));
     Reason::INSTALL_CONTEXT
 }
 
