@@ -20,8 +20,10 @@ static IN_FLIGHT: AtomicUsize = AtomicUsize::new(0);
 ///
 /// A kernel keeps one per task, [prepares](Self::prepare) it, and answers
 /// [`Platform::state`](crate::Platform::state) with it. It stays where it is, and as long as there is
-/// code of the task to run: exceptions in flight lie in it.
+/// code of the task to run: exceptions in flight lie in it. Alone in its cache lines, so that tasks that
+/// panic on different CPUs do not disturb each other.
 #[derive(Debug, Default)]
+#[repr(align(64))]
 pub struct TaskState {
     panics: AtomicUsize,
     /// `QUIET`, `REPORTING` or `LAST_WORDS`.

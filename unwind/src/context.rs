@@ -187,31 +187,11 @@ impl Context {
         }
     }
 
-    /// Finds out about the frame where it stands, unless it `is_known`, and goes on as
-    /// [`seek`](Self::seek) if nobody is to be asked there.
+    /// The frame where it stands is known: counts it as one on the way.
     #[inline(always)]
-    pub(crate) fn begin(
-        &mut self,
-        is_known: bool,
-        handler: u64,
-        path: &mut Path,
-    ) -> Result<Step, UnwindError> {
-        if !is_known {
-            return self.go(false, handler, path);
-        }
+    pub(crate) fn begin_known(&mut self, path: &mut Path) {
         path.add(self.known.module());
         self.cfa = self.known.rule.cfa(self.cursor.registers());
-        Ok(Step::Caller { cfa: self.cfa })
-    }
-
-    /// Moves on to the next frame whose personality must be asked, and finds out about it. With a
-    /// `handler`, which is a CFA, also a frame that has that one, or that has a cleanup; without, the
-    /// latter are passed. `path` gets the modules of those up to there.
-    ///
-    /// Part of the loops that call it, as [`look`](Self::look).
-    #[inline(always)]
-    pub(crate) fn seek(&mut self, handler: u64, path: &mut Path) -> Result<Step, UnwindError> {
-        self.go(true, handler, path)
     }
 
     /// Whether a frame that has a cleanup was passed without being asked.
@@ -219,9 +199,19 @@ impl Context {
         self.passed_cleanup
     }
 
-    /// As [`seek`](Self::seek), from the frame where it stands, unless that was `asked`.
+    /// Moves on to the next frame whose personality must be asked, and finds out about it: maybe the one
+    /// where it stands, unless that was `asked`. With a `handler`, which is a CFA, also a frame that has
+    /// that one, or that has a cleanup; without, the latter are passed. `path` gets the modules of those up
+    /// to there.
+    ///
+    /// Part of the loops that call it, as [`look`](Self::look): once in each, because it is large.
     #[inline(always)]
-    fn go(&mut self, mut asked: bool, handler: u64, path: &mut Path) -> Result<Step, UnwindError> {
+    pub(crate) fn seek(
+        &mut self,
+        mut asked: bool,
+        handler: u64,
+        path: &mut Path,
+    ) -> Result<Step, UnwindError> {
         loop {
             match self.glide(asked, handler, path) {
                 Glided::There => break,
@@ -242,7 +232,7 @@ impl Context {
         Ok(Step::Caller { cfa: self.cfa })
     }
 
-    /// As [`go`](Self::go), as far as frames are remembered.
+    /// As [`seek`](Self::seek), as far as frames are remembered.
     #[inline(always)]
     fn glide(&mut self, asked: bool, handler: u64, path: &mut Path) -> Glided {
         let cursor = &mut self.cursor;

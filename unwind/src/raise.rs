@@ -422,12 +422,13 @@ unsafe fn search_phase(
 ) -> Result<u64, RaiseError> {
     let mut room = MaybeUninit::uninit();
     let frame = Context::on(&mut room, registers, stack, &begin.trail, &begin.known);
-    let mut step = frame.begin(begin.is_known, 0, path)?;
-    let mut lands = begin.lands;
-    if lands {
-        step = frame.seek(0, path)?;
+    let (mut lands, mut asked) = (begin.lands, begin.is_known);
+    if begin.is_known {
+        frame.begin_known(path);
     }
-    while step != Step::End {
+    let mut is_there = begin.is_known && !lands;
+    while is_there || frame.seek(asked, 0, path)? != Step::End {
+        (is_there, asked) = (false, true);
         // SAFETY: handed on to the caller.
         match unsafe { frame.ask(Actions::SEARCH_PHASE, exception) } {
             Reason::CONTINUE_UNWIND => lands = true,
@@ -440,13 +441,17 @@ unsafe fn search_phase(
                 let Err(error) = unsafe { enter_handler(exception, frame) };
                 return Err(error.in_phase_2());
             }
-            reason => {
-                return Err(RaiseError::Personality { pc: frame.pc().address(), reason });
-            }
+            reason => return refused(frame, reason),
         }
-        step = frame.seek(0, path)?;
     }
     Err(RaiseError::EndOfStack)
+}
+
+/// The frame's personality answered what it must not.
+#[cold]
+#[inline(never)]
+fn refused<T>(frame: &Context, reason: Reason) -> Result<T, RaiseError> {
+    Err(RaiseError::Personality { pc: frame.pc().address(), reason })
 }
 
 /// All of phase 2, where the frame that catches is the first that has anything to do: nothing runs
@@ -455,7 +460,7 @@ unsafe fn search_phase(
 /// # Safety
 ///
 /// As [`raise`], and the frame has just said that it catches.
-#[inline(always)]
+#[inline(never)]
 unsafe fn enter_handler(
     exception: *mut Exception,
     frame: &mut Context,
@@ -470,7 +475,7 @@ unsafe fn enter_handler(
         // SAFETY: the personality has just said so.
         Reason::INSTALL_CONTEXT => unsafe { frame.install() },
         Reason::CONTINUE_UNWIND => Err(RaiseError::HandlerLost { cfa: handler }),
-        reason => Err(RaiseError::Personality { pc: frame.pc().address(), reason }),
+        reason => refused(frame, reason),
     }
 }
 
@@ -498,7 +503,7 @@ unsafe fn begin_cleanups(
 /// # Safety
 ///
 /// As [`raise`], and phase 1 has set the exception's handler.
-#[inline(always)]
+#[inline(never)]
 unsafe fn cleanup_phase(
     exception: *mut Exception,
     frame: &mut Context,
@@ -508,8 +513,12 @@ unsafe fn cleanup_phase(
     let handler = unsafe { (*exception).private_2 };
     frame.keep_control();
     let mut path = Path::default();
-    let mut step = frame.begin(is_known, handler, &mut path)?;
-    while step != Step::End {
+    let (mut is_there, mut asked) = (is_known, is_known);
+    if is_known {
+        frame.begin_known(&mut path);
+    }
+    while is_there || frame.seek(asked, handler, &mut path)? != Step::End {
+        (is_there, asked) = (false, true);
         let is_handler = frame.cfa() == handler;
         let actions = if is_handler {
             Actions::CLEANUP_PHASE.with(Actions::HANDLER_FRAME)
@@ -526,14 +535,11 @@ unsafe fn cleanup_phase(
                 // SAFETY: the personality has just said so.
                 unsafe { frame.install() }
             }
-            reason => {
-                return Err(RaiseError::Personality { pc: frame.pc().address(), reason });
-            }
+            reason => return refused(frame, reason),
         }
         if is_handler {
             break;
         }
-        step = frame.seek(handler, &mut path)?;
     }
     Err(RaiseError::HandlerLost { cfa: handler })
 }

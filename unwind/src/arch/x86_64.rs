@@ -330,11 +330,8 @@ macro_rules! catch_frame {
             "3:",
             "mov rdx, rax",
             "xor eax, eax",
-            // The landing pad.
-            "4:",
-            ".if 4b - 3b - {returned}",
-            ".error \"the landing pad lies elsewhere\"",
-            ".endif",
+            // The landing pad: it is nowhere else, or this does not assemble.
+            ".org 3b + {returned}, 0x90",
             "pop rcx",
             ".cfi_adjust_cfa_offset -8",
             "ret",
