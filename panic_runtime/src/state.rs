@@ -12,8 +12,16 @@ use crate::hook::Hooked;
 use crate::platform::platform;
 use crate::spare::{OutOfMemory, Spares};
 
+/// How many parts the count of all panics has.
+const PARTS: usize = 32;
+
+/// The panics in flight of some tasks. Alone in its cache line: CPUs on which tasks panic at the same time
+/// rarely count in the same one.
+#[repr(align(64))]
+struct Part(AtomicUsize);
+
 /// The panics of all tasks that are in flight.
-static IN_FLIGHT: AtomicUsize = AtomicUsize::new(0);
+static IN_FLIGHT: [Part; PARTS] = [const { Part(AtomicUsize::new(0)) }; PARTS];
 
 /// A task's panics: how many are in flight, whether one is being reported, what they need without a
 /// heap, and who is told of them; and whether somebody wants the task dead, and may have it so.
@@ -161,7 +169,14 @@ impl TaskState {
         self.count(1);
         // From here on, no interrupt ends the task.
         compiler_fence(Ordering::SeqCst);
-        IN_FLIGHT.fetch_add(1, Ordering::Relaxed);
+        self.part().fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Where this task counts among all. It stays where it is, so that is always the same.
+    fn part(&self) -> &'static AtomicUsize {
+        // Fibonacci hashing: states lie at some distance from each other, whatever that is.
+        let hash = (core::ptr::from_ref(self).addr() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        &IN_FLIGHT[(hash >> 32) as usize % PARTS].0
     }
 
     /// Counts panics. Only the task itself does, and a handler that interrupts it leaves the number as
@@ -181,7 +196,7 @@ impl TaskState {
     /// Notes that the last one was caught, which was raised while `previous` was in flight.
     pub(crate) fn caught(&self, previous: *mut Exception) {
         self.in_flight.store(previous, Ordering::Relaxed);
-        IN_FLIGHT.fetch_sub(1, Ordering::Relaxed);
+        self.part().fetch_sub(1, Ordering::Relaxed);
         self.spares.refill();
         // From here on, an interrupt may end the task.
         compiler_fence(Ordering::SeqCst);
@@ -208,13 +223,12 @@ impl TaskState {
 
 /// Whether the current task is unwinding, because of a panic, a fault or a kill.
 pub fn panicking() -> bool {
-    // As std: most often nobody is, and one look tells.
-    panics_in_flight() != 0 && platform().state().panics() != 0
+    platform().state().panics() != 0
 }
 
 /// The panics, faults and kills of all tasks that have begun and have not been caught.
 pub fn panics_in_flight() -> usize {
-    IN_FLIGHT.load(Ordering::Relaxed)
+    IN_FLIGHT.iter().map(|part| part.0.load(Ordering::Relaxed)).sum()
 }
 
 #[cfg(test)]

@@ -16,8 +16,14 @@ use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crate::exception::Exception;
 
-/// How many exceptions can be told apart: a few for each CPU.
-const PLACES: usize = 32;
+/// How many exceptions can be told apart: so many that those of a few CPUs rarely want the same place.
+const PLACES: usize = 64;
+
+/// A number below 64 for an address, by Fibonacci hashing: neighbours come apart, and so do addresses
+/// that differ in upper bits only, as those of allocators' arenas do.
+const fn hash(address: u64) -> u8 {
+    (address.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58) as u8
+}
 
 /// The modules that an exception leads through, as a set that may have more in it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,8 +46,8 @@ pub(crate) struct ModuleTag(u8);
 impl ModuleTag {
     /// The tag of the module whose text starts there.
     pub(crate) const fn of(text_start: u64) -> Self {
-        // Fibonacci hashing: modules start at pages, often one after the other.
-        Self(((text_start >> 12).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58) as u8)
+        // Modules start at pages, often one after the other.
+        Self(hash(text_start >> 12))
     }
 
     pub(crate) const fn number(self) -> u8 {
@@ -93,7 +99,7 @@ impl InFlight {
 
     /// All places, beginning where this exception is most likely to be.
     fn places(&self, exception: usize) -> impl Iterator<Item = &Place> {
-        let (before, from) = self.places.split_at((exception >> 6) % PLACES);
+        let (before, from) = self.places.split_at(hash(exception as u64 >> 4).into());
         from.iter().chain(before)
     }
 

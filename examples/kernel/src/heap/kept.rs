@@ -14,10 +14,10 @@ use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering, compiler_
 
 use crate::cpu::{self, MAX_CPUS, NoPreemption};
 
-/// Sizes are powers of two, from this one (bytes), which has room for a [`Free`] …
-const SMALLEST: usize = 16;
+/// Sizes are powers of two, from this one (bytes): a cache line, so that no two CPUs write to one of these …
+const SMALLEST: usize = 64;
 /// … in so many classes.
-const CLASSES: usize = 5;
+const CLASSES: usize = 3;
 /// Pieces of each class that a CPU keeps.
 const MOST: usize = 32;
 
