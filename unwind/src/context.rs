@@ -204,16 +204,21 @@ impl Context {
     /// that one, or that has a cleanup; without, the latter are passed. `path` gets the modules of those up
     /// to there.
     ///
-    /// Part of the loops that call it, as [`look`](Self::look): once in each, because it is large.
+    /// Part of the loops that call it, as [`look`](Self::look): once in each, because it is large. With
+    /// `SPARING`, what it needs to glide is on the stack only meanwhile.
     #[inline(always)]
-    pub(crate) fn seek(
+    pub(crate) fn seek<const SPARING: bool>(
         &mut self,
         mut asked: bool,
         handler: u64,
         path: &mut Path,
     ) -> Result<Step, UnwindError> {
         loop {
-            match self.glide(asked, handler, path) {
+            let glided = match SPARING {
+                true => self.glide_apart(asked, handler, path),
+                false => self.glide(asked, handler, path),
+            };
+            match glided {
                 Glided::There => break,
                 Glided::Nowhere if self.leave()? == Step::End => return Ok(Step::End),
                 Glided::Nowhere => asked = false,
@@ -273,6 +278,11 @@ impl Context {
             }
             rule = Some(known.rule);
         }
+    }
+
+    #[inline(never)]
+    fn glide_apart(&mut self, asked: bool, handler: u64, path: &mut Path) -> Glided {
+        self.glide(asked, handler, path)
     }
 
     /// From now on, frames without tables may be left by their frame pointer.

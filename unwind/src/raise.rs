@@ -225,8 +225,6 @@ struct Beginning {
     is_known: bool,
     /// The frame has a cleanup, whatever is raised.
     lands: bool,
-    /// Whose frames are below it.
-    path: Path,
 }
 
 /// # Safety
@@ -239,11 +237,14 @@ unsafe fn two_phases(
     stack: StackBounds,
 ) -> RaiseError {
     Everywhere.refresh();
+    let mut path = Path::default();
     // SAFETY: handed on to the caller.
-    let begin = unsafe { glide(exception, registers, stack) };
-    let mut path = begin.path;
+    let begin = unsafe { glide(exception, registers, stack, &mut path) };
+    // For both phases, one after the other.
+    let mut room = MaybeUninit::uninit();
+    let frame = Context::on(&mut room, registers, stack, &begin.trail, &begin.known);
     // SAFETY: handed on to the caller.
-    let handler = match unsafe { search_phase(exception, registers, stack, &begin, &mut path) } {
+    let handler = match unsafe { search_phase(exception, frame, &begin, &mut path) } {
         Ok(handler) => handler,
         Err(error) => return error,
     };
@@ -256,7 +257,9 @@ unsafe fn two_phases(
         unsafe { Landing::new(begin.known.landing_pad, &begin.known).land(registers, exception) }
     }
     // SAFETY: handed on to the caller.
-    let Err(error) = unsafe { begin_cleanups(exception, registers, stack, &begin) };
+    let frame = Context::on(&mut room, registers, stack, &begin.trail, &begin.known);
+    // SAFETY: handed on to the caller.
+    let Err(error) = unsafe { cleanup_phase(exception, frame, begin.is_known) };
     IN_FLIGHT.end(exception);
     error.in_phase_2()
 }
@@ -287,7 +290,7 @@ unsafe fn depart(exception: *mut Exception, path: Path) {
 }
 
 /// Both phases, if nobody need be asked. Otherwise returns: nobody has anything to do below the frame
-/// with the registers that are left.
+/// with the registers that are left; `passed` gets the modules of those that have not.
 ///
 /// # Safety
 ///
@@ -297,18 +300,19 @@ unsafe fn glide(
     exception: *mut Exception,
     registers: &mut Registers,
     stack: StackBounds,
+    passed: &mut Path,
 ) -> Beginning {
     let unasked = Unasked::now();
     let mut path = Path::default();
     let mut pc = Pc::Return(registers.ip());
     let mut trail = trail_to(pc.lookup());
     let (known, is_known, lands) = (Known::NOTHING, false, false);
-    let mut begin = Beginning { trail, known, is_known, lands, path };
+    let mut begin = Beginning { trail, known, is_known, lands };
     let Some(mut glide) = Glide::new(registers, pc, &stack, &mut trail) else { return begin };
     // To the first frame that something lands in, or that must be asked. There the registers stay.
     let (mut answer, mut known) = loop {
         let Some(known) = glide.look(&mut trail) else {
-            (begin.trail, begin.path) = (trail, path);
+            (begin.trail, *passed) = (trail, path);
             return begin;
         };
         let answer = unasked.answer(&known, pc);
@@ -318,7 +322,7 @@ unsafe fn glide(
         path.add(known.module());
         pc = Pc::Return(registers.ip());
     };
-    (begin.trail, begin.known, begin.is_known, begin.path) = (trail, known, true, path);
+    (begin.trail, begin.known, begin.is_known, *passed) = (trail, known, true, path);
     let (Answer::Cleanup(pad) | Answer::Catch(pad)) = answer else { return begin };
     let landing = Landing::new(pad, &known);
     let lands_before = matches!(answer, Answer::Cleanup(_));
@@ -415,19 +419,16 @@ unsafe fn glide_on(
 #[inline(never)]
 unsafe fn search_phase(
     exception: *mut Exception,
-    registers: &Registers,
-    stack: StackBounds,
+    frame: &mut Context,
     begin: &Beginning,
     path: &mut Path,
 ) -> Result<u64, RaiseError> {
-    let mut room = MaybeUninit::uninit();
-    let frame = Context::on(&mut room, registers, stack, &begin.trail, &begin.known);
     let (mut lands, mut asked) = (begin.lands, begin.is_known);
     if begin.is_known {
         frame.begin_known(path);
     }
     let mut is_there = begin.is_known && !lands;
-    while is_there || frame.seek(asked, 0, path)? != Step::End {
+    while is_there || frame.seek::<true>(asked, 0, path)? != Step::End {
         (is_there, asked) = (false, true);
         // SAFETY: handed on to the caller.
         match unsafe { frame.ask(Actions::SEARCH_PHASE, exception) } {
@@ -479,24 +480,6 @@ unsafe fn enter_handler(
     }
 }
 
-/// Phase 2 from its beginning.
-///
-/// # Safety
-///
-/// As [`raise`], and phase 1 has set the exception's handler.
-#[inline(never)]
-unsafe fn begin_cleanups(
-    exception: *mut Exception,
-    registers: &Registers,
-    stack: StackBounds,
-    begin: &Beginning,
-) -> Result<Infallible, RaiseError> {
-    let mut room = MaybeUninit::uninit();
-    let frame = Context::on(&mut room, registers, stack, &begin.trail, &begin.known);
-    // SAFETY: handed on to the caller.
-    unsafe { cleanup_phase(exception, frame, begin.is_known) }
-}
-
 /// Phase 2: lands in the next frame that has something to do, which is the first if it `is_known`;
 /// returns only on failure.
 ///
@@ -517,7 +500,7 @@ unsafe fn cleanup_phase(
     if is_known {
         frame.begin_known(&mut path);
     }
-    while is_there || frame.seek(asked, handler, &mut path)? != Step::End {
+    while is_there || frame.seek::<false>(asked, handler, &mut path)? != Step::End {
         (is_there, asked) = (false, true);
         let is_handler = frame.cfa() == handler;
         let actions = if is_handler {
