@@ -31,10 +31,10 @@ pub const CASES: &[Case] = &[
     Case {
         word: "die:panic_leaves_extern_c",
         named: false,
-        hidden: "begin_panic",
+        hidden: "rust_begin_unwind",
         words: &[
             "against the wall\nstack backtrace:\n   0: ",
-            "begin_panic\n",
+            "rust_begin_unwind\n",
             "unspool_suites",
             "::deaths::panic_leaves_extern_c::wall\n",
             "at tests/suites/src/deaths.rs:",
