@@ -174,8 +174,10 @@ impl TaskState {
 
     /// Where this task counts among all. It stays where it is, so that is always the same.
     fn part(&self) -> &'static AtomicUsize {
-        // Fibonacci hashing: states lie at some distance from each other, whatever that is.
-        let hash = (core::ptr::from_ref(self).addr() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        // Twice, because states often lie at the same distance from each other, and after one
+        // multiplication they still do.
+        let once = (core::ptr::from_ref(self).addr() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let hash = (once ^ once >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93);
         &IN_FLIGHT[(hash >> 32) as usize % PARTS].0
     }
 

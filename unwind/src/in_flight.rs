@@ -19,10 +19,11 @@ use crate::exception::Exception;
 /// How many exceptions can be told apart: so many that those of a few CPUs rarely want the same place.
 const PLACES: usize = 64;
 
-/// A number below 64 for an address, by Fibonacci hashing: neighbours come apart, and so do addresses
-/// that differ in upper bits only, as those of allocators' arenas do.
+/// A number below 64 for an address. Twice, because after one multiplication addresses at some distances
+/// from each other are still neighbours, wherever they are.
 const fn hash(address: u64) -> u8 {
-    (address.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58) as u8
+    let once = address.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    ((once ^ once >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93) >> 58) as u8
 }
 
 /// The modules that an exception leads through, as a set that may have more in it.
