@@ -10,7 +10,6 @@
 use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeMap;
 use std::env;
-use std::process::Command;
 
 use anyhow::Result;
 
@@ -43,9 +42,7 @@ impl Bench<'_> {
         let (own, foreign) = CACHE_TESTS;
         let mut tally = or_failed(bench.host(&format!("{name}, {own}"), own, |_| ()));
         if env::var_os("UNSPOOL_CACHE_ALL").is_some() {
-            // Not compiled functions: a compiler is built for these.
-            let skip = |cargo: &mut Command| _ = cargo.args(["--skip", "jit::"]);
-            tally.add(or_failed(bench.host(&format!("{name}, {foreign}"), foreign, skip)));
+            tally.add(or_failed(bench.host(&format!("{name}, {foreign}"), foreign, |_| ())));
         }
         let image = build::build(&bench.workspace, &bench.release(SUITES));
         let words: Vec<_> = WORDS.iter().map(|&word| word.to_owned()).collect();
