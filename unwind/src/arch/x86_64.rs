@@ -419,7 +419,8 @@ pub unsafe extern "C-unwind" fn catch_forced(
     catch_frame!(catch_forced_personality, "xchg rdi, rsi\ncall rsi")
 }
 
-/// The personality of [`catch`]: catches whatever comes, unless nobody may.
+/// The personality of [`catch`]: catches whatever comes, unless nobody may, or an interrupt has come
+/// where the frame is not at its call.
 ///
 /// Frames are known by its address: so it must not be compiled again in a crate that makes such a frame,
 /// as small functions are that may be inlined.
@@ -431,7 +432,7 @@ unsafe extern "C" fn catch_personality(
     exception: *mut Exception,
     context: &mut Context,
 ) -> Reason {
-    if actions.contains(Actions::FORCE_UNWIND) {
+    if actions.contains(Actions::FORCE_UNWIND) || !context.pc().is_return() {
         Reason::CONTINUE_UNWIND
     } else if actions.contains(Actions::SEARCH_PHASE) {
         Reason::HANDLER_FOUND
