@@ -246,12 +246,14 @@ static_assertions::const_assert_eq!(offset_of!(ControlWords, x87), 4);
 /// The registers must be those of a live frame of this stack, at a place in its function that
 /// expects them; all frames below it are given up.
 ///
-/// An interrupt may walk the stack meanwhile. As soon as a register of the caller is lost, the
-/// frame that control goes to is the caller: first its registers are in the struct, then in place.
+/// An interrupt may walk the stack meanwhile. As soon as a register of the caller is lost, the frame that
+/// control goes to is the caller: first its registers are in the struct, then in place. It is at its
+/// landing pad, not behind a call: a signal frame has such a caller.
 #[unsafe(naked)]
 pub(crate) unsafe extern "C" fn land(registers: &Registers) -> ! {
     naked_asm!(
         ".cfi_startproc",
+        ".cfi_signal_frame",
         "cld",
         "mov rax, [rdi + {rax}]",
         "mov rdx, [rdi + {rdx}]",
