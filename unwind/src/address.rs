@@ -29,6 +29,11 @@ impl Pc {
         }
     }
 
+    /// Whether it is the address that a call returns to.
+    pub(crate) const fn is_return(self) -> bool {
+        matches!(self, Self::Return(_))
+    }
+
     /// The address to search tables for.
     pub const fn lookup(self) -> u64 {
         match self {

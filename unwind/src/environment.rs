@@ -20,7 +20,7 @@ use core::sync::atomic::{AtomicI32, AtomicPtr, AtomicU64, Ordering};
 use crate::answer::Unasked;
 use crate::arch;
 use crate::cache::{Memory, Trail};
-use crate::error::RaiseError;
+use crate::error::{RaiseError, UnwindError};
 use crate::exception::Personality;
 use crate::known::Known;
 use crate::module::Module;
@@ -28,6 +28,9 @@ use crate::modules::{FindModule, global};
 use crate::rule::Rule;
 use crate::stack::{Climb, ReadStack, StackBounds, WordsBelow};
 use crate::table::Reader;
+
+/// Modules that come and go have whole ones (bytes).
+const PAGE: u64 = 4096;
 
 type Stack = fn(sp: u64) -> StackBounds;
 type Resumed = fn(sp: u64, handler: u64) -> StackBounds;
@@ -291,9 +294,13 @@ fn other(address: u64) -> Option<(Range<u64>, u64)> {
     match identify(address) {
         Whose::Known(range, identity) => Some((range, identity)),
         Whose::Unknown => None,
-        // What is registered is told from others by the table's version.
+        // What is registered is told from others by the table's version. Not all of its text may be its
+        // own, but no other code comes to be in a page of it.
         Whose::Nobodys => Some(match global().find(address) {
-            Some(module) => (module.text.0..module.text.1, 0),
+            Some(module) => {
+                let page = address & !(PAGE - 1);
+                (module.text.0.max(page)..module.text.1.min(page.saturating_add(PAGE)), 0)
+            }
             None => (address..address + 1, 0),
         }),
     }
@@ -302,7 +309,15 @@ fn other(address: u64) -> Option<(Range<u64>, u64)> {
 /// The registered module of `address`. Gives back the stack that looking for it took.
 #[inline(never)]
 fn registered(address: u64) -> Option<Module<'static>> {
-    global().find(address)
+    global().find(address).filter(|module| !is_gap(module, address))
+}
+
+/// Whether a registered module has nothing at `address`, and the environment has another one there: what
+/// is registered by its tables alone reaches from its first function to its last, whatever lies between.
+#[inline(never)]
+fn is_gap(module: &Module<'_>, address: u64) -> bool {
+    (environment().find)(address).is_some()
+        && matches!(module.function(address), Err(UnwindError::NoFde(_)))
 }
 
 impl FindModule for Everywhere {

@@ -234,7 +234,9 @@ unsafe fn way_out(
     let mut frame = Context::new(registers, Pc::Return(registers.ip()), stack);
     loop {
         frame.look()?;
-        if frame.has_personality(catch_forced_personality) && frame.is_on_stack() {
+        // As for its personality: at no call, it catches nothing.
+        let catches = frame.has_personality(catch_forced_personality) && frame.pc().is_return();
+        if catches && frame.is_on_stack() {
             return Ok(frame.cfa());
         }
         // SAFETY: handed on to the caller.

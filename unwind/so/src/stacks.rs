@@ -23,6 +23,8 @@ const PAGE: u64 = 4096;
 const FIRST: u64 = 2048;
 /// Pages that are asked for at once later.
 const AGAIN: u64 = 4;
+/// Pages that are asked for so that a thread that has gone deeper need not be asked again: 256 KiB.
+const DEEPER: u64 = 64;
 /// How far a read may lie from what is known to count as the same stack (bytes).
 const NEAR: u64 = 16 << 20;
 /// Nothing was proven when it was tried.
@@ -36,20 +38,32 @@ pub(crate) fn init() {
 }
 
 /// The end of the stack with this stack pointer, if it is the thread's own.
-fn end(sp: u64) -> u64 {
+fn end_of(sp: u64) -> u64 {
     let (thread, main) = (thread_pointer(), MAIN_END.load(Ordering::Relaxed));
     // A thread's stack is mapped, and so below the main one.
     if sp < thread && (thread < main || main <= sp) { thread } else { main }
 }
 
+/// From where to `end` a stack is known to be the thread's own; `end` if nothing is known of that one.
+fn proven_to(end: u64) -> u64 {
+    let low = proven();
+    if low != 0 && low < end && end_of(low) == end { low } else { end }
+}
+
 /// The stack with this stack pointer in use, as far as it is known.
 pub(crate) fn around(sp: u64) -> StackBounds {
-    let (end, low) = (end(sp), proven());
-    if low <= sp && sp < end {
+    let end = end_of(sp);
+    let own = proven_to(end);
+    if own <= sp && sp < end {
         return bounds(sp, end);
     }
-    let pages = if low == 0 { FIRST } else { AGAIN };
-    if low == 0 {
+    let below = (own.wrapping_sub(sp) / PAGE).saturating_add(1);
+    let pages = match proven() {
+        0 => FIRST,
+        _ if own < end && below <= DEEPER => below,
+        _ => AGAIN,
+    };
+    if proven() == 0 {
         set_proven(NOTHING);
     }
     // The page that the caller runs on is there.
@@ -62,8 +76,8 @@ pub(crate) fn widen(known: StackBounds, address: u64) -> Option<StackBounds> {
         return None;
     }
     let (low, high) = (known.range().start, known.range().end);
-    let end = end(address);
-    if proven() <= address && address < end {
+    let end = end_of(address);
+    if proven_to(end) <= address && address < end {
         // Back from another stack to the thread's own.
         return Some(bounds(address, end));
     }
@@ -78,11 +92,12 @@ pub(crate) fn widen(known: StackBounds, address: u64) -> Option<StackBounds> {
 }
 
 /// The stack from `low`, which is known up to `from`, as far up as can be read, but not more than
-/// so many pages; if that is to `end`, it is proven to be the thread's own.
+/// so many pages; if that is to `end`, or to what is proven of it, it is proven to be the thread's own.
 fn climb(low: u64, from: u64, pages: u64, end: u64) -> StackBounds {
+    let own = proven_to(end);
     let mut high = from;
     for _ in 0..pages {
-        if low < end && end <= high {
+        if low < end && own <= high {
             break;
         }
         if !readable(page(high)) {
@@ -90,9 +105,9 @@ fn climb(low: u64, from: u64, pages: u64, end: u64) -> StackBounds {
         }
         high = page(high) + PAGE;
     }
-    if low < end && end <= high {
+    if low < end && own <= high {
         // Whatever lies from there to the end is one stack, as far as it is readable at all.
-        set_proven(proven().min(low));
+        set_proven(own.min(low));
         return bounds(low, end);
     }
     bounds(low, high)

@@ -246,12 +246,14 @@ static_assertions::const_assert_eq!(offset_of!(ControlWords, x87), 4);
 /// The registers must be those of a live frame of this stack, at a place in its function that
 /// expects them; all frames below it are given up.
 ///
-/// An interrupt may walk the stack meanwhile. As soon as a register of the caller is lost, the
-/// frame that control goes to is the caller: first its registers are in the struct, then in place.
+/// An interrupt may walk the stack meanwhile. As soon as a register of the caller is lost, the frame that
+/// control goes to is the caller: first its registers are in the struct, then in place. It is at its
+/// landing pad, not behind a call: a signal frame has such a caller.
 #[unsafe(naked)]
 pub(crate) unsafe extern "C" fn land(registers: &Registers) -> ! {
     naked_asm!(
         ".cfi_startproc",
+        ".cfi_signal_frame",
         "cld",
         "mov rax, [rdi + {rax}]",
         "mov rdx, [rdi + {rdx}]",
@@ -419,7 +421,8 @@ pub unsafe extern "C-unwind" fn catch_forced(
     catch_frame!(catch_forced_personality, "xchg rdi, rsi\ncall rsi")
 }
 
-/// The personality of [`catch`]: catches whatever comes, unless nobody may.
+/// The personality of [`catch`]: catches whatever comes, unless nobody may, or an interrupt has come
+/// where the frame is not at its call.
 ///
 /// Frames are known by its address: so it must not be compiled again in a crate that makes such a frame,
 /// as small functions are that may be inlined.
@@ -431,7 +434,7 @@ unsafe extern "C" fn catch_personality(
     exception: *mut Exception,
     context: &mut Context,
 ) -> Reason {
-    if actions.contains(Actions::FORCE_UNWIND) {
+    if actions.contains(Actions::FORCE_UNWIND) || !context.pc().is_return() {
         Reason::CONTINUE_UNWIND
     } else if actions.contains(Actions::SEARCH_PHASE) {
         Reason::HANDLER_FOUND

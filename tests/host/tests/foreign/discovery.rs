@@ -85,3 +85,20 @@ fn tables_are_relative_to_what_they_were_registered_with() {
     compare(&program, "relative to data\nfound: 1, text+data, 1\n");
     compare(&program, OK);
 }
+
+#[test]
+fn tables_hide_nothing_that_lies_between_their_functions() {
+    let program = compile("sparse", &["g++", "-O1"], &["sparse.cpp"]);
+    compare(&program, "caught 1 before\ncaught 1 between\ncaught 1 after\n");
+}
+
+#[test]
+fn libraries_come_and_go_in_the_midst_of_what_is_registered() {
+    std::fs::create_dir_all(scratch().join("between")).unwrap();
+    for (name, size) in [("between_a.so", "-DSIZE=64"), ("between_b.so", "-DSIZE=100")] {
+        let compiler = ["g++", "-O2", "-shared", "-fPIC", size, ID];
+        compile(&format!("between/{name}"), &compiler, &["between.cpp"]);
+    }
+    let program = compile("between/between", &["g++", "-O2"], &["between.cpp"]);
+    compare(&program, "~64\ncaught 1\n~64\ncaught 1\n~100\ncaught 1\n~100\ncaught 1\n~64\n");
+}

@@ -188,6 +188,14 @@ fn walks_of_smashed_stacks_end_without_a_fault() {
 }
 
 #[test]
+fn walks_end_where_a_stack_that_is_not_the_threads_own_ends() {
+    // GCC's own does not survive this either.
+    let program = compile("edge", &["gcc", "-O1", "-pthread"], &["edge.c"]);
+    let expected = format!("{}all walks ended\n{OK}\n", "some frames\n".repeat(10));
+    assert_eq!(with_ours(&program), expected);
+}
+
+#[test]
 fn it_is_our_library_that_unwinds() {
     let program = compile("through-which", &["g++", "-O1"], &["jit.cpp"]);
     for (name, value) in [("LD_LIBRARY_PATH", &ours().place), ("LD_PRELOAD", &ours().library)] {

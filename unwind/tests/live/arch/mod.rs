@@ -3,3 +3,4 @@
 mod guess;
 mod landing;
 mod raise;
+mod stepped;
