@@ -72,7 +72,7 @@ pub trait FindModule {
 }
 
 /// How many modules a table holds.
-const CAPACITY: usize = 256;
+const CAPACITY: usize = if cfg!(feature = "many-modules") { 4096 } else { 256 };
 
 /// A module as words, so that a torn read is a wrong number and not undefined behaviour.
 const WORDS: usize = 16;
@@ -155,7 +155,8 @@ impl Copy {
     }
 }
 
-/// A table of modules, 256 of them, and what is known of their addresses; without a heap.
+/// A table of modules, 256 of them (4,096 with `many-modules`), and what is known of their addresses;
+/// without a heap.
 pub struct Modules {
     version: AtomicU64,
     copies: [Copy; 2],

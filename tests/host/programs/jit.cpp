@@ -6,6 +6,7 @@
 #include <exception>
 #include <initializer_list>
 #include <sys/mman.h>
+#include <vector>
 
 extern "C" void __register_frame(void *);
 extern "C" void __deregister_frame(void *);
@@ -71,6 +72,17 @@ int main() {
     __register_frame_info(tables.bytes, object);
     attempt(function);
     std::printf("%d\n", __deregister_frame_info(tables.bytes) == object);
+    // More than a few functions at the same time.
+    std::vector<Tables> many;
+    many.reserve(600);
+    for (int i = 1; i <= 600; i++) {
+        unsigned char *place = memory + i * sizeof code;
+        std::memcpy(place, code, sizeof code);
+        many.emplace_back(place);
+        __register_frame(many.back().bytes);
+    }
+    attempt((void (*)(void (*)()))(memory + 600 * sizeof code));
+    for (Tables &each : many) __deregister_frame(each.bytes);
     // Without tables nobody can get through.
     std::set_terminate([] {
         std::puts("terminate");

@@ -67,7 +67,7 @@ fn a_dropped_registration_is_not_found_and_its_place_is_free() {
 }
 
 #[test]
-fn the_256th_module_fits_and_the_257th_is_an_error() {
+fn the_last_module_fits_and_one_more_is_an_error() {
     let modules = Modules::new();
     let mut kept = Vec::new();
     for n in 1..=CAPACITY as u64 {

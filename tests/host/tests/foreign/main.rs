@@ -116,7 +116,7 @@ fn backtraces_of_the_c_library_are_the_same() {
 
 #[test]
 fn code_made_at_run_time_is_unwound_while_it_is_registered() {
-    compare(&compile("jit", &["g++", "-O2"], &["jit.cpp"]), "caught 5\n1\nterminate\n");
+    compare(&compile("jit", &["g++", "-O2"], &["jit.cpp"]), "caught 5\n1\ncaught 5\nterminate\n");
 }
 
 #[test]
