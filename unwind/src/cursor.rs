@@ -190,8 +190,7 @@ impl<'m, S: ReadStack, M: FindModule> Cursor<'m, S, M> {
         let address = self.pc.lookup();
         let generation = self.modules.generation();
         let rule = self.modules.rule(address)?;
-        let known = Known::only_rule(address, rule);
-        self.modules.memorize(address, generation, &known, &mut self.trail);
+        self.modules.memorize_rule(address, generation, rule, &mut self.trail);
         Some(rule)
     }
 

@@ -16,7 +16,6 @@ use crate::cache::Trail;
 use crate::cursor::{Cursor, Step};
 use crate::error::UnwindError;
 use crate::guess::FrameKind;
-use crate::known::Known;
 use crate::modules::FindModule;
 use crate::registers::{Register, Registers};
 use crate::rule::{Rule, Saves};
@@ -96,7 +95,7 @@ fn rule_by_table<'m>(
         Some(table) => table.rule(address),
         None => modules.rule(address),
     }?;
-    modules.memorize(address, generation, &Known::only_rule(address, rule), trail);
+    modules.memorize_rule(address, generation, rule, trail);
     Some(rule)
 }
 

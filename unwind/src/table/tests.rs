@@ -208,6 +208,10 @@ impl FindModule for Remembering<'_> {
     fn memorize(&self, address: u64, _generation: u32, known: &Known, trail: &mut Trail) {
         self.1.memorize(address, 2, known, trail);
     }
+
+    fn memorize_rule(&self, address: u64, _generation: u32, rule: Rule, trail: &mut Trail) {
+        self.1.memorize_rule(address, 2, rule, trail);
+    }
 }
 
 #[test]
