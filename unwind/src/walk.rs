@@ -204,7 +204,7 @@ impl<S: ReadStack, M: FindModule> Cursor<'_, S, M> {
         self.run::<B, true>(notes, visit)
     }
 
-    /// As far as all is known, or in `TABLES` of frames, and as usual.
+    /// As far as all is known, or to be found in `TABLES`, and as usual.
     #[inline(always)]
     fn run<B, const TABLES: bool>(
         &mut self,
