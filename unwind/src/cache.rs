@@ -225,7 +225,7 @@ pub(crate) struct Cache {
     hot: [Hot; ENTRIES],
     cold: [Cold; ENTRIES],
     index: Index,
-    /// How many entries have been made.
+    /// How many entries have been made, more or less.
     made: AtomicU32,
 }
 
@@ -417,10 +417,13 @@ impl Cache {
     }
 
     /// The next entry in turn.
+    ///
+    /// Two that ask at the same time may be given the same one, and what one of them remembers is lost. That
+    /// is found out again; a locked addition would have every walk wait until all that it wrote before has
+    /// reached the cache of the CPU.
     fn next_place(&self) -> Place {
-        // Two at the same time may take the same turn, and one entry is lost then. That is rarer than
-        // all the times for which it would be locked.
-        let turn = self.made.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+        let turn = self.made.load(Ordering::Relaxed).wrapping_add(1);
+        self.made.store(turn, Ordering::Relaxed);
         in_turn(turn as usize)
     }
 
