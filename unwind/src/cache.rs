@@ -32,7 +32,7 @@ use crate::encoding::Pointer;
 use crate::known::Known;
 use crate::rule::Rule;
 use crate::variant::ENTRIES;
-use index::Index;
+use index::{Index, Slot, Slots};
 
 /// So many entries lie in the order in which they were made. Which entries are written over is
 /// decided for so many at once.
@@ -40,6 +40,11 @@ const RUN: usize = if ENTRIES < 16 { ENTRIES } else { 16 };
 
 /// Entries ahead of a walk that are fetched, in case they are in no cache of the CPU.
 const AHEAD: usize = 16;
+
+/// Nothing but the rule is known, and the cold half is not this entry's.
+const ONLY_RULE: u64 = 1 << 32;
+/// Where the head's counter begins.
+const COUNT: u32 = 33;
 
 /// Where an entry is, in bytes from the first one: what adding it to an address takes. Any number
 /// is some entry.
@@ -141,8 +146,8 @@ impl Trail {
 /// What a walk reads of an entry.
 #[repr(C, align(32))]
 struct Hot {
-    /// The generation in the lower half, odd while the entry is written; a counter of writes in
-    /// the upper one.
+    /// The generation in the lower half, odd while the entry is written; then [`ONLY_RULE`], and a
+    /// counter of writes.
     head: AtomicU64,
     /// The address and the code's identity.
     key: AtomicU64,
@@ -220,7 +225,7 @@ pub(crate) struct Cache {
     hot: [Hot; ENTRIES],
     cold: [Cold; ENTRIES],
     index: Index,
-    /// How many entries have been made.
+    /// How many entries have been made, more or less.
     made: AtomicU32,
 }
 
@@ -269,7 +274,7 @@ impl Cache {
             landing_pad: near(cold.landing_pad.load(Ordering::Relaxed)),
             flags: cold.flags.load(Ordering::Relaxed),
         };
-        let recalled = hot.is_unchanged(head) && known.is_whole();
+        let recalled = hot.is_unchanged(head) && head & ONLY_RULE == 0;
         if !recalled {
             // It is found out again, and its entry must not come to expect itself.
             trail.last = before;
@@ -317,8 +322,9 @@ impl Cache {
     #[cold]
     #[inline(never)]
     fn search(&self, key: u64, generation: u32, last: Place) -> Option<Place> {
-        let knows = |place: &Place| self.at(*place).head_for(key, generation).is_some();
-        let place = self.index.places(key).find(knows)?;
+        let knows = |place: Place| self.at(place).head_for(key, generation).is_some();
+        let mut places = self.index.slots(key).places().map(|(place, _)| place);
+        let place = places.find(|place| knows(*place))?;
         if self.at(last).next() == Place::NONE {
             self.expect(place, last);
         }
@@ -329,10 +335,48 @@ impl Cache {
     /// from it.
     #[inline]
     pub(crate) fn memorize(&self, address: u64, generation: u32, known: &Known, trail: &mut Trail) {
+        let args_size = known.rule.args_size();
         let Some((distances, landing_pad)) = encode(address, known) else { return };
-        let key = trail.key(address);
-        let place = self.place_for(key);
-        let (hot, cold) = (self.at(place), &self.cold[place.index()]);
+        let head = generation.into();
+        self.write(trail.key(address), head, known.rule, trail, |cold| {
+            cold.personality.store(known.personality, Ordering::Relaxed);
+            cold.distances.store(distances, Ordering::Relaxed);
+            cold.flags.store(known.flags, Ordering::Relaxed);
+            cold.landing_pad.store(landing_pad, Ordering::Relaxed);
+            cold.args_size.store(args_size, Ordering::Relaxed);
+        });
+    }
+
+    /// Remembers the rule for `address` and nothing else, unless its entry is being written: half of
+    /// what [`memorize`](Self::memorize) touches.
+    #[inline]
+    pub(crate) fn memorize_rule(
+        &self,
+        address: u64,
+        generation: u32,
+        rule: Rule,
+        trail: &mut Trail,
+    ) {
+        let head = u64::from(generation) | ONLY_RULE;
+        self.write(trail.key(address), head, rule, trail, |_| {});
+    }
+
+    /// Writes an entry, whose head begins like this, and has it found.
+    #[inline(always)]
+    fn write(
+        &self,
+        key: u64,
+        new: u64,
+        rule: Rule,
+        trail: &mut Trail,
+        write_cold: impl FnOnce(&Cold),
+    ) {
+        let slots = self.index.slots(key);
+        let (place, slot) = match slots.unused() {
+            Some(slot) => (self.next_place(), slot),
+            None => self.place_among(slots, key, new as u32),
+        };
+        let hot = self.at(place);
         let head = hot.head.load(Ordering::Relaxed);
         let odd = head | 1;
         if head & 1 != 0
@@ -342,25 +386,45 @@ impl Cache {
         }
         // Readers that see any of the words below see the odd head, too.
         fence(Ordering::Release);
-        let [offsets, places] = known.rule.to_words();
+        let [offsets, places] = rule.to_words();
         hot.key.store(key, Ordering::Relaxed);
         hot.places.store(places, Ordering::Relaxed);
         hot.cfa.store(offsets as u32, Ordering::Relaxed);
         hot.next.store(Place::NONE.0, Ordering::Relaxed);
-        cold.personality.store(known.personality, Ordering::Relaxed);
-        cold.distances.store(distances, Ordering::Relaxed);
-        cold.flags.store(known.flags, Ordering::Relaxed);
-        cold.landing_pad.store(landing_pad, Ordering::Relaxed);
-        cold.args_size.store((offsets >> 32) as u32, Ordering::Relaxed);
-        let count = (head >> 32).wrapping_add(1);
-        hot.head.store(count << 32 | u64::from(generation), Ordering::Release);
-        self.index.insert(key, place, |place| {
-            let entry = self.at(place);
-            let is_used = entry.head.load(Ordering::Relaxed) as u32 == generation;
-            is_used.then(|| entry.key.load(Ordering::Relaxed))
-        });
+        write_cold(&self.cold[place.index()]);
+        let count = (head >> COUNT).wrapping_add(1);
+        hot.head.store(count << COUNT | new, Ordering::Release);
+        slot.set(place);
         self.expect(place, trail.last);
         trail.last = place;
+    }
+
+    /// Where to remember what has this key, and the slot that says so: where it was, or in the next
+    /// entry in turn.
+    #[cold]
+    #[inline(never)]
+    fn place_among<'c>(&'c self, slots: Slots<'c>, key: u64, generation: u32) -> (Place, Slot<'c>) {
+        let is_at = |place: Place| self.at(place).key.load(Ordering::Relaxed) == key;
+        slots.places().find(|(place, _)| is_at(*place)).unwrap_or_else(|| {
+            let place = self.next_place();
+            let slot = slots.slot_for(place, |place| {
+                let entry = self.at(place);
+                let is_used = entry.head.load(Ordering::Relaxed) as u32 == generation;
+                is_used.then(|| entry.key.load(Ordering::Relaxed))
+            });
+            (place, slot)
+        })
+    }
+
+    /// The next entry in turn.
+    ///
+    /// Two that ask at the same time may be given the same one, and what one of them remembers is lost. That
+    /// is found out again; a locked addition would have every walk wait until all that it wrote before has
+    /// reached the cache of the CPU.
+    fn next_place(&self) -> Place {
+        let turn = self.made.load(Ordering::Relaxed).wrapping_add(1);
+        self.made.store(turn, Ordering::Relaxed);
+        in_turn(turn as usize)
     }
 
     /// Forgets everything but what is just being written.
@@ -370,7 +434,7 @@ impl Cache {
             let old = head.load(Ordering::Relaxed);
             if old & 1 == 0 {
                 // No generation is 0. If another one is written meanwhile, this has gone as well.
-                let new = (old >> 32).wrapping_add(1) << 32;
+                let new = (old >> COUNT).wrapping_add(1) << COUNT;
                 let _ = head.compare_exchange(old, new, Ordering::Relaxed, Ordering::Relaxed);
             }
         }
@@ -382,15 +446,6 @@ impl Cache {
         if last != Place::NONE && !is_after {
             self.at(last).next.store(place.0, Ordering::Relaxed);
         }
-    }
-
-    /// Where to remember what has this key: where it was, or in the next entry in turn.
-    fn place_for(&self, key: u64) -> Place {
-        let is_at = |place: &Place| self.at(*place).key.load(Ordering::Relaxed) == key;
-        self.index.places(key).find(is_at).unwrap_or_else(|| {
-            let turn = self.made.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
-            in_turn(turn as usize)
-        })
     }
 }
 

@@ -131,28 +131,8 @@ impl<'m, S: ReadStack, M: FindModule> Cursor<'m, S, M> {
     /// [`UnwindError::NoModule`], [`UnwindError::NoFde`] or [`UnwindError::BadTable`].
     pub fn function(&self) -> Result<Function<'m>, UnwindError> {
         let mut function = Function::UNKNOWN;
-        self.find_function(&mut function)?;
+        find_function(self.modules, self.pc.lookup(), &mut function)?;
         Ok(function)
-    }
-
-    #[inline]
-    fn find_function(&self, function: &mut Function<'m>) -> Result<(), UnwindError> {
-        let address = self.pc.lookup();
-        self.find_module(&mut function.module)?;
-        function.locate(address)?;
-        Ok(())
-    }
-
-    /// Finds the module, and gives back the stack that this took.
-    #[inline(never)]
-    fn find_module(&self, module: &mut Module<'m>) -> Result<(), UnwindError> {
-        let address = self.pc.lookup();
-        // By reference: it would be on the stack once more if it were moved out.
-        let Some(found) = &self.modules.find(address) else {
-            return Err(UnwindError::NoModule(address));
-        };
-        *module = *found;
-        Ok(())
     }
 
     /// Moves to the caller.
@@ -190,8 +170,7 @@ impl<'m, S: ReadStack, M: FindModule> Cursor<'m, S, M> {
         let address = self.pc.lookup();
         let generation = self.modules.generation();
         let rule = self.modules.rule(address)?;
-        let known = Known::only_rule(address, rule);
-        self.modules.memorize(address, generation, &known, &mut self.trail);
+        self.modules.memorize_rule(address, generation, rule, &mut self.trail);
         Some(rule)
     }
 
@@ -232,34 +211,8 @@ impl<'m, S: ReadStack, M: FindModule> Cursor<'m, S, M> {
 
     /// Finds out by DWARF what there is to know of the frame's address, and remembers it if that
     /// includes a rule.
-    #[inline(never)]
     pub(crate) fn find_out(&mut self, known: &mut Known) -> Result<Exit, UnwindError> {
-        let address = self.pc.lookup();
-        let generation = self.modules.generation();
-        let mut function = Function::UNKNOWN;
-        self.find_function(&mut function)?;
-        *known = Known::NOTHING;
-        known.set_module(ModuleTag::of(function.module.text.0));
-        known.start = function.start();
-        known.set_personality(function.personality());
-        // Of an area outside the module's only the address is known; personalities of other
-        // languages need no more.
-        known.set_lsda(function.lsda().map(|pointer| {
-            let length = function.lsda_data().map_or(0, <[u8]>::len);
-            Lsda { pointer, length: u32::try_from(length).unwrap_or(u32::MAX) }
-        }));
-        known.set_site(function.site(address));
-        match function.rule(address)? {
-            Ok(rule) => {
-                known.rule = if function.is_signal_frame() { rule.of_signal_frame() } else { rule };
-                self.modules.memorize(address, generation, known, &mut self.trail);
-                Ok(Exit::Rule)
-            }
-            Err(only_args_size) => {
-                known.rule = only_args_size;
-                Ok(Exit::Dwarf)
-            }
-        }
+        find_out(self.modules, self.pc.lookup(), known, &mut self.trail)
     }
 
     /// Moves to the caller by the frame's rule.
@@ -316,7 +269,7 @@ impl<'m, S: ReadStack, M: FindModule> Cursor<'m, S, M> {
     #[inline(never)]
     fn find_row(&self, row: &mut Row) -> Result<(&'m [u8], bool), UnwindError> {
         let mut function = Function::UNKNOWN;
-        self.find_function(&mut function)?;
+        find_function(self.modules, self.pc.lookup(), &mut function)?;
         function.run_to(self.pc.lookup(), row)?;
         Ok((function.module.eh_frame.data, function.is_signal_frame()))
     }
@@ -349,4 +302,65 @@ pub(crate) enum Exit {
     Rule,
     /// By its row, which is read again where it is used: it is too large to keep.
     Dwarf,
+}
+
+/// Finds out by DWARF what there is to know of an address, and remembers it if that includes a rule.
+#[inline(never)]
+pub(crate) fn find_out(
+    modules: &impl FindModule,
+    address: u64,
+    known: &mut Known,
+    trail: &mut Trail,
+) -> Result<Exit, UnwindError> {
+    let generation = modules.generation();
+    let mut function = Function::UNKNOWN;
+    find_function(modules, address, &mut function)?;
+    *known = Known::NOTHING;
+    known.set_module(ModuleTag::of(function.module.text.0));
+    known.start = function.start();
+    known.set_personality(function.personality());
+    // Of an area outside the module's only the address is known; personalities of other
+    // languages need no more.
+    known.set_lsda(function.lsda().map(|pointer| {
+        let length = function.lsda_data().map_or(0, <[u8]>::len);
+        Lsda { pointer, length: u32::try_from(length).unwrap_or(u32::MAX) }
+    }));
+    known.set_site(function.site(address));
+    match function.rule(address)? {
+        Ok(rule) => {
+            known.rule = if function.is_signal_frame() { rule.of_signal_frame() } else { rule };
+            modules.memorize(address, generation, known, trail);
+            Ok(Exit::Rule)
+        }
+        Err(only_args_size) => {
+            known.rule = only_args_size;
+            Ok(Exit::Dwarf)
+        }
+    }
+}
+
+#[inline]
+fn find_function<'m>(
+    modules: &'m impl FindModule,
+    address: u64,
+    function: &mut Function<'m>,
+) -> Result<(), UnwindError> {
+    find_module(modules, address, &mut function.module)?;
+    function.locate(address)?;
+    Ok(())
+}
+
+/// Finds the module, and gives back the stack that this took.
+#[inline(never)]
+fn find_module<'m>(
+    modules: &'m impl FindModule,
+    address: u64,
+    module: &mut Module<'m>,
+) -> Result<(), UnwindError> {
+    // By reference: it would be on the stack once more if it were moved out.
+    let Some(found) = &modules.find(address) else {
+        return Err(UnwindError::NoModule(address));
+    };
+    *module = *found;
+    Ok(())
 }

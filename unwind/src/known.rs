@@ -34,8 +34,6 @@ pub(crate) struct Lsda {
 }
 
 // The lower half of the flags is the length of the LSDA.
-/// Nothing but the rule is known.
-const ONLY_RULE: u64 = 1 << 32;
 const INDIRECT: u64 = 1 << 33;
 const PERSONALITY: u64 = 1 << 34;
 const HAS_LSDA: u64 = 1 << 35;
@@ -58,17 +56,6 @@ impl Known {
         landing_pad: 0,
         flags: 0,
     };
-
-    /// Nothing but the rule for `address`.
-    pub(crate) const fn only_rule(address: u64, rule: Rule) -> Self {
-        Self { rule, start: address, flags: ONLY_RULE, ..Self::NOTHING }
-    }
-
-    /// Whether all that the tables say is known.
-    #[inline]
-    pub(crate) const fn is_whole(&self) -> bool {
-        self.flags & ONLY_RULE == 0
-    }
 
     pub(crate) fn lsda(&self) -> Option<Lsda> {
         (self.flags & HAS_LSDA != 0).then(|| Lsda {

@@ -69,6 +69,11 @@ pub trait FindModule {
     fn memorize(&self, address: u64, generation: u32, known: &Known, trail: &mut Trail) {
         let _ = (address, generation, known, trail);
     }
+
+    /// As [`memorize`](Self::memorize), of which only the rule was found out: walks need no more.
+    fn memorize_rule(&self, address: u64, generation: u32, rule: Rule, trail: &mut Trail) {
+        let _ = (address, generation, rule, trail);
+    }
 }
 
 /// How many modules a table holds.
@@ -380,6 +385,12 @@ impl FindModule for Modules {
         // What was found out before a change may be wrong.
         if REMEMBERS && generation == self.generation() {
             self.cache.memorize(address, generation, known, trail);
+        }
+    }
+
+    fn memorize_rule(&self, address: u64, generation: u32, rule: Rule, trail: &mut Trail) {
+        if REMEMBERS && generation == self.generation() {
+            self.cache.memorize_rule(address, generation, rule, trail);
         }
     }
 }

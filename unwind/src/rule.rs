@@ -35,6 +35,8 @@ pub(crate) const BASE_RBP: u8 = 1;
 const END: u8 = 2;
 /// The caller is to be looked up at its exact address.
 const SIGNAL_FRAME: u8 = 4;
+/// The bits of [`Rule::places`] that no rule of a [table](crate::table) has.
+const OTHER: u64 = !(BASE_RBP | END) as u64;
 /// Where the byte of [`Rule::places`] stands that tells how far they reach.
 const FURTHER: u32 = 56;
 /// The bytes of [`Rule::places`] with registers.
@@ -126,20 +128,15 @@ impl Rule {
         Self { offsets, places }
     }
 
-    /// The rule as a [table](crate::table) has it.
-    #[cfg(feature = "build")]
-    pub(crate) const fn to_table(self) -> [u64; 2] {
-        [self.offsets, self.places & (REGISTERS | u8::MAX as u64)]
-    }
-
-    /// The rule of a table, which may be damaged: `None` if no rule is like that.
-    #[inline]
+    /// The rule of words that may be anything: `None` if no rule is like that.
+    ///
+    /// What says how far the places reach is taken as it is. What is too little finds nothing in a place
+    /// ([`WordsBelow::find`]).
+    #[inline(always)]
     pub(crate) const fn from_table([offsets, places]: [u64; 2]) -> Option<Self> {
-        let [bits, saved @ .., free] = places.to_le_bytes();
-        if bits & !(BASE_RBP | END) != 0 || free != 0 {
-            return None;
-        }
-        Some(Self { offsets, places: places | further(&saved) << FURTHER })
+        let rule = Self { offsets, places };
+        let is_rule = places & OTHER == 0 && rule.further() != u8::MAX;
+        if is_rule { Some(rule) } else { None }
     }
 
     const fn has(self, bit: u8) -> bool {

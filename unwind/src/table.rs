@@ -1,15 +1,16 @@
 //! Rules that were worked out beforehand: a table of the addresses at which calls return.
 //!
 //! ```text
-//!   "UNSPFRM2" │ lengths │ first │ counts │ rules │ groups             │ rows
-//!   8 bytes      2 × u32   i64     2 × u32  16 B    u32 and 8 × u8       bytes
+//!   "UNSPFRM3" │ lengths │ first │ counts │ rules │ groups             │ rows
+//!   8 bytes      2 × u32   i64     2 × u32  16 B    u32 and 8 × u8       bytes, 8 of which are 0
 //!                                           each    place, lengths of     │
 //!                                                   8 blocks' rows        │
-//!   the rows of a block, 512 bytes of code: rule │ boundary, rule │ … ◄───┘
+//!   the rows of a block, 512 bytes of code: ◄─────────────────────────────┘
+//!   │ boundaries in its lower half │ boundary … │ rule, rule …   rules take turns with "ask DWARF"
 //! ```
 //!
 //! A cold walk reads DWARF for each frame: the CIE, the FDE and its program. With this table it
-//! reads a block's place, a few bytes of rows, and a rule. What a row of the table says is what
+//! reads a block's place, a few bytes of rows, and a rule: boundaries are compared eight at a time. What a row of the table says is what
 //! DWARF says, for interrupted instructions as well; where the table has none (code that calls
 //! nothing, as prologues and epilogues, and rows that do not fit a [`Rule`]) DWARF is asked. That
 //! is how it stays below a fifth of `.eh_frame`. It is only for walking: what a function's LSDA and
@@ -34,7 +35,7 @@ mod code;
 #[cfg(feature = "build")]
 pub use build::{BuildError, build};
 
-const MAGIC: [u8; 8] = *b"UNSPFRM2";
+const MAGIC: [u8; 8] = *b"UNSPFRM3";
 /// Where the numbers of the header stand.
 const LENGTH: usize = 8;
 const EH_FRAME_LENGTH: usize = 12;
@@ -55,12 +56,16 @@ const SHIFT: u32 = 9;
 const BLOCK: u32 = 1 << SHIFT;
 
 /// Stands for "ask DWARF"; rule `n` of the table is number `n + 1`.
-const ASK: u32 = 0;
-/// Numbers from here on take two bytes.
-const LONG: u32 = 0xf0;
-/// The greatest number that two bytes can say.
 #[cfg(feature = "build")]
-const MOST: u32 = LONG + 0xfff;
+const ASK: u32 = 0;
+/// The length of rows from which on there are boundaries among them; below, they are a number.
+const BOUNDED: usize = 3;
+/// In the first byte of rows with boundaries: numbers have two bytes. The other bits are how many
+/// boundaries are less than [`HALF`], of which each has its lowest byte.
+const WIDE: u8 = 0x80;
+const HALF: usize = BLOCK as usize / 2;
+/// Boundaries that are compared at once. So many bytes follow all rows: they may be read.
+const AT_ONCE: usize = size_of::<u64>();
 
 /// How many bytes tell the length of a table, see [`FrameTable::length`].
 pub const PLACEHOLDER: usize = HEADER;
@@ -225,17 +230,20 @@ impl Reader<'_> {
         let block = usize::try_from(offset >> SHIFT).ok().filter(|&block| block < self.blocks)?;
         let group = self.groups.get(block / BLOCKS_OF_GROUP)?;
         let (start, length) = rows_of(group, block % BLOCKS_OF_GROUP)?;
-        let rows = self.rows.get(start..)?.get(..length)?;
-        let number = number_at(rows, (offset % u64::from(BLOCK)) as usize)?;
+        let rows = self.rows.get(start..)?;
+        let number = number_at(rows, length, (offset % u64::from(BLOCK)) as usize)?;
         // There is none before the first one, which is number 1: that is what asks.
-        let rule = self.rules.get((number as usize).wrapping_sub(1))?;
-        let (low, high) = (chunk(rule, 0)?, chunk(rule, RULE / 2)?);
-        Rule::from_table([u64::from_le_bytes(*low), u64::from_le_bytes(*high)])
+        let rule = self.rules.get(usize::from(number).wrapping_sub(1))?;
+        let (low, high) = rule.split_at(RULE / 2);
+        Rule::from_table([
+            u64::from_le_bytes(*chunk(low, 0)?),
+            u64::from_le_bytes(*chunk(high, 0)?),
+        ])
     }
 }
 
 /// Where the rows of a block of a group begin, and their length.
-#[inline]
+#[inline(always)]
 fn rows_of(group: &[u8; GROUP], block: usize) -> Option<(usize, usize)> {
     /// Every other byte of a word.
     const EVEN: u64 = 0x00ff_00ff_00ff_00ff;
@@ -248,54 +256,57 @@ fn rows_of(group: &[u8; GROUP], block: usize) -> Option<(usize, usize)> {
     Some((word(group, 0)?.checked_add(sum as usize)?, length.into()))
 }
 
-/// The number of the rule so many bytes into a block with these rows.
-#[inline]
-fn number_at(rows: &[u8], offset: usize) -> Option<u32> {
-    // Of the number that holds where the search is; blocks without any rule have no bytes.
-    let (mut at, mut asks) = (0, false);
-    let mut next = after_number(*rows.first()?, at);
-    let mut left = offset;
-    while let Some(&low) = rows.get(next) {
-        let mut step = usize::from(low);
-        let mut after = next + 1;
-        if low >= 0x80 {
-            step = step & 0x7f | usize::from(*rows.get(after)?) << 7;
-            after += 1;
-        }
-        match left.checked_sub(step >> 1) {
-            Some(rest) => left = rest,
-            None => break,
-        }
-        asks = step & 1 == 1;
-        if !asks {
-            at = after;
-            after = after_number(*rows.get(after)?, at);
-        }
-        next = after;
+/// The number of the rule so many bytes into a block with rows of this length, which begin here;
+/// `None`: ask DWARF.
+#[inline(always)]
+fn number_at(rows: &[u8], length: usize, offset: usize) -> Option<u16> {
+    if length < BOUNDED {
+        return number(rows, length.checked_sub(1)?);
     }
-    if asks { Some(ASK) } else { number(rows.get(at..)?) }
+    let (&first, rest) = rows.split_first()?;
+    let (wide, lower) = (usize::from(first / WIDE), usize::from(first % WIDE));
+    // Every other one is followed by a number, and one number is before them all.
+    let count = if wide == 0 { (2 * length - 3) / 3 } else { length / 2 - 1 };
+    let (start, end) = if offset < HALF { (0, lower) } else { (lower, count) };
+    let passed = start + up_to(rest.get(start..)?, end.saturating_sub(start), offset as u8)?;
+    // Each number holds up to a boundary after which DWARF is asked, up to the next one.
+    let place = (passed % 2 == 0).then_some(passed / 2)?;
+    number(rest.get(count + (place << wide)..)?, wide)
 }
 
-/// What follows the number at `at` that begins with this byte.
+/// How many of these bytes, `count` of which are sorted, are at most `limit`.
 #[inline(always)]
-fn after_number(byte: u8, at: usize) -> usize {
-    at + 1 + usize::from(u32::from(byte) >= LONG)
-}
-
-/// The number of a rule at the start of these bytes.
-#[inline(always)]
-fn number(bytes: &[u8]) -> Option<u32> {
-    match *bytes {
-        [byte, ..] if u32::from(byte) < LONG => Some(byte.into()),
-        [high, low, ..] => Some(LONG + ((u32::from(high) - LONG) << 8 | u32::from(low))),
-        _ => None,
+fn up_to(sorted: &[u8], count: usize, limit: u8) -> Option<usize> {
+    const LOWEST: u64 = 0x0101_0101_0101_0101;
+    const HIGHEST: u64 = LOWEST << 7;
+    let limits = u64::from(limit) * LOWEST;
+    let mut passed = 0;
+    loop {
+        let bytes = u64::from_le_bytes(*chunk(sorted, passed)?);
+        // The first byte that is greater is the first that borrows from the next one when all are
+        // subtracted; what does is seen in its highest bit.
+        let borrows = !limits & bytes | !(limits ^ bytes) & limits.wrapping_sub(bytes);
+        let here = (borrows & HIGHEST).trailing_zeros() as usize / 8;
+        passed += here;
+        if here < AT_ONCE || passed >= count {
+            return Some(passed.min(count));
+        }
     }
 }
 
+/// The number at the start of these bytes, which has one byte, or is `wide`.
+#[inline(always)]
+fn number(bytes: &[u8], wide: usize) -> Option<u16> {
+    let number = u16::from_le_bytes(*chunk(bytes, 0)?);
+    Some(if wide == 0 { number & 0xff } else { number })
+}
+
+#[inline(always)]
 fn chunk<const N: usize>(bytes: &[u8], at: usize) -> Option<&[u8; N]> {
     bytes.get(at..)?.first_chunk()
 }
 
+#[inline(always)]
 fn word(bytes: &[u8], at: usize) -> Option<usize> {
     usize::try_from(u32::from_le_bytes(*chunk(bytes, at)?)).ok()
 }

@@ -13,7 +13,7 @@ use core::ops::ControlFlow;
 
 use crate::address::Pc;
 use crate::cache::Trail;
-use crate::cursor::{Cursor, Step};
+use crate::cursor::{Cursor, Exit, Step, find_out};
 use crate::error::UnwindError;
 use crate::guess::FrameKind;
 use crate::known::Known;
@@ -33,7 +33,7 @@ type Notes = [(u64, Saves); NOTES];
 enum Halt {
     /// Where nothing was asked for.
     Anywhere,
-    /// Where nothing is remembered, and no table of frames has anything.
+    /// Where nothing is remembered, and no rule to be found.
     Unknown,
     /// In a frame whose rule takes more, or on a stack that is not all there.
     Unusual(Rule),
@@ -78,11 +78,11 @@ fn read(saves: Saves, words: WordsBelow, registers: &mut Registers) {
     saves.read(&words, registers);
 }
 
-/// The rule of an address that was worked out beforehand, which is remembered. `table` is that of a
-/// module with frames on the stack, which stays.
-#[cold]
+/// The rule of an address that was worked out beforehand, or by DWARF, which is remembered; `None`:
+/// there is none, for a reason that DWARF tells. `table` is that of a module with frames on the stack,
+/// which stays.
 #[inline(never)]
-fn rule_by_table<'m>(
+fn find_rule<'m>(
     modules: &'m impl FindModule,
     table: &mut Option<Reader<'m>>,
     address: u64,
@@ -95,9 +95,18 @@ fn rule_by_table<'m>(
     let rule = match table {
         Some(table) => table.rule(address),
         None => modules.rule(address),
-    }?;
-    modules.memorize(address, generation, &Known::only_rule(address, rule), trail);
+    };
+    let Some(rule) = rule else { return rule_by_dwarf(modules, address, trail) };
+    modules.memorize_rule(address, generation, rule, trail);
     Some(rule)
+}
+
+/// Gives back the stack that this takes.
+#[inline(never)]
+fn rule_by_dwarf(modules: &impl FindModule, address: u64, trail: &mut Trail) -> Option<Rule> {
+    let mut known = Known::NOTHING;
+    let exit = find_out(modules, address, &mut known, trail);
+    matches!(exit, Ok(Exit::Rule)).then_some(known.rule)
 }
 
 impl<S: ReadStack> Frame<'_, S> {
@@ -185,8 +194,7 @@ impl<S: ReadStack, M: FindModule> Cursor<'_, S, M> {
         }
     }
 
-    /// As [`run`](Self::run), in a loop of its own: what asks tables would slow the other one down.
-    #[cold]
+    /// As [`run`](Self::run), in a loop of its own: what reads tables would slow the other one down.
     #[inline(never)]
     fn run_by_tables<B>(
         &mut self,
@@ -196,7 +204,7 @@ impl<S: ReadStack, M: FindModule> Cursor<'_, S, M> {
         self.run::<B, true>(notes, visit)
     }
 
-    /// As far as all is known, or in `TABLES` of frames, and as usual.
+    /// As far as all is known, or to be found in `TABLES`, and as usual.
     #[inline(always)]
     fn run<B, const TABLES: bool>(
         &mut self,
@@ -218,7 +226,7 @@ impl<S: ReadStack, M: FindModule> Cursor<'_, S, M> {
                 Some(rule) => rule,
                 None if !trail.covers(address) => break ControlFlow::Continue(Halt::Anywhere),
                 None if !TABLES => break ControlFlow::Continue(Halt::Unknown),
-                None => match rule_by_table(self.modules, &mut table, address, &mut ahead) {
+                None => match find_rule(self.modules, &mut table, address, &mut ahead) {
                     Some(rule) => rule,
                     None => break ControlFlow::Continue(Halt::Unknown),
                 },

@@ -27,14 +27,11 @@ impl Index {
         Self { sets: [const { [const { AtomicU32::new(0) }; WAYS] }; SETS] }
     }
 
-    /// Where the entry of an address may be.
+    /// The slots that an address may be in.
     #[inline(always)]
-    pub(super) fn places(&self, address: u64) -> impl Iterator<Item = Place> {
-        let (set, tag) = hash(address);
-        let slots = self.sets[set].iter().map(|slot| slot.load(Ordering::Relaxed));
-        // They are taken into use in order.
-        let used = slots.take_while(|slot| *slot != 0);
-        used.filter(move |slot| slot >> 16 == tag).map(place_in)
+    pub(super) fn slots(&self, address: u64) -> Slots<'_> {
+        let hash = Hash::of(address);
+        Slots { slots: &self.sets[hash.set()], hash }
     }
 
     /// Where the entry of an address is, if it `is` at a place where it may be.
@@ -42,36 +39,74 @@ impl Index {
     /// A loop, which is compiled into its caller: the entry is nearly always the first.
     #[inline(always)]
     pub(super) fn find(&self, address: u64, is: impl Fn(Place) -> bool) -> Option<Place> {
-        let (set, tag) = hash(address);
-        for slot in &self.sets[set] {
+        let Slots { slots, hash } = self.slots(address);
+        for slot in slots {
             let slot = slot.load(Ordering::Relaxed);
-            if slot >> 16 == tag && is(place_in(slot)) {
+            if tag_in(slot) == hash.tag() && is(place_in(slot)) {
                 return Some(place_in(slot));
             }
         }
         None
     }
+}
 
-    /// Has `address` found at `place` from now on; `address_at` says whose entry a place is.
-    pub(super) fn insert(
-        &self,
-        address: u64,
+/// The slots that an address may be in.
+#[derive(Clone, Copy)]
+pub(super) struct Slots<'i> {
+    slots: &'i [AtomicU32; WAYS],
+    hash: Hash,
+}
+
+impl<'i> Slots<'i> {
+    /// Where the entry of the address may be, and the slots that say so.
+    #[inline(always)]
+    pub(super) fn places(self) -> impl Iterator<Item = (Place, Slot<'i>)> {
+        let slots = self.slots.iter().map(|slot| (slot, slot.load(Ordering::Relaxed)));
+        // They are taken into use in order.
+        let used = slots.take_while(|(_, value)| *value != 0);
+        let same = used.filter(move |(_, value)| tag_in(*value) == self.hash.tag());
+        same.map(move |(slot, value)| (place_in(value), Slot { slot, tag: self.hash.tag() }))
+    }
+
+    /// The first one, if none has been used yet.
+    #[inline(always)]
+    pub(super) fn unused(self) -> Option<Slot<'i>> {
+        let slot = &self.slots[0];
+        (slot.load(Ordering::Relaxed) == 0).then_some(Slot { slot, tag: self.hash.tag() })
+    }
+
+    /// The one in which `place` may be from now on; `address_at` says whose entry a place is.
+    pub(super) fn slot_for(
+        self,
         place: Place,
         address_at: impl Fn(Place) -> Option<u64>,
-    ) {
-        let (set, tag) = hash(address);
-        let new = tag << 16 | place.index() as u32;
-        let slots = &self.sets[set];
+    ) -> Slot<'i> {
+        let tag = self.hash.tag();
         let is_free = |slot: &&AtomicU32| {
             let slot = slot.load(Ordering::Relaxed);
+            let is_here =
+                |other: Hash| other.set() == self.hash.set() && other.tag() == tag_in(slot);
             // Its entry may be another's by now.
-            slot == 0
-                || slot == new
-                || address_at(place_in(slot)).is_none_or(|other| hash(other) != (set, slot >> 16))
+            slot == 0 || !address_at(place_in(slot)).map(Hash::of).is_some_and(is_here)
         };
         // Another one each time, in no order.
-        let any = &slots[(tag as usize ^ place.index()) % WAYS];
-        slots.iter().find(is_free).unwrap_or(any).store(new, Ordering::Relaxed);
+        let any = &self.slots[(tag as usize ^ place.index()) % WAYS];
+        Slot { slot: self.slots.iter().find(is_free).unwrap_or(any), tag }
+    }
+}
+
+/// A slot for an address.
+#[derive(Clone, Copy)]
+pub(super) struct Slot<'i> {
+    slot: &'i AtomicU32,
+    tag: u32,
+}
+
+impl Slot<'_> {
+    /// Has the address found at `place` from now on.
+    #[inline(always)]
+    pub(super) fn set(self, place: Place) {
+        self.slot.store(self.tag << 16 | place.index() as u32, Ordering::Relaxed);
     }
 }
 
@@ -79,12 +114,31 @@ const fn place_in(slot: u32) -> Place {
     Place::of((slot & 0xffff) as usize)
 }
 
-/// The set of an address, and its tag.
-#[inline(always)]
-fn hash(address: u64) -> (usize, u32) {
-    // The upper bits of a product depend on all bits of the factor. Twice, because functions of
-    // the same size one after the other come together again after one multiplication.
-    let once = address.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let twice = (once ^ once >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93);
-    ((twice >> 48) as usize % SETS, (twice >> 32) as u32 & 0xffff | 1)
+const fn tag_in(slot: u32) -> u32 {
+    slot >> 16
+}
+
+/// What an address is found by: its set in the upper half, and its tag.
+#[derive(Clone, Copy)]
+struct Hash(u32);
+
+impl Hash {
+    #[inline(always)]
+    const fn of(address: u64) -> Self {
+        // The upper bits of a product depend on all bits of the factor. Twice, because functions of
+        // the same size one after the other come together again after one multiplication.
+        let once = address.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let twice = (once ^ once >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93);
+        Self((twice >> 32) as u32 | 1)
+    }
+
+    #[inline(always)]
+    const fn set(self) -> usize {
+        (self.0 >> 16) as usize % SETS
+    }
+
+    #[inline(always)]
+    const fn tag(self) -> u32 {
+        self.0 & 0xffff
+    }
 }

@@ -83,7 +83,7 @@ fn an_identity_does_not_vouch_for_what_tables_name_in_other_code() {
         trail
     };
     let with = |personality, lsda| {
-        let mut known = Known::only_rule(ADDRESS, Rule::END_OF_STACK);
+        let mut known = Known { start: ADDRESS, ..Known::NOTHING };
         known.set_personality(Some(personality));
         known.set_lsda(Some(Lsda { pointer: lsda, length: 1 }));
         known
@@ -183,7 +183,7 @@ fn a_rule_alone_is_enough_for_a_walk_and_not_for_a_raise() {
     let rule = known(0x900).rule;
     let mut trail = Trail::START;
     for each in [ADDRESS, ADDRESS + 1] {
-        cache.memorize(each, 4, &Known::only_rule(each, rule), &mut trail);
+        cache.memorize_rule(each, 4, rule, &mut trail);
     }
     assert_eq!(cache.recall_rule(ADDRESS, 4, &mut { Trail::START }), Some(rule));
     let mut trail = Trail::START;
@@ -199,6 +199,10 @@ fn a_rule_alone_is_enough_for_a_walk_and_not_for_a_raise() {
     let mut trail = Trail::START;
     assert!(cache.recall_rule(ADDRESS, 4, &mut trail).is_some());
     assert!(is_guessed(&cache, trail, ADDRESS + 1));
+    // What was known besides is not of this entry any more.
+    cache.memorize_rule(ADDRESS, 4, rule, &mut { Trail::START });
+    assert_eq!(recall(&cache, ADDRESS, 4), None);
+    assert_eq!(cache.recall_rule(ADDRESS, 4, &mut { Trail::START }), Some(rule));
 }
 
 #[test]
@@ -236,7 +240,8 @@ fn a_walk_that_was_taken_before_is_guessed() {
 fn an_entry_that_is_being_written_is_absent_and_is_not_written_by_others() {
     let cache = Cache::new();
     memorize(&cache, ADDRESS, 4, &known(0x900));
-    let head = &cache.at(cache.index.places(ADDRESS).next().unwrap()).head;
+    let (place, _) = cache.index.slots(ADDRESS).places().next().unwrap();
+    let head = &cache.at(place).head;
     head.fetch_add(1, Ordering::Relaxed);
     assert_eq!(recall(&cache, ADDRESS, 4), None);
     memorize(&cache, ADDRESS, 4, &known(0x901));
@@ -251,6 +256,8 @@ fn readers_never_see_a_mixture() {
         let writers: [_; 2] = std::array::from_fn(|_| {
             scope.spawn(|| {
                 for n in 1..100_000 {
+                    // Which ends with all that is known, whoever is the last one.
+                    CACHE.memorize_rule(ADDRESS, 4, known(n).rule, &mut { Trail::START });
                     memorize(&CACHE, ADDRESS, 4, &known(n));
                 }
             })

@@ -17,7 +17,7 @@ use core::ops::Range;
 use gimli::Error;
 
 use super::code::may_call;
-use super::{ASK, BLOCK, BLOCKS_OF_GROUP, GROUP, HEADER, LONG, MAGIC, MOST, RULE};
+use super::{ASK, AT_ONCE, BLOCK, BLOCKS_OF_GROUP, GROUP, HALF, HEADER, MAGIC, RULE, WIDE};
 use crate::fde::Function;
 use crate::module::{Module, Section};
 use crate::rule::Rule;
@@ -139,7 +139,7 @@ impl Collector {
 
     fn number(&mut self, rule: Rule) -> u32 {
         let next = self.numbers.len() as u32 + 1;
-        *self.numbers.entry(rule.to_table()).or_insert(next)
+        *self.numbers.entry(rule.to_words()).or_insert(next)
     }
 
     fn push(&mut self, address: u64, number: u32) {
@@ -161,7 +161,7 @@ impl Collector {
         }
         rules.sort_unstable_by_key(|&(uses, old, _)| (u32::MAX - uses, old));
         // What there are no numbers for is asked of DWARF.
-        rules.truncate(MOST as usize);
+        rules.truncate(u16::MAX.into());
         let mut new = Vec::new();
         new.resize(self.numbers.len() + 1, ASK);
         for (place, &(_, old, _)) in rules.iter().enumerate() {
@@ -195,7 +195,7 @@ impl Contents {
     fn write(self, module: &Module<'_>) -> Result<Vec<u8>, BuildError> {
         let (lengths, rows) = self.blocks();
         let groups = lengths.chunks(BLOCKS_OF_GROUP);
-        let length = HEADER + self.rules.len() * RULE + groups.len() * GROUP + rows.len();
+        let length = HEADER + self.rules.len() * RULE + groups.len() * GROUP + rows.len() + AT_ONCE;
         let eh_frame = module.eh_frame.data.len();
         let narrow =
             |size: usize| u32::try_from(size).map_err(|_| BuildError::TooLarge(size as u64));
@@ -217,6 +217,7 @@ impl Contents {
             place += group.iter().map(|&length| usize::from(length)).sum::<usize>();
         }
         out.extend(rows);
+        out.extend([0; AT_ONCE]);
         Ok(out)
     }
 
@@ -226,21 +227,19 @@ impl Contents {
         let end = self.runs.last().map_or(0, |run| run.start);
         let mut runs = self.runs.iter().peekable();
         let mut number = ASK;
-        for block in 0..end.div_ceil(BLOCK) {
-            let start = block * BLOCK;
-            let mut at = start;
+        for start in (0..end).step_by(BLOCK as usize) {
             if let Some(run) = runs.next_if(|run| run.start == start) {
                 number = run.number;
             }
-            let empty = rows.len();
-            put_number(&mut rows, number);
+            let mut block = Block::new(number);
             while let Some(run) = runs.next_if(|run| run.start - start < BLOCK) {
-                put_boundary(&mut rows, run.start - at, run.number);
-                (at, number) = (run.start, run.number);
+                number = run.number;
+                block.push((run.start - start) as usize, number);
             }
-            let is_nothing_but_ask = at == start && number == ASK;
             // Where rules change so often that a byte cannot say the length, DWARF is asked.
-            let length = u8::try_from(rows.len() - empty).ok().filter(|_| !is_nothing_but_ask);
+            let empty = rows.len();
+            let length =
+                block.write(&mut rows).and_then(|()| u8::try_from(rows.len() - empty).ok());
             rows.truncate(empty + usize::from(length.unwrap_or(0)));
             lengths.push(length.unwrap_or(0));
         }
@@ -248,21 +247,46 @@ impl Contents {
     }
 }
 
-/// So many bytes further another rule begins.
-fn put_boundary(rows: &mut Vec<u8>, distance: u32, number: u32) {
-    let step = distance << 1 | u32::from(number == ASK);
-    match step {
-        0..0x80 => rows.push(step as u8),
-        _ => rows.extend([step as u8 | 0x80, (step >> 7) as u8]),
-    }
-    if number != ASK {
-        put_number(rows, number);
-    }
+/// The rows of a block: each number holds up to a boundary, where [`ASK`] begins, which holds up to the
+/// next one, where the next number begins.
+struct Block {
+    numbers: Vec<u16>,
+    boundaries: Vec<usize>,
 }
 
-fn put_number(rows: &mut Vec<u8>, number: u32) {
-    match number.checked_sub(LONG) {
-        None => rows.push(number as u8),
-        Some(rest) => rows.extend([(LONG + (rest >> 8)) as u8, rest as u8]),
+impl Block {
+    fn new(first: u32) -> Self {
+        Self { numbers: Vec::from([first as u16]), boundaries: Vec::new() }
+    }
+
+    /// So many bytes into the block another rule begins.
+    fn push(&mut self, at: usize, number: u32) {
+        let asks = self.boundaries.len() % 2 == 1;
+        if !asks {
+            self.boundaries.push(at);
+        }
+        if number != ASK {
+            self.boundaries.push(at);
+            self.numbers.push(number as u16);
+        }
+    }
+
+    /// `None`: there are too many.
+    fn write(&self, rows: &mut Vec<u8>) -> Option<()> {
+        let is_wide = self.numbers.iter().any(|number| *number > u8::MAX.into());
+        match (&self.boundaries[..], &self.numbers[..]) {
+            ([], [0]) => return Some(()),
+            ([], _) => {}
+            (boundaries, _) => {
+                let lower = boundaries.partition_point(|at| *at < HALF);
+                let lower = u8::try_from(lower).ok().filter(|lower| *lower < WIDE)?;
+                rows.push(lower | if is_wide { WIDE } else { 0 });
+                rows.extend(boundaries.iter().map(|at| *at as u8));
+            }
+        }
+        for number in &self.numbers {
+            rows.extend(&number.to_le_bytes()[..1 + usize::from(is_wide)]);
+        }
+        Some(())
     }
 }

@@ -161,22 +161,72 @@ fn more_rules_than_a_byte_has_and_more_code_than_a_block_has() {
 }
 
 #[test]
-fn a_block_whose_rules_change_too_often_is_left_to_dwarf_and_others_are_not() {
-    // A row for every byte, of another CFA than the one before: three times as many as a block has
-    // bytes; and a row that holds for the rest.
-    let mut program = Vec::new();
-    for row in 0..1536u32 {
-        program.extend([advance(1), DEF_CFA_OFFSET, 16 + row as u8 % 2 * 8]);
+fn every_byte_has_its_rule_however_often_rules_change_and_whatever_their_numbers() {
+    const SIZE: u64 = 0x4000;
+    let mut state = 1u64;
+    let mut random = |below: u64| {
+        state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+        (state >> 33) % below
+    };
+    // The shortest row, the longest, and how many CFAs there are: more than 255 take two bytes.
+    for (shortest, longest, cfas) in [(8, 10, 2), (8, 63, 20), (13, 16, 4000), (13, 63, 4000)] {
+        let (mut program, mut code) = (Vec::new(), vec![0x90; SIZE as usize]);
+        let mut expected = Vec::new();
+        let mut cfa = 8;
+        while expected.len() < SIZE as usize {
+            let size = shortest + random(longest - shortest + 1);
+            let begin = expected.len();
+            let calls = random(2) == 0 && begin + 5 <= SIZE as usize;
+            if calls {
+                code[begin] = 0xe8;
+            }
+            expected.resize(begin + size as usize, calls.then_some(cfa));
+            cfa = 128 + 8 * random(cfas);
+            let offset = [cfa as u8 | 0x80, (cfa >> 7) as u8 | 0x80, (cfa >> 14) as u8];
+            program.extend([advance(size as u8), DEF_CFA_OFFSET]);
+            program.extend(offset);
+        }
+        let mut section = sample::section(1, CALL_FRAME, &program);
+        let size = section.windows(8).position(|eight| eight == 0x100u64.to_le_bytes()).unwrap();
+        section[size..size + 8].copy_from_slice(&SIZE.to_le_bytes());
+        let module = sample::module(&section);
+        let code = Section { data: &code, address: START };
+        let table = build(&module, &[code]).unwrap();
+        let whole = build(&module, &[]).unwrap();
+        for (offset, expected) in (0..SIZE).zip(expected) {
+            assert_eq!(look_up(&table, &module, offset), expected, "{offset:#x}");
+            let row = module.function(START + offset).unwrap().row(START + offset).unwrap();
+            let expected = self::cfa(Rule::from_row(&row));
+            assert_eq!(look_up(&whole, &module, offset), expected, "{offset:#x}");
+        }
     }
-    let mut section = sample::section(1, CALL_FRAME, &program);
-    let size = 0x100u64.to_le_bytes();
-    let size = section.windows(8).position(|eight| eight == size).unwrap();
-    section[size..size + 8].copy_from_slice(&4096u64.to_le_bytes());
-    let module = sample::module(&section);
-    let table = build(&module, &[]).unwrap();
-    for offset in 0..4096 {
-        let expected = (offset >= 1536).then_some(24);
-        assert_eq!(look_up(&table, &module, offset), expected, "{offset}");
+}
+
+#[test]
+fn a_block_whose_rules_change_too_often_is_left_to_dwarf_and_others_are_not() {
+    // Rows of so many bytes, of another CFA than the one before each: three times as many boundaries as a
+    // block has bytes; and more than half a block may have. Then rows of 300 other CFAs.
+    for (count, size) in [(1536u32, 1), (80, 3)] {
+        let mut program = Vec::new();
+        for row in 0..count {
+            program.extend([advance(size), DEF_CFA_OFFSET, 16 + row as u8 % 2 * 8]);
+        }
+        for row in 0..300 {
+            let cfa = 128 + row * 8;
+            program.extend([advance(60), DEF_CFA_OFFSET, cfa as u8 | 0x80, (cfa >> 7) as u8]);
+        }
+        let mut section = sample::section(1, CALL_FRAME, &program);
+        let length = 0x100u64.to_le_bytes();
+        let length = section.windows(8).position(|eight| eight == length).unwrap();
+        section[length..length + 8].copy_from_slice(&0x5000u64.to_le_bytes());
+        let module = sample::module(&section);
+        let table = build(&module, &[]).unwrap();
+        let asks = u64::from((count * u32::from(size)).next_multiple_of(BLOCK));
+        for offset in (0..0x5000).step_by(7) {
+            let row = module.function(START + offset).unwrap().row(START + offset).unwrap();
+            let expected = cfa(Rule::from_row(&row)).filter(|_| offset >= asks);
+            assert_eq!(look_up(&table, &module, offset), expected, "{offset}");
+        }
     }
 }
 
@@ -207,6 +257,10 @@ impl FindModule for Remembering<'_> {
 
     fn memorize(&self, address: u64, _generation: u32, known: &Known, trail: &mut Trail) {
         self.1.memorize(address, 2, known, trail);
+    }
+
+    fn memorize_rule(&self, address: u64, _generation: u32, rule: Rule, trail: &mut Trail) {
+        self.1.memorize_rule(address, 2, rule, trail);
     }
 }
 
@@ -279,9 +333,11 @@ fn a_damaged_table_gives_rules_or_none() {
             }
         }
     }
-    // A rule that no row can have.
-    let mut bad = table.clone();
-    bad[HEADER + 8] = 4;
-    let rules = FrameTable::parse(&bad, &module.eh_frame).unwrap();
-    assert!((0..0x100).any(|offset| rules.rule(START + offset, SECTION).is_none()));
+    // Rules that no row can have.
+    for (at, value) in [(8, 4), (15, 0xff)] {
+        let mut bad = table.clone();
+        bad[HEADER + at] = value;
+        let rules = FrameTable::parse(&bad, &module.eh_frame).unwrap();
+        assert!((0..0x100).any(|offset| rules.rule(START + offset, SECTION).is_none()));
+    }
 }

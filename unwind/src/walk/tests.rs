@@ -7,7 +7,6 @@ use crate::address::Pc;
 use crate::cache::{Cache, Memory, Trail};
 use crate::cursor::{Cursor, Step};
 use crate::error::UnwindError;
-use crate::known::Known;
 use crate::module::Module;
 use crate::modules::FindModule;
 use crate::registers::{Register, Registers};
@@ -104,8 +103,7 @@ impl Sample {
             let rule = Rule::new(bits, cfa_offset, 0, saved);
             rules.push(rule);
             if random.below(8) != 0 {
-                let known = Known::only_rule(address, rule);
-                cache.memorize(address, GENERATION, &known, &mut { Trail::START });
+                cache.memorize_rule(address, GENERATION, rule, &mut { Trail::START });
             }
             sp = cfa;
         }
