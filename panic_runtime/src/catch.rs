@@ -215,15 +215,10 @@ pub fn panic_any<M: 'static + Any + Send>(message: M) -> ! {
 fn begin_any(payload: Payload, location: &Location<'_>) -> ! {
     let text = as_str(&*payload).unwrap_or("Box<dyn Any>");
     begin(Some(location), format_args!("{text}"));
-    match hook::current() {
-        Some(hook) => {
-            let info = PanicHookInfo::new(&*payload, location, true);
-            report(Some(location), None, || hook(&info));
-        }
-        None => report(Some(location), None, || {
-            default_report(Some(location), format_args!("{text}"), false);
-        }),
-    }
+    report(Some(location), None, || match hook::current() {
+        Some(hook) => hook(&PanicHookInfo::new(&*payload, location, true)),
+        None => default_report(Some(location), format_args!("{text}"), false),
+    });
     raise(payload)
 }
 

@@ -8,7 +8,7 @@ use core::arch::asm;
 use core::hint::black_box;
 use core::ptr::with_exposed_provenance;
 
-use unspool::panic::{catch_unwind, platform, resume_unwind, set_hook, set_task_hook};
+use unspool::panic::{catch_unwind, platform, resume_unwind, set_hook, set_task_hook, take_hook};
 use unspool::unwind::{Exception, raise};
 use unspool_kernel::console::listen;
 use unspool_kernel::fault::{Decision, Fault, set_policy};
@@ -31,6 +31,7 @@ pub fn run(name: &str) -> ExitCode {
         "policy_faults" => policy_faults,
         "policy_stops" => policy_stops,
         "hook_faults" => hook_faults,
+        "hook_panics_when_it_goes" => hook_panics_when_it_goes,
         "stack_smash" => stack_smash,
         "idle_panics" => idle_panics,
         "nmi_panics_in_the_console" => nmi_panics_in_the_console,
@@ -151,6 +152,22 @@ fn policy_stops() {
 fn hook_faults() {
     set_hook(Box::new(|_| black_box(reads_nothing as fn())()));
     panic!("the hook is told");
+}
+
+/// The last who has the hook is the panic that it was called for.
+fn hook_panics_when_it_goes() {
+    struct PanicsOnDrop;
+    impl Drop for PanicsOnDrop {
+        fn drop(&mut self) {
+            panic!("a hook goes");
+        }
+    }
+    let bad = PanicsOnDrop;
+    set_hook(Box::new(move |_| {
+        black_box(&bad);
+        drop(task::spawn("takes", || drop(take_hook())).join());
+    }));
+    let _ = catch_unwind(|| panic!("the hook is told"));
 }
 
 /// The handler of an NMI that hits a CPU in its idle loop.

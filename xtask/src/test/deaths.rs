@@ -119,6 +119,10 @@ pub const DEATHS: &[Death] = &[
         words: &["CPU fault at", "while processing panic: page fault: read of 0x8"],
     },
     Death {
+        name: "hook_panics_when_it_goes",
+        words: &["a hook goes\nthread panicked while processing panic. aborting.\n"],
+    },
+    Death {
         name: "nmi_panics_in_the_console",
         words: &[
             "thread 'dies' (2) panicked at tests/suites/src/deaths.rs:",
