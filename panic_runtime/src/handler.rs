@@ -62,7 +62,8 @@ pub fn __rust_end_short_backtrace(info: &PanicInfo<'_>) -> ! {
     catch::raise(payload)
 }
 
-/// Tells the hook of a panic, or writes the default report: all that formats its message. The payload.
+/// Tells the hook of a panic, or writes the default report: all that may format its message, which is
+/// done once. The payload.
 fn tell(info: &PanicInfo<'_>) -> Payload {
     let (location, message) = (info.location(), info.message());
     if let (Some(hook), Some(at)) = (hook::current(), location) {
@@ -72,9 +73,18 @@ fn tell(info: &PanicInfo<'_>) -> Payload {
         return payload;
     }
     // The report needs no memory, so it comes before what does.
-    let brief = !can_unwind(info) && message.as_str() == Some(IN_CLEANUP);
-    default_report(location, format_args!("{message}"), brief);
-    payload::of_message(&message)
+    match message.as_str() {
+        Some(literal) => {
+            let brief = !can_unwind(info) && literal == IN_CLEANUP;
+            default_report(location, format_args!("{literal}"), brief);
+            payload::of_message(&message)
+        }
+        None => {
+            let heard = payload::Heard::new(&message);
+            default_report(location, format_args!("{heard}"), false);
+            heard.payload()
+        }
+    }
 }
 
 #[cfg(feature = "lang-items")]

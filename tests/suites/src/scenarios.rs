@@ -11,6 +11,7 @@
 use alloc::boxed::Box;
 use alloc::string::String;
 use core::any::Any;
+use core::cell::Cell;
 use core::fmt;
 use core::hint::black_box;
 use core::panic::Location;
@@ -61,6 +62,7 @@ const SURVIVED: &[(&str, fn())] = named![
     hook_set_while_panicking,
     hook_yields_a_thread,
     hook_resumes_another,
+    formatted_once,
 ];
 
 /// Runs the one with this name, on the main thread if that is how its name begins; for `all`, all that are
@@ -341,4 +343,24 @@ fn hook_resumes_another() {
     }
     drop(take_hook());
     formatted();
+}
+
+/// Its text can be had once.
+struct Once(Cell<bool>);
+
+impl fmt::Display for Once {
+    #[inline(never)]
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        assert!(!self.0.replace(true), "formatted again");
+        f.write_str("formatted")
+    }
+}
+
+#[inline(never)]
+fn formatted_once() {
+    for long in [0, 300] {
+        let caught = catch_unwind(|| panic!("{} {:long$}", Once(Cell::new(false)), "once"));
+        let payload = caught.map(|(): ()| ()).unwrap_err();
+        eprintln!("caught {:?}, {}", payload.downcast_ref::<String>(), panicking());
+    }
 }
