@@ -9,7 +9,7 @@ use core::hint::black_box;
 use core::ptr::with_exposed_provenance;
 
 use unspool::panic::{catch_unwind, platform, resume_unwind, set_hook, set_task_hook, take_hook};
-use unspool::unwind::{Exception, raise};
+use unspool::unwind::{Exception, catch, delete_exception, raise};
 use unspool_kernel::console::listen;
 use unspool_kernel::fault::{Decision, Fault, set_policy};
 use unspool_kernel::{ExitCode, cpu, eprintln, loader, nmi, println, task};
@@ -27,6 +27,7 @@ pub fn run(name: &str) -> ExitCode {
         "trace_panics" => trace_panics,
         "drop_faults_during_cleanup" => drop_faults_during_cleanup,
         "foreign_exception" => foreign_exception,
+        "panic_dropped_by_others" => panic_dropped_by_others,
         "stack_overflow" => stack_overflow,
         "policy_faults" => policy_faults,
         "policy_stops" => policy_stops,
@@ -113,6 +114,17 @@ fn foreign_exception() {
         let error = unsafe { raise(exception, platform().stack()) };
         println!("not raised: {error}");
     });
+}
+
+/// As a `catch (...)` of C++ that throws nothing again.
+fn panic_dropped_by_others() {
+    unsafe extern "C-unwind" fn panics(_: *mut u8) -> *mut Exception {
+        resume_unwind(Box::new(()))
+    }
+    // SAFETY: the function takes any pointer.
+    let exception = unsafe { catch(panics, core::ptr::null_mut()) };
+    // SAFETY: just caught, and used no more.
+    unsafe { delete_exception(exception) };
 }
 
 fn stack_overflow() {

@@ -93,6 +93,10 @@ pub const DEATHS: &[Death] = &[
         words: &["fatal runtime error: Rust cannot catch foreign exceptions, aborting"],
     },
     Death {
+        name: "panic_dropped_by_others",
+        words: &["fatal runtime error: Rust panics must be rethrown, aborting"],
+    },
+    Death {
         name: "stack_smash",
         words: &["stack smashing detected", "panic in a function that cannot unwind"],
     },
