@@ -48,6 +48,12 @@ thread_local! {
     }
 }
 
+thread_local! {
+    static COERCED: fn(u8) -> u8 = |number| number + 1;
+    static COERCED_SLICE: &[u8] = &[1, 2];
+    static COERCED_BOX: Box<dyn Fn(u8) -> u8> = Box::new(|number| number + 1);
+}
+
 mod inner {
     unspool_thread_local::thread_local!(pub(in crate) static SUPER: u32 = const { 5 });
 }
@@ -108,6 +114,14 @@ fn every_form_has_its_value() {
     assert_eq!(EARLY.with(|value| *value), 70);
     assert_eq!(inner::SUPER.with(|value| *value), 5);
     assert_eq!((ONE.with(|value| *value), TWO.with(|value| *value)), (1, 2));
+}
+
+#[test]
+fn an_initialiser_is_coerced_to_the_type_of_its_key() {
+    assert_eq!(COERCED.with(|call| call(6)), 7);
+    assert_eq!(COERCED_SLICE.with(|slice| slice.len()), 2);
+    // A use would register a destructor.
+    assert_eq!(format!("{COERCED_BOX:?}"), "LocalKey { .. }");
 }
 
 #[test]
