@@ -199,6 +199,16 @@ fn ref_cell_keys_borrow_set_take_and_replace() {
 }
 
 #[test]
+fn methods_take_the_type_arguments_of_std() {
+    thread_local!(static KEY: RefCell<u32> = const { RefCell::new(5) });
+    assert_eq!(KEY.with::<_, u32>(|value| *value.borrow()), 5);
+    assert_eq!(KEY.try_with::<_, u32>(|value| *value.borrow()), Ok(5));
+    assert_eq!(KEY.with_borrow::<_, u32>(|value| *value), 5);
+    KEY.with_borrow_mut::<_, ()>(|value| *value = 6);
+    assert_eq!(KEY.with_borrow::<fn(&u32) -> u32, _>(u32::clone), 6);
+}
+
+#[test]
 fn an_initialiser_that_panics_is_tried_again() {
     thread_local! {
         static TRIES: Cell<u32> = const { Cell::new(0) };
