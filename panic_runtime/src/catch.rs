@@ -10,6 +10,7 @@
 
 use core::any::Any;
 use core::mem::ManuallyDrop;
+use core::ops::Range;
 use core::panic::{AssertUnwindSafe, Location, UnwindSafe};
 
 use alloc::boxed::Box;
@@ -183,14 +184,24 @@ pub(crate) unsafe fn caught(exception: *mut Exception) -> Payload {
         fatal(format_args!("Rust cannot catch foreign exceptions"))
     };
     platform().state().caught(previous);
-    // An exception that was in flight has its handler further up, unless this one has come past
-    // the frame that was cleaning up for it. A panic cannot: the compiler ends it there. A fault
-    // in code that the compiler takes for harmless can.
     // SAFETY: an exception in flight is valid until it is caught.
-    if !previous.is_null() && unsafe { (*previous).handler_cfa() } <= handler {
+    if let Some(previous) = unsafe { previous.as_ref() }
+        && was_passed(previous.handler_cfa(), handler, &platform().stack().range())
+    {
         fatal(format_args!("fault in a destructor during cleanup"));
     }
     payload
+}
+
+/// Whether the handler of an exception that was in flight is gone, now that another has been caught in
+/// the frame with this CFA, on this stack.
+///
+/// It is further up, unless the other has come past the frame that was cleaning up. A panic cannot: the
+/// compiler ends it there. A fault in code that the compiler takes for harmless can. On another stack,
+/// the cleanup was interrupted, or has called something that runs here, and goes on.
+fn was_passed(handler: u64, caught_in: u64, stack: &Range<u64>) -> bool {
+    // A CFA may be the end of the stack.
+    handler > stack.start && handler <= stack.end && handler <= caught_in
 }
 
 /// Goes on with a panic that was caught, or starts one silently: nothing is printed.
@@ -215,15 +226,10 @@ pub fn panic_any<M: 'static + Any + Send>(message: M) -> ! {
 fn begin_any(payload: Payload, location: &Location<'_>) -> ! {
     let text = as_str(&*payload).unwrap_or("Box<dyn Any>");
     begin(Some(location), format_args!("{text}"));
-    match hook::current() {
-        Some(hook) => {
-            let info = PanicHookInfo::new(&*payload, location, true);
-            report(Some(location), None, || hook(&info));
-        }
-        None => report(Some(location), None, || {
-            default_report(Some(location), format_args!("{text}"), false);
-        }),
-    }
+    report(Some(location), None, || match hook::current() {
+        Some(hook) => hook(&PanicHookInfo::new(&*payload, location, true)),
+        None => default_report(Some(location), format_args!("{text}"), false),
+    });
     raise(payload)
 }
 
@@ -296,6 +302,17 @@ mod tests {
     fn a_body_that_returns_gives_its_result() {
         let text = alloc::string::String::from("moved in");
         assert_eq!(catch_unwind(move || text.len()).unwrap(), 8);
+    }
+
+    #[test]
+    fn a_handler_is_passed_on_its_own_stack_only() {
+        let stack = 0x2000..0x3000;
+        assert!(was_passed(0x2800, 0x2900, &stack));
+        assert!(was_passed(0x3000, 0x3000, &stack));
+        assert!(!was_passed(0x2900, 0x2800, &stack), "it is further up");
+        assert!(!was_passed(0x1800, 0x2900, &stack), "on a stack further down");
+        assert!(!was_passed(0x2000, 0x2900, &stack), "where that one ends");
+        assert!(!was_passed(0x3800, 0x2900, &stack), "on one further up");
     }
 
     /// What it returns holds all of `value`, whatever that needs.

@@ -51,7 +51,7 @@ pub unsafe fn unwind_fault(
         let _ = writeln!(report, "\nthread {} faulted at {at:#x}:\n{reason}", platform().task());
         report.trace(trace_from(registers, Pc::Exact(at)));
     });
-    if !reported {
+    if reported.is_none() {
         fatal(format_args!("CPU fault at {at:#x} while processing panic: {reason}"));
     }
     // SAFETY: the contract of this function covers the registers and the stack; the exception was

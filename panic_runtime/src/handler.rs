@@ -11,19 +11,19 @@ use core::panic::{Location, PanicInfo};
 
 use crate::catch;
 use crate::hook::{self, PanicHookInfo};
-use crate::payload;
+use crate::payload::{self, Payload};
 use crate::platform::platform;
 use crate::report::{IN_CLEANUP, default_report, last_words};
 
 /// Runs what a panic begins with. A panic while another is being reported ends the program; the
 /// message of that one is shown only if it is a literal: printing may be what panics.
-pub(crate) fn report(
+pub(crate) fn report<R>(
     location: Option<&Location<'_>>,
     literal: Option<&str>,
-    report: impl FnOnce(),
-) {
-    if platform().state().report(report) {
-        return;
+    report: impl FnOnce() -> R,
+) -> R {
+    if let Some(result) = platform().state().report(report) {
+        return result;
     }
     match (location, literal.unwrap_or_default()) {
         (Some(at), text) => {
@@ -55,26 +55,36 @@ pub(crate) fn begin(location: Option<&Location<'_>>, message: fmt::Arguments<'_>
 pub fn __rust_end_short_backtrace(info: &PanicInfo<'_>) -> ! {
     let (location, message) = (info.location(), info.message());
     begin(location, format_args!("{message}"));
-    let payload = match (hook::current(), location) {
-        // The payload is made first, because the hook is told; the default report needs no
-        // memory, so it comes before anything that does.
-        (Some(hook), Some(at)) => {
-            let payload = payload::of_message(&message);
-            let info = PanicHookInfo::new(&*payload, at, can_unwind(info));
-            report(location, message.as_str(), || hook(&info));
-            payload
-        }
-        _ => {
-            let text = format_args!("{message}");
-            let brief = !can_unwind(info) && message.as_str() == Some(IN_CLEANUP);
-            report(location, message.as_str(), || default_report(location, text, brief));
-            payload::of_message(&message)
-        }
-    };
+    let payload = report(location, message.as_str(), || tell(info));
     if !can_unwind(info) {
         last_words(format_args!("thread caused non-unwinding panic. aborting.\n"));
     }
     catch::raise(payload)
+}
+
+/// Tells the hook of a panic, or writes the default report: all that may format its message, which is
+/// done once. The payload.
+fn tell(info: &PanicInfo<'_>) -> Payload {
+    let (location, message) = (info.location(), info.message());
+    if let (Some(hook), Some(at)) = (hook::current(), location) {
+        // First, because the hook is told of it.
+        let payload = payload::of_message(&message);
+        hook(&PanicHookInfo::new(&*payload, at, can_unwind(info)));
+        return payload;
+    }
+    // The report needs no memory, so it comes before what does.
+    match message.as_str() {
+        Some(literal) => {
+            let brief = !can_unwind(info) && literal == IN_CLEANUP;
+            default_report(location, format_args!("{literal}"), brief);
+            payload::of_message(&message)
+        }
+        None => {
+            let heard = payload::Heard::new(&message);
+            default_report(location, format_args!("{heard}"), false);
+            heard.payload()
+        }
+    }
 }
 
 #[cfg(feature = "lang-items")]

@@ -18,7 +18,7 @@ use core::fmt;
 use core::panic::Location;
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use spin::Mutex;
+use spin::RwLock;
 
 use crate::platform::platform;
 use crate::report::{IN_CLEANUP, default_report};
@@ -88,23 +88,23 @@ type Hook = dyn Fn(&PanicHookInfo<'_>) + Sync + Send + 'static;
 
 /// A hook, or `None` for what there is without one.
 #[derive(Default)]
-pub(crate) struct Hooked(Mutex<Option<Arc<Hook>>>);
+pub(crate) struct Hooked(RwLock<Option<Arc<Hook>>>);
 
 impl Hooked {
     pub(crate) const fn new() -> Self {
-        Self(Mutex::new(None))
+        Self(RwLock::new(None))
     }
 
     /// While somebody changes it, or this panic has interrupted the change, there is none: a panic
-    /// waits for nobody.
+    /// waits for nobody. Others that ask are in nobody's way.
     fn current(&self) -> Option<Arc<Hook>> {
-        self.0.try_lock()?.clone()
+        self.0.try_read()?.clone()
     }
 
     /// Returns the previous hook, to be dropped when the lock is released: its drop may do anything.
     fn replace(&self, hook: Option<Arc<Hook>>) -> Option<Arc<Hook>> {
         refuse_while_panicking();
-        core::mem::replace(&mut *self.0.lock(), hook)
+        core::mem::replace(&mut *self.0.write(), hook)
     }
 }
 
@@ -184,8 +184,9 @@ where
         + 'static,
 {
     refuse_while_panicking();
-    let mut current = HOOK.0.lock();
-    let previous = current.take();
+    let mut current = HOOK.0.write();
+    // Which stays the hook if there is no memory for another.
+    let previous = current.clone();
     *current = Some(Arc::new(move |info: &PanicHookInfo<'_>| match &previous {
         Some(previous) => hook(&**previous, info),
         None => hook(&default_hook, info),
@@ -230,5 +231,16 @@ mod tests {
         let other = PanicHookInfo::new(&7u8, location, false);
         assert_eq!(other.to_string(), format!("panicked at {location}"));
         assert!(!other.can_unwind());
+    }
+
+    #[test]
+    fn panics_that_ask_at_the_same_time_all_find_the_hook() {
+        let hooked = Hooked::new();
+        drop(hooked.replace(Some(Arc::new(|_: &PanicHookInfo<'_>| ()))));
+        let asks = || (0..100_000).all(|_| hooked.current().is_some());
+        std::thread::scope(|scope| {
+            let threads = [(); 4].map(|()| scope.spawn(asks));
+            assert!(threads.into_iter().all(|thread| thread.join().unwrap()));
+        });
     }
 }

@@ -10,6 +10,7 @@ use alloc::alloc::{Layout, alloc, dealloc};
 use alloc::boxed::Box;
 use alloc::string::String;
 use core::any::Any;
+use core::cell::RefCell;
 use core::fmt::{self, Write};
 use core::panic::PanicMessage;
 use core::ptr::{NonNull, null, null_mut};
@@ -34,14 +35,103 @@ pub struct MessageLost;
 /// those it is [`MessageLost`], which needs no memory.
 pub(crate) fn of_message(message: &PanicMessage<'_>) -> Payload {
     let spares = platform().state().spares();
-    let payload = match message.as_str() {
-        Some(literal) => {
-            let boxed = try_box(literal).ok().or_else(|| spares.literal(literal));
-            boxed.map(|boxed| boxed as Payload)
-        }
-        None => format(format_args!("{message}"), spares).map(|boxed| boxed as Payload),
+    let Some(literal) = message.as_str() else {
+        let mut kept = Kept::new(spares);
+        // An error: it is cut, or there is no room at all.
+        let _ = write!(kept, "{message}");
+        return kept.payload();
     };
-    payload.unwrap_or_else(|| Box::new(MessageLost))
+    let boxed = try_box(literal).ok().or_else(|| spares.literal(literal));
+    boxed.map_or_else(|| Box::new(MessageLost) as Payload, |boxed| boxed)
+}
+
+/// A message that is kept while it is printed: whoever formats it does so once, as in std. There are
+/// such that panic when they are formatted again.
+pub(crate) struct Heard<'a> {
+    message: &'a PanicMessage<'a>,
+    kept: RefCell<Kept<'a>>,
+}
+
+impl<'a> Heard<'a> {
+    pub(crate) fn new(message: &'a PanicMessage<'a>) -> Self {
+        Self { message, kept: RefCell::new(Kept::new(platform().state().spares())) }
+    }
+
+    /// As [`of_message`].
+    pub(crate) fn payload(self) -> Payload {
+        self.kept.into_inner().payload()
+    }
+}
+
+impl fmt::Display for Heard<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(Both(f, &mut self.kept.borrow_mut()), "{}", self.message)
+    }
+}
+
+/// Prints, and keeps what can be kept of it.
+struct Both<'a, 'b, 'c>(&'a mut fmt::Formatter<'b>, &'a mut Kept<'c>);
+
+impl Write for Both<'_, '_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        // An error: it is cut, but printed all the same.
+        let _ = self.1.write_str(text);
+        self.0.write_str(text)
+    }
+}
+
+/// A message that needs no memory as long as it is short. Then it takes the spare string, if the heap
+/// has nothing, with the sign that it was cut.
+struct Kept<'a> {
+    short: [u8; MESSAGE - CUT.len_utf8()],
+    length: usize,
+    long: Option<Cautious<'a>>,
+    /// There was no room for the rest.
+    is_cut: bool,
+    spares: &'a Spares,
+}
+
+impl<'a> Kept<'a> {
+    const fn new(spares: &'a Spares) -> Self {
+        let short = [0; MESSAGE - CUT.len_utf8()];
+        Self { short, length: 0, long: None, is_cut: false, spares }
+    }
+
+    /// Writes what was short to a string.
+    fn lengthen(&self) -> Option<Cautious<'a>> {
+        let text = try_box(String::new()).ok().or_else(|| self.spares.text())?;
+        let mut text = Cautious { text, spares: self.spares };
+        // Whole strings were put in. An error: it is cut.
+        let short = str::from_utf8(&self.short[..self.length]).unwrap_or_default();
+        let whole = text.write_str(short).is_ok();
+        (whole || !text.text.is_empty()).then_some(text)
+    }
+
+    fn payload(mut self) -> Payload {
+        match self.long.take().or_else(|| self.lengthen()) {
+            Some(text) => text.text,
+            None => Box::new(MessageLost),
+        }
+    }
+}
+
+impl Write for Kept<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        if self.is_cut {
+            return Err(fmt::Error);
+        }
+        if self.long.is_none() {
+            if let Some(place) = self.short[self.length..].get_mut(..text.len()) {
+                place.copy_from_slice(text.as_bytes());
+                self.length += text.len();
+                return Ok(());
+            }
+            self.long = self.lengthen();
+        }
+        let kept = self.long.as_mut().map_or(Err(fmt::Error), |long| long.write_str(text));
+        self.is_cut = kept.is_err();
+        kept
+    }
 }
 
 /// What stands where a message was cut.
@@ -85,14 +175,6 @@ impl Write for Cautious<'_> {
         }
         self.cut(text)
     }
-}
-
-fn format(message: fmt::Arguments<'_>, spares: &Spares) -> Option<Box<String>> {
-    let text = try_box(String::new()).ok().or_else(|| spares.text())?;
-    let mut text = Cautious { text, spares };
-    // An error: it is cut, or there was no room at all.
-    let whole = text.write_fmt(message).is_ok();
-    (whole || !text.text.is_empty()).then_some(text.text)
 }
 
 /// Vendor and language, as the ABI asks (Itanium EH §1.2): told from std's `MOZ\0RUST`, because
@@ -283,5 +365,16 @@ mod tests {
         assert_eq!(text.cut(&long), Err(fmt::Error));
         assert_eq!(text.text.len(), most + CUT.len_utf8());
         assert!(text.text.ends_with("ü…"));
+    }
+
+    #[test]
+    fn a_message_is_kept_whole_however_long_it_is() {
+        let spares = Spares::new();
+        for pieces in [0, 1, 31, 32, 33, 100] {
+            let mut kept = Kept::new(&spares);
+            (0..pieces).for_each(|_| kept.write_str("eight ü").unwrap());
+            let text = kept.payload().downcast::<String>().unwrap();
+            assert_eq!(*text, "eight ü".repeat(pieces));
+        }
     }
 }

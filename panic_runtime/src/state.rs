@@ -205,21 +205,38 @@ impl TaskState {
         self.count(-1);
     }
 
-    /// Runs `report` unless the task is already reporting a panic; says whether it ran.
-    pub(crate) fn report(&self, report: impl FnOnce()) -> bool {
+    /// Runs `report` of the panic that was counted last, unless the task is already reporting one; what
+    /// it returned, if it ran.
+    ///
+    /// It may be left by an exception that nobody reports, as a hook may resume one. That goes on instead
+    /// of the panic, which is over.
+    pub(crate) fn report<R>(&self, report: impl FnOnce() -> R) -> Option<R> {
         let quiet =
             self.speech.compare_exchange(QUIET, REPORTING, Ordering::Relaxed, Ordering::Relaxed);
         if quiet.is_err() {
-            return false;
+            return None;
         }
-        report();
+        let replaced = Replaced(self);
+        let result = report();
+        core::mem::forget(replaced);
         self.speech.store(QUIET, Ordering::Relaxed);
-        true
+        Some(result)
     }
 
     /// Whether the task may speak its last words: it has not tried to yet.
     pub(crate) fn may_speak_last(&self) -> bool {
         self.speech.swap(LAST_WORDS, Ordering::Relaxed) != LAST_WORDS
+    }
+}
+
+/// Ends a panic whose report is unwound.
+struct Replaced<'a>(&'a TaskState);
+
+impl Drop for Replaced<'_> {
+    fn drop(&mut self) {
+        self.0.speech.store(QUIET, Ordering::Relaxed);
+        self.0.part().fetch_sub(1, Ordering::Relaxed);
+        self.0.count(-1);
     }
 }
 
@@ -241,17 +258,18 @@ mod tests {
     fn a_report_within_a_report_does_not_run() {
         let state = TaskState::new();
         let mut inner = None;
-        assert!(state.report(|| inner = Some(state.report(|| ()))));
-        assert_eq!(inner, Some(false));
-        assert!(state.report(|| ()), "the next one does");
+        assert!(state.report(|| inner = Some(state.report(|| ()))).is_some());
+        assert_eq!(inner, Some(None));
+        assert_eq!(state.report(|| 7), Some(7), "the next one does");
     }
 
     #[test]
     fn last_words_are_spoken_once() {
         let state = TaskState::new();
-        assert!(state.report(|| assert!(state.may_speak_last())), "a report may end with them");
+        let report = state.report(|| assert!(state.may_speak_last()));
+        assert!(report.is_some(), "a report may end with them");
         assert!(state.may_speak_last());
-        assert!(!state.report(|| ()));
+        assert!(state.report(|| ()).is_none());
         assert!(!state.may_speak_last());
     }
 
@@ -302,6 +320,16 @@ mod tests {
         assert!(state.must_die_here());
         state.set_region(0);
         assert!(!state.must_die_here() && state.must_die());
+    }
+
+    #[test]
+    fn a_panic_whose_report_is_unwound_is_over() {
+        let state = TaskState::new();
+        state.begin();
+        let report = || _ = state.report(|| std::panic::resume_unwind(alloc::boxed::Box::new(())));
+        assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(report)).is_err());
+        assert_eq!(state.panics(), 0);
+        assert!(state.report(|| ()).is_some());
     }
 
     #[test]

@@ -30,7 +30,8 @@ const SOME: usize = 32;
 /// A trace of a stack, as `std::backtrace::Backtrace`.
 ///
 /// Names are looked up when it is printed, so it costs 24 bytes a frame, and a frame in something
-/// that has been unloaded since has no name, or another one.
+/// that has been unloaded since has no name, or another one. The innermost 512 frames are kept;
+/// [`end`](Self::end) says if there are more.
 ///
 /// Without a heap, there is [`Captured`](crate::Captured).
 pub struct Backtrace(Inner);

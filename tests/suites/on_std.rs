@@ -13,6 +13,7 @@ mod on {
     pub use std::panic::{
         always_abort, catch_unwind, panic_any, resume_unwind, set_hook, take_hook, update_hook,
     };
+    pub use std::thread::panicking;
     pub use std::{eprint, eprintln, thread_local};
 
     use std::sync::atomic::{AtomicBool, Ordering};

@@ -58,7 +58,10 @@ impl<T: 'static> LocalKey<T> {
     /// The value was destroyed, or the initialiser panics, or there is no memory to register the
     /// value's destructor.
     #[track_caller]
-    pub fn with<R>(&'static self, f: impl FnOnce(&T) -> R) -> R {
+    pub fn with<F, R>(&'static self, f: F) -> R
+    where
+        F: FnOnce(&T) -> R,
+    {
         match self.try_with(f) {
             Ok(result) => result,
             Err(error) => panic_access_error(error),
@@ -73,7 +76,10 @@ impl<T: 'static> LocalKey<T> {
     /// # Panics
     /// The initialiser panics, or there is no memory to register the value's destructor.
     #[inline]
-    pub fn try_with<R>(&'static self, f: impl FnOnce(&T) -> R) -> Result<R, AccessError> {
+    pub fn try_with<F, R>(&'static self, f: F) -> Result<R, AccessError>
+    where
+        F: FnOnce(&T) -> R,
+    {
         // SAFETY: `find` may be called on any task that uses the key (contract of `new`).
         let value = unsafe { (self.find)(None) };
         // SAFETY: Null or a value of this task; it stays while `f` runs, because destructors run
@@ -149,13 +155,19 @@ impl<T: 'static> LocalKey<Cell<T>> {
 impl<T: 'static> LocalKey<RefCell<T>> {
     /// Lends the value to `f`.
     #[track_caller]
-    pub fn with_borrow<R>(&'static self, f: impl FnOnce(&T) -> R) -> R {
+    pub fn with_borrow<F, R>(&'static self, f: F) -> R
+    where
+        F: FnOnce(&T) -> R,
+    {
         self.with(|cell| f(&cell.borrow()))
     }
 
     /// Lends the value to `f`, to be changed.
     #[track_caller]
-    pub fn with_borrow_mut<R>(&'static self, f: impl FnOnce(&mut T) -> R) -> R {
+    pub fn with_borrow_mut<F, R>(&'static self, f: F) -> R
+    where
+        F: FnOnce(&mut T) -> R,
+    {
         self.with(|cell| f(&mut cell.borrow_mut()))
     }
 

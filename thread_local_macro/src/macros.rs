@@ -69,7 +69,8 @@ macro_rules! __thread_local_key {
     }};
     ($T:ty, $lazy:expr) => {{
         const __UNSPOOL_FIND: $crate::__private::Find<$T> = |__unspool_given| {
-            let __unspool_init = || $lazy;
+            // With its type, which expressions may be coerced to.
+            let __unspool_init = || -> $T { $lazy };
             let __unspool_storage = $crate::__thread_local_static!(
                 $crate::__private::LazyStorage<$T>,
                 $crate::__private::LazyStorage::new()

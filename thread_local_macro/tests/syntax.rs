@@ -48,6 +48,12 @@ thread_local! {
     }
 }
 
+thread_local! {
+    static COERCED: fn(u8) -> u8 = |number| number + 1;
+    static COERCED_SLICE: &[u8] = &[1, 2];
+    static COERCED_BOX: Box<dyn Fn(u8) -> u8> = Box::new(|number| number + 1);
+}
+
 mod inner {
     unspool_thread_local::thread_local!(pub(in crate) static SUPER: u32 = const { 5 });
 }
@@ -108,6 +114,14 @@ fn every_form_has_its_value() {
     assert_eq!(EARLY.with(|value| *value), 70);
     assert_eq!(inner::SUPER.with(|value| *value), 5);
     assert_eq!((ONE.with(|value| *value), TWO.with(|value| *value)), (1, 2));
+}
+
+#[test]
+fn an_initialiser_is_coerced_to_the_type_of_its_key() {
+    assert_eq!(COERCED.with(|call| call(6)), 7);
+    assert_eq!(COERCED_SLICE.with(|slice| slice.len()), 2);
+    // A use would register a destructor.
+    assert_eq!(format!("{COERCED_BOX:?}"), "LocalKey { .. }");
 }
 
 #[test]
@@ -182,6 +196,16 @@ fn ref_cell_keys_borrow_set_take_and_replace() {
     KEY.set(4);
     assert_eq!(KEY.take(), 4);
     assert_eq!(KEY.with_borrow(|value| *value), 0);
+}
+
+#[test]
+fn methods_take_the_type_arguments_of_std() {
+    thread_local!(static KEY: RefCell<u32> = const { RefCell::new(5) });
+    assert_eq!(KEY.with::<_, u32>(|value| *value.borrow()), 5);
+    assert_eq!(KEY.try_with::<_, u32>(|value| *value.borrow()), Ok(5));
+    assert_eq!(KEY.with_borrow::<_, u32>(|value| *value), 5);
+    KEY.with_borrow_mut::<_, ()>(|value| *value = 6);
+    assert_eq!(KEY.with_borrow::<fn(&u32) -> u32, _>(u32::clone), 6);
 }
 
 #[test]

@@ -250,7 +250,15 @@ unsafe fn way_out(
     }
 }
 
-/// The stop function of a forced unwinding that a frame ends.
+/// Whether the exception's forced unwinding is to end in the frame with this CFA: it is one of
+/// [`raise_forced`]. What others give their stop functions may be any address.
+pub(crate) fn ends_at(exception: &Exception, cfa: u64) -> bool {
+    exception.private_1 == stop_at_handler as *const () as u64 && exception.private_2 == cfa
+}
+
+/// The stop function of a forced unwinding that a frame ends. [Known](ends_at) by its address: so it must
+/// not be compiled again in a crate that raises, as small functions are that may be inlined.
+#[inline(never)]
 unsafe extern "C" fn stop_at_handler(
     _version: i32,
     _actions: Actions,

@@ -8,8 +8,8 @@ use core::arch::asm;
 use core::hint::black_box;
 use core::ptr::with_exposed_provenance;
 
-use unspool::panic::{catch_unwind, platform, resume_unwind, set_hook, set_task_hook};
-use unspool::unwind::{Exception, raise};
+use unspool::panic::{catch_unwind, platform, resume_unwind, set_hook, set_task_hook, take_hook};
+use unspool::unwind::{Exception, catch, delete_exception, raise};
 use unspool_kernel::console::listen;
 use unspool_kernel::fault::{Decision, Fault, set_policy};
 use unspool_kernel::{ExitCode, cpu, eprintln, loader, nmi, println, task};
@@ -27,10 +27,12 @@ pub fn run(name: &str) -> ExitCode {
         "trace_panics" => trace_panics,
         "drop_faults_during_cleanup" => drop_faults_during_cleanup,
         "foreign_exception" => foreign_exception,
+        "panic_dropped_by_others" => panic_dropped_by_others,
         "stack_overflow" => stack_overflow,
         "policy_faults" => policy_faults,
         "policy_stops" => policy_stops,
         "hook_faults" => hook_faults,
+        "hook_panics_when_it_goes" => hook_panics_when_it_goes,
         "stack_smash" => stack_smash,
         "idle_panics" => idle_panics,
         "nmi_panics_in_the_console" => nmi_panics_in_the_console,
@@ -114,6 +116,17 @@ fn foreign_exception() {
     });
 }
 
+/// As a `catch (...)` of C++ that throws nothing again.
+fn panic_dropped_by_others() {
+    unsafe extern "C-unwind" fn panics(_: *mut u8) -> *mut Exception {
+        resume_unwind(Box::new(()))
+    }
+    // SAFETY: the function takes any pointer.
+    let exception = unsafe { catch(panics, core::ptr::null_mut()) };
+    // SAFETY: just caught, and used no more.
+    unsafe { delete_exception(exception) };
+}
+
 fn stack_overflow() {
     #[inline(never)]
     fn deeper(n: u64) -> u64 {
@@ -151,6 +164,22 @@ fn policy_stops() {
 fn hook_faults() {
     set_hook(Box::new(|_| black_box(reads_nothing as fn())()));
     panic!("the hook is told");
+}
+
+/// The last who has the hook is the panic that it was called for.
+fn hook_panics_when_it_goes() {
+    struct PanicsOnDrop;
+    impl Drop for PanicsOnDrop {
+        fn drop(&mut self) {
+            panic!("a hook goes");
+        }
+    }
+    let bad = PanicsOnDrop;
+    set_hook(Box::new(move |_| {
+        black_box(&bad);
+        drop(task::spawn("takes", || drop(take_hook())).join());
+    }));
+    let _ = catch_unwind(|| panic!("the hook is told"));
 }
 
 /// The handler of an NMI that hits a CPU in its idle loop.

@@ -5,13 +5,20 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use spin::Mutex;
-use unspool::panic::{catch_unwind, panic_any, resume_unwind, set_hook, take_hook, update_hook};
+use unspool::panic::{
+    catch_unwind, panic_any, panics_in_flight, resume_unwind, set_hook, take_hook, update_hook,
+};
+use unspool_kernel::heap;
+
+use crate::support::footprint;
 
 crate::tests![
     a_hook_is_told_of_every_panic_but_not_of_resumed_ones,
     a_hook_sees_the_payload_and_the_location,
     a_hook_that_was_taken_can_be_called,
     an_updated_hook_is_given_the_one_before,
+    an_update_that_finds_no_memory_leaves_the_hook,
+    panics_that_hooks_replace_leave_nothing_behind,
     a_hook_cannot_be_set_while_panicking,
 ];
 
@@ -76,6 +83,31 @@ fn an_updated_hook_is_given_the_one_before() {
         let _ = catch_unwind(|| panic!("words")).map(|(): ()| ());
     });
     assert_eq!(heard, ["after", "before"]);
+}
+
+fn an_update_that_finds_no_memory_leaves_the_hook() {
+    let heard = heard(|| {
+        set_hook(Box::new(|_| hear("before")));
+        let failing = heap::fail(0, usize::MAX);
+        let updated = catch_unwind(|| update_hook(|_, _| ()));
+        drop(failing);
+        assert!(updated.is_err());
+        let _ = catch_unwind(|| panic!("words")).map(|(): ()| ());
+    });
+    assert_eq!(heard, ["before"]);
+}
+
+fn panics_that_hooks_replace_leave_nothing_behind() {
+    let heard = heard(|| {
+        set_hook(Box::new(|_| resume_unwind(Box::new(7_u8))));
+        let before = footprint();
+        for width in 0..1000 {
+            let caught = catch_unwind(|| panic!("{:width$}", "words")).map(|(): ()| ());
+            assert!(caught.unwrap_err().is::<u8>());
+        }
+        assert_eq!(footprint(), before);
+    });
+    assert_eq!((heard.len(), panics_in_flight()), (0, 0));
 }
 
 fn a_hook_cannot_be_set_while_panicking() {

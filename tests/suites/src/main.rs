@@ -20,6 +20,7 @@ mod allocator;
 mod backtraces;
 mod churn;
 mod concurrency;
+mod corners;
 mod corrupt;
 mod deaths;
 mod endings;
@@ -85,6 +86,7 @@ const SUITES: &[(&str, &[Test])] = &[
     ("thread_locals_as_std", thread_locals_as_std::TESTS),
     ("panics", panics::TESTS),
     ("hooks", hooks::TESTS),
+    ("corners", corners::TESTS),
     ("throws", throws::TESTS),
     ("reports", reports::TESTS),
     ("heaps", heaps::TESTS),

@@ -10,7 +10,8 @@ use unspool::panic::{BacktraceStyle, set_backtrace_style};
 use unspool_kernel::{ExitCode, println, task};
 
 pub use unspool::panic::{
-    always_abort, catch_unwind, panic_any, resume_unwind, set_hook, take_hook, update_hook,
+    always_abort, catch_unwind, panic_any, panicking, resume_unwind, set_hook, take_hook,
+    update_hook,
 };
 pub use unspool::thread_local;
 pub use unspool_kernel::{eprint, eprintln};

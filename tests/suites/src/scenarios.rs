@@ -11,14 +11,15 @@
 use alloc::boxed::Box;
 use alloc::string::String;
 use core::any::Any;
+use core::cell::Cell;
 use core::fmt;
 use core::hint::black_box;
 use core::panic::Location;
 
 use self::calls::{index, unwrap_of_none};
 use crate::on::{
-    catch_unwind, eprint, eprintln, panic_any, resume_unwind, set_hook, take_hook, thread,
-    thread_local, update_hook,
+    catch_unwind, eprint, eprintln, panic_any, panicking, resume_unwind, set_hook, take_hook,
+    thread, thread_local, update_hook,
 };
 
 /// Functions with their names.
@@ -60,6 +61,8 @@ const SURVIVED: &[(&str, fn())] = named![
     hook_taken_and_called,
     hook_set_while_panicking,
     hook_yields_a_thread,
+    hook_resumes_another,
+    formatted_once,
 ];
 
 /// Runs the one with this name, on the main thread if that is how its name begins; for `all`, all that are
@@ -325,4 +328,39 @@ fn hook_yields_a_thread() {
         eprintln!("end: {info}");
     }));
     literal();
+}
+
+/// What the hook resumes goes on in place of the panic, and the next panic is as the first.
+#[inline(never)]
+fn hook_resumes_another() {
+    set_hook(Box::new(|info| {
+        eprintln!("hook: {info}");
+        resume_unwind(Box::new(7_u8));
+    }));
+    for body in [literal as fn(), formatted, with_any_payload] {
+        let payload = catch_unwind(body).unwrap_err();
+        eprintln!("caught {:?}, {}", payload.downcast_ref::<u8>(), panicking());
+    }
+    drop(take_hook());
+    formatted();
+}
+
+/// Its text can be had once.
+struct Once(Cell<bool>);
+
+impl fmt::Display for Once {
+    #[inline(never)]
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        assert!(!self.0.replace(true), "formatted again");
+        f.write_str("formatted")
+    }
+}
+
+#[inline(never)]
+fn formatted_once() {
+    for long in [0, 300] {
+        let caught = catch_unwind(|| panic!("{} {:long$}", Once(Cell::new(false)), "once"));
+        let payload = caught.map(|(): ()| ()).unwrap_err();
+        eprintln!("caught {:?}, {}", payload.downcast_ref::<String>(), panicking());
+    }
 }

@@ -16,6 +16,7 @@ use crate::context::Context;
 use crate::cursor::Cursor;
 use crate::environment::{Everywhere, LiveStack};
 use crate::exception::{Actions, Exception, Reason};
+use crate::forced::ends_at;
 use crate::known::Known;
 use crate::registers::{Register, Registers};
 
@@ -460,7 +461,7 @@ pub(crate) unsafe extern "C" fn catch_forced_personality(
         return unsafe { catch_personality(version, actions, class, exception, context) };
     }
     // SAFETY: the unwinder passes the exception that it raises.
-    if unsafe { (*exception).handler_cfa() } == context.cfa() {
+    if ends_at(unsafe { &*exception }, context.cfa()) {
         enter_handler(exception, context)
     } else {
         Reason::CONTINUE_UNWIND

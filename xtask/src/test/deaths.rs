@@ -93,6 +93,10 @@ pub const DEATHS: &[Death] = &[
         words: &["fatal runtime error: Rust cannot catch foreign exceptions, aborting"],
     },
     Death {
+        name: "panic_dropped_by_others",
+        words: &["fatal runtime error: Rust panics must be rethrown, aborting"],
+    },
+    Death {
         name: "stack_smash",
         words: &["stack smashing detected", "panic in a function that cannot unwind"],
     },
@@ -117,6 +121,10 @@ pub const DEATHS: &[Death] = &[
     Death {
         name: "hook_faults",
         words: &["CPU fault at", "while processing panic: page fault: read of 0x8"],
+    },
+    Death {
+        name: "hook_panics_when_it_goes",
+        words: &["a hook goes\nthread panicked while processing panic. aborting.\n"],
     },
     Death {
         name: "nmi_panics_in_the_console",

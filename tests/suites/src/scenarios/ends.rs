@@ -15,6 +15,7 @@ pub const ALL: &[(&str, fn())] = named![
     panic_leaves_extern_c,
     message_panics,
     message_panics_with_format,
+    message_panics_with_a_hook,
     hook_panics,
     hook_panics_with_format,
     hook_panics_with_any_payload,
@@ -78,6 +79,12 @@ fn message_panics() {
 #[inline(never)]
 fn message_panics_with_format() {
     panic!("{}", black_box(Worse(Some(7))));
+}
+
+#[inline(never)]
+fn message_panics_with_a_hook() {
+    set_hook(Box::new(|_| ()));
+    let _ = catch_unwind(message_panics);
 }
 
 /// That it would be caught there does not help.
