@@ -70,7 +70,8 @@ pub unsafe fn protect(pages: Pages, access: Access) -> Result<(), MapError> {
 ///
 /// # Errors
 ///
-/// They are not pages of one reservation, or no memory for the record; nothing has changed then.
+/// They are not pages of one reservation, or they are the middle of backed ones and there is no memory
+/// for the record; nothing has changed then.
 ///
 /// # Safety
 ///
@@ -160,7 +161,7 @@ impl Reservation {
     unsafe fn decommit(&mut self, pages: Pages) -> Result<(), MapError> {
         let range = pages.start()..pages.end();
         while let Some(piece) = self.backed.first_in(&range) {
-            self.backed.make_room()?;
+            self.backed.make_room_without(&piece)?;
             // SAFETY: `protect` had exactly these mapped, and the caller gives them up.
             unsafe { machine().unmap(whole(&piece)?) };
             self.backed.remove(&piece);

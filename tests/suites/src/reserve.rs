@@ -9,6 +9,7 @@ use core::ptr::{with_exposed_provenance, with_exposed_provenance_mut};
 
 use unspool::panic::catch_unwind;
 use unspool_kernel::fault::{FaultInfo, FaultKind, PageAccess};
+use unspool_kernel::heap;
 use unspool_kernel::machine::{Access, MapError, Mapping, PAGE, Pages, machine};
 use unspool_kernel::reserve::{RUNTIMES, decommit, protect, release, reserve};
 
@@ -17,6 +18,7 @@ crate::tests![
     every_page_is_as_the_last_call_left_it,
     what_is_no_reservation_is_an_error,
     what_memory_cannot_back_is_an_error,
+    no_memory_is_needed_to_give_memory_back,
 ];
 
 /// Pages of a small reservation.
@@ -162,4 +164,21 @@ fn what_memory_cannot_back_is_an_error() {
     // SAFETY: the test's own.
     unsafe { protect(part(pages, &(0..1)), Access::ReadWrite) }.unwrap();
     give_back(pages);
+}
+
+fn no_memory_is_needed_to_give_memory_back() {
+    // So many pieces that some number of them fills whatever the list of them has room for.
+    for pieces in 1..=COUNT / 2 {
+        let pages = reserve(COUNT * PAGE).unwrap();
+        for piece in 0..pieces {
+            // SAFETY: the test's own.
+            unsafe { protect(part(pages, &(2 * piece..2 * piece + 1)), Access::ReadWrite) }
+                .unwrap();
+        }
+        let exhausted = heap::exhaust();
+        // SAFETY: the test's own, and nobody uses them.
+        let (decommitted, released) = unsafe { (decommit(part(pages, &(0..1))), release(pages)) };
+        drop(exhausted);
+        assert_eq!((decommitted, released), (Ok(()), Ok(())), "{pieces} pieces");
+    }
 }
