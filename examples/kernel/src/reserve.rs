@@ -16,6 +16,7 @@ use alloc::vec::Vec;
 use crate::extents::Extents;
 use crate::lock::Lock;
 use crate::machine::{Access, MapError, Pages, machine};
+use crate::memory;
 use crate::sync::Mutex;
 use crate::window::Window;
 
@@ -140,7 +141,7 @@ impl Reservation {
         {
             self.backed.make_room()?;
             // SAFETY: the window gave the pages to this reservation, and it has no memory there.
-            unsafe { machine().map(whole(&gap)?) }?;
+            unsafe { memory::back(whole(&gap)?) }?;
             self.backed.insert(gap);
         }
         if !old && access == Access::ReadWrite {
