@@ -27,6 +27,7 @@ crate::tests![
     sse_registers_and_the_red_zone_survive_preemption,
     avx_registers_survive_preemption,
     floating_point_work_of_many_tasks_is_exact,
+    flags_survive_preemption,
     thread_locals_stay_with_their_task_on_every_cpu,
     panics_on_all_cpus_at_once_are_caught_where_they_belong,
     traces_on_all_cpus_at_once_reach_the_outermost_frame,
@@ -152,6 +153,36 @@ fn avx_registers_survive_preemption() {
     }
     let wrong = in_many(|mine| {
         let mut words: [u64; 16] = core::array::from_fn(|n| (mine * 1000 + n) as u64);
+/// Also flags with which no handler, nor what it goes on in, could run.
+fn flags_survive_preemption() {
+    const DIRECTION: u64 = 1 << 10;
+    const NESTED_TASK: u64 = 1 << 14;
+    const ALIGNMENT_CHECK: u64 = 1 << 18;
+    let odd = DIRECTION | NESTED_TASK | ALIGNMENT_CHECK;
+    let all = in_many(move |_| {
+        let mut flags = odd;
+        // SAFETY: uses nothing but the registers it names and the stack; the flags are as before.
+        unsafe {
+            asm!(
+                "pushfq",
+                "pushfq",
+                "or [rsp], {flags}",
+                "popfq",
+                "2:",
+                "dec {spins}",
+                "jnz 2b",
+                "pushfq",
+                "pop {flags}",
+                "popfq",
+                flags = inout(reg) flags,
+                spins = inout(reg) SPINS => _,
+            );
+        }
+        flags & odd
+    });
+    assert_eq!(all, [odd; MANY]);
+}
+
         let before = words;
         // SAFETY: the CPU has AVX, and only the buffer and the named registers are used.
         unsafe {
