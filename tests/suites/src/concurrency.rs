@@ -15,7 +15,7 @@ use unspool::thread_local;
 use unspool_kernel::cpu::{self, NoPreemption};
 use unspool_kernel::fault::FaultInfo;
 use unspool_kernel::sync::Mutex;
-use unspool_kernel::task::{self, JoinHandle};
+use unspool_kernel::task::{self, Builder, JoinHandle};
 use unspool_kernel::walk::AllStacks;
 
 use crate::support::footprint;
@@ -23,11 +23,12 @@ use crate::support::footprint;
 crate::tests![
     tasks_that_never_yield_all_make_progress,
     all_cpus_run_tasks,
+    a_task_with_the_smallest_stack_is_preempted,
     a_task_that_switched_preemption_off_keeps_its_cpu,
     sse_registers_and_the_red_zone_survive_preemption,
     avx_registers_survive_preemption,
-    floating_point_work_of_many_tasks_is_exact,
     flags_survive_preemption,
+    floating_point_work_of_many_tasks_is_exact,
     thread_locals_stay_with_their_task_on_every_cpu,
     panics_on_all_cpus_at_once_are_caught_where_they_belong,
     traces_on_all_cpus_at_once_reach_the_outermost_frame,
@@ -71,6 +72,17 @@ fn all_cpus_run_tasks() {
             core::hint::spin_loop();
         }
     });
+}
+
+fn a_task_with_the_smallest_stack_is_preempted() {
+    static STOP: AtomicBool = AtomicBool::new(false);
+    STOP.store(false, Ordering::Relaxed);
+    let spins = |_| Builder::new("small").stack_size(1).spawn(|| spin_until(&STOP)).unwrap();
+    let tasks: Vec<_> = (0..2 * cpu::count()).map(spins).collect();
+    // They have all CPUs from here on, unless a tick takes one away.
+    (0..10).for_each(|_| task::yield_now());
+    STOP.store(true, Ordering::Relaxed);
+    tasks.into_iter().for_each(|task| _ = task.join().unwrap());
 }
 
 fn a_task_that_switched_preemption_off_keeps_its_cpu() {
@@ -141,18 +153,6 @@ fn sse_registers_and_the_red_zone_survive_preemption() {
     assert_eq!(wrong, [0; MANY]);
 }
 
-/// Whether AVX is there and switched on.
-fn has_avx() -> bool {
-    const AVX_AND_OSXSAVE: u32 = 1 << 28 | 1 << 27;
-    __cpuid(1).ecx & AVX_AND_OSXSAVE == AVX_AND_OSXSAVE
-}
-
-fn avx_registers_survive_preemption() {
-    if !has_avx() {
-        return;
-    }
-    let wrong = in_many(|mine| {
-        let mut words: [u64; 16] = core::array::from_fn(|n| (mine * 1000 + n) as u64);
 /// Also flags with which no handler, nor what it goes on in, could run.
 fn flags_survive_preemption() {
     const DIRECTION: u64 = 1 << 10;
@@ -183,6 +183,18 @@ fn flags_survive_preemption() {
     assert_eq!(all, [odd; MANY]);
 }
 
+/// Whether AVX is there and switched on.
+fn has_avx() -> bool {
+    const AVX_AND_OSXSAVE: u32 = 1 << 28 | 1 << 27;
+    __cpuid(1).ecx & AVX_AND_OSXSAVE == AVX_AND_OSXSAVE
+}
+
+fn avx_registers_survive_preemption() {
+    if !has_avx() {
+        return;
+    }
+    let wrong = in_many(|mine| {
+        let mut words: [u64; 16] = core::array::from_fn(|n| (mine * 1000 + n) as u64);
         let before = words;
         // SAFETY: the CPU has AVX, and only the buffer and the named registers are used.
         unsafe {
