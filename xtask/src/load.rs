@@ -15,7 +15,7 @@ use std::process::{self, ExitCode};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use clap::Args;
+use clap::{Args, value_parser};
 
 use crate::build::{self, Program};
 use crate::command::{End, Stream};
@@ -54,7 +54,7 @@ pub struct Options {
     qemu: bool,
     /// CPUs of the machine (default: 1), or threads of the process (default: one for each CPU); at
     /// most 4
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..))]
     smp: Option<u32>,
     /// The function to call (default: test_main, or else main)
     #[arg(long, value_name = "SYMBOL")]
