@@ -216,6 +216,14 @@ impl<'a> Bench<'a> {
                 Some(complaint) => tally.fail(complaint),
             }
         }
+        if spot == Spot::Process {
+            let ran = deaths::run_blocked(&image, BOOT_LIMIT, &mut |bytes| step.feed(bytes))?;
+            output.push_str(&ran.output);
+            match deaths::judge(&deaths::BLOCKED, &ran) {
+                None => tally.passed += 1,
+                Some(complaint) => tally.fail(complaint),
+            }
+        }
         if spot == Spot::Qemu(1) {
             let (death, order) = (&deaths::BY_MONITOR, &deaths::MACHINE_CHECK);
             let words = [death.word()];
