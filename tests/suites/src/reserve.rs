@@ -22,6 +22,7 @@ crate::tests![
     every_page_is_as_the_last_call_left_it,
     what_is_no_reservation_is_an_error,
     what_memory_cannot_back_is_an_error,
+    what_cannot_be_backed_takes_nothing_for_ever,
     no_memory_is_needed_to_give_memory_back,
     what_is_given_back_is_forgotten_on_every_cpu,
 ];
@@ -169,6 +170,24 @@ fn what_memory_cannot_back_is_an_error() {
     // SAFETY: the test's own.
     unsafe { protect(part(pages, &(0..1)), Access::ReadWrite) }.unwrap();
     give_back(pages);
+}
+
+/// Nor memory for page tables, which is never given back.
+fn what_cannot_be_backed_takes_nothing_for_ever() {
+    const MUCH: usize = 1 << 42;
+    /// So far apart, they need tables of their own, for as much as there is memory.
+    const APART: usize = 4 << 30;
+    let pages = reserve(MUCH).unwrap();
+    for attempt in 0..16 {
+        let much = part(pages, &(attempt * APART / PAGE..MUCH / PAGE));
+        // SAFETY: the test's own.
+        let backed = unsafe { protect(much, Access::ReadWrite) };
+        assert!(matches!(backed, Err(MapError::OutOfFrames { .. } | MapError::System { .. })));
+    }
+    // SAFETY: the test's own.
+    let last = unsafe { protect(part(pages, &(MUCH / PAGE - 1..MUCH / PAGE)), Access::ReadWrite) };
+    give_back(pages);
+    assert_eq!(last, Ok(()));
 }
 
 fn no_memory_is_needed_to_give_memory_back() {
