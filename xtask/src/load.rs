@@ -42,6 +42,10 @@ Exit codes:
   125    the kernel cannot be built or started
 Each of the last five is explained on stderr; what the function returned is not.";
 
+/// How a kernel begins that says why it cannot boot; and how many bytes of what it says are looked at.
+const NO_BOOT: &str = "unspool-kernel: cannot boot: ";
+const START: usize = 4096;
+
 /// What to load, and how.
 #[derive(Args)]
 #[command(after_help = EXIT_CODES)]
@@ -105,13 +109,20 @@ fn run(options: &Options) -> Result<u8> {
     let modules = Temporary(workspace.output().join(format!("{LOAD}-{}.cpio", process::id())));
     let image = build::build_with(&workspace, &program, |_| Ok((modules.0.clone(), members)))?;
     let limit = Duration::from_secs(options.timeout);
+    let mut errors = Vec::new();
     let outcome = place.run_apart(&image, &words(options), limit, &mut |stream, bytes| {
+        if stream == Stream::Errors && errors.len() < START {
+            errors.extend_from_slice(bytes);
+        }
         // A reader that went away is no reason to stop the kernel.
         let _ = match stream {
             Stream::Output => write(&mut io::stdout(), bytes),
             Stream::Errors => write(&mut io::stderr(), bytes),
         };
     })?;
+    if outcome == Outcome::Exit(1) && String::from_utf8_lossy(&errors).contains(NO_BOOT) {
+        return Ok(MACHINE_FAILED);
+    }
     if let Outcome::Exit(code) = outcome {
         return Ok(u8::try_from(code).unwrap_or(u8::MAX));
     }
