@@ -139,13 +139,14 @@ fn write(to: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
     to.flush()
 }
 
-/// A file that goes when this value does.
+/// An archive of modules that goes when this value does, as does what is made along with it.
 struct Temporary(PathBuf);
 
 impl Drop for Temporary {
     fn drop(&mut self) {
         // Not there if the build failed.
         let _ = fs::remove_file(&self.0);
+        let _ = fs::remove_file(build::with_lines(&self.0));
     }
 }
 
@@ -182,6 +183,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
+    use crate::scratch::Scratch;
 
     #[derive(Parser)]
     struct Line {
@@ -200,6 +202,19 @@ mod tests {
         assert_eq!(words(&all), ["entry=f", "whole", "list", "surplus=64", "cpus=3"]);
         // There, the machine has so many.
         assert!(words(&options("--qemu --smp 3 a.o")).is_empty());
+    }
+
+    #[test]
+    fn nothing_stays_of_what_was_made_to_load_files() {
+        let scratch = Scratch::new("load");
+        let modules = Temporary(scratch.path().join("x-1.cpio"));
+        let others = scratch.path().join("x-2.cpio");
+        for file in [&modules.0, &build::with_lines(&modules.0), &others] {
+            fs::write(file, "").unwrap();
+        }
+        drop(modules);
+        let left = fs::read_dir(scratch.path()).unwrap().map(|file| file.unwrap().file_name());
+        assert_eq!(left.collect::<Vec<_>>(), ["x-2.cpio"]);
     }
 
     #[test]
