@@ -216,6 +216,11 @@ impl<'a> Bench<'a> {
                 Some(complaint) => tally.fail(complaint),
             }
         }
+        let (word, refusal) = deaths::BAD_WORD;
+        let ran =
+            place.run(&image, &[word.to_owned()], BOOT_LIMIT, &mut |bytes| step.feed(bytes))?;
+        output.push_str(&ran.output);
+        tally.add(suite::refusal(&ran, refusal));
         if spot == Spot::Process {
             let ran = deaths::run_blocked(&image, BOOT_LIMIT, &mut |bytes| step.feed(bytes))?;
             output.push_str(&ran.output);

@@ -191,6 +191,10 @@ pub fn run_blocked(image: &Image, limit: Duration, sink: &mut dyn FnMut(&[u8])) 
     Ok(Ran { outcome, output: finished.output })
 }
 
+/// A word that is for the kernel and makes no sense, and what a kernel that does not boot says of it.
+pub const BAD_WORD: (&str, &str) =
+    ("surplus=64k", "cannot boot: no number, or none that is possible: `surplus=64k`");
+
 /// What QEMU's monitor does to a machine: an uncorrected error in bank 0 of CPU 0, valid, with the
 /// processor's context corrupt (Intel SDM volume 3, §15.3.2.2).
 pub const MACHINE_CHECK: Order =
