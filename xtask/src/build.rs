@@ -74,6 +74,11 @@ impl Image {
     }
 }
 
+/// The archive that has the kernel's debug information besides what the one in `modules` has.
+pub fn with_lines(modules: &Path) -> PathBuf {
+    modules.with_extension("lines.cpio")
+}
+
 /// Builds `program`, showing what goes on.
 ///
 /// # Errors
@@ -142,7 +147,7 @@ fn put_together(
     let debug_size = debug.data.len();
     let all: Vec<_> = modules.iter().cloned().chain([debug]).collect();
     let elf = output.join(format!("{name}.elf"));
-    let lines = file.with_extension("lines.cpio");
+    let lines = with_lines(&file);
     let image = Image { elf, plain: executable.to_owned(), modules: file, lines };
     write(&image.elf, &embedded.elf, 0o755)?;
     write(&image.modules, &archive, 0o644)?;

@@ -18,7 +18,7 @@ use crate::packages::{
     STABLE, STABLE_KERNEL, STABLE_KERNEL_PROFILE, STABLE_UNWIND, STABLE_UNWIND_FLAGS, WITH_STD,
     WITHOUT_STD,
 };
-use crate::progress::Step;
+use crate::progress::{Step, show};
 use crate::rules;
 use crate::stable;
 use crate::wasm;
@@ -92,10 +92,11 @@ pub fn check(options: &Options) -> Result<ExitCode> {
         }
     }
     if failed.is_empty() {
-        println!("{} checks passed", chosen.len());
+        show(&format!("{} checks passed", chosen.len()));
         return Ok(ExitCode::SUCCESS);
     }
-    println!("{} of {} checks failed: {}", failed.len(), chosen.len(), failed.join("; "));
+    let (all, names) = (chosen.len(), failed.join("; "));
+    show(&format!("{} of {all} checks failed: {names}", failed.len()));
     Ok(ExitCode::FAILURE)
 }
 

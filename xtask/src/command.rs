@@ -168,7 +168,8 @@ fn follow(
     drop(command);
 
     let chunks = read_on_threads(pipes);
-    let deadline = Instant::now() + limit;
+    // None: a limit that the clock cannot show will not be reached.
+    let deadline = Instant::now().checked_add(limit);
     let status = loop {
         match chunks.recv_timeout(POLL) {
             Ok((stream, chunk)) => sink(stream, &chunk),
@@ -177,7 +178,7 @@ fn follow(
             // Silent. An ended child whose own children keep the pipe open stops here, too.
             Err(RecvTimeoutError::Timeout) => {}
         }
-        if Instant::now() >= deadline {
+        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             break None;
         }
         if let Some(status) = child.try_wait()? {
@@ -298,6 +299,11 @@ mod tests {
         assert_eq!(ended.end, End::TimedOut(Duration::from_millis(300)));
         assert_eq!(ended.output, "here\n");
         assert!(started.elapsed() < Duration::from_secs(20));
+    }
+
+    #[test]
+    fn a_limit_may_be_as_long_as_one_likes() {
+        assert_eq!(shell("exit 3", Duration::from_secs(u64::MAX)).end, End::Code(3));
     }
 
     #[test]

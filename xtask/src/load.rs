@@ -15,7 +15,7 @@ use std::process::{self, ExitCode};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use clap::Args;
+use clap::{Args, value_parser};
 
 use crate::build::{self, Program};
 use crate::command::{End, Stream};
@@ -42,6 +42,10 @@ Exit codes:
   125    the kernel cannot be built or started
 Each of the last five is explained on stderr; what the function returned is not.";
 
+/// How a kernel begins that says why it cannot boot; and how many bytes of what it says are looked at.
+const NO_BOOT: &str = "unspool-kernel: cannot boot: ";
+const START: usize = 4096;
+
 /// What to load, and how.
 #[derive(Args)]
 #[command(after_help = EXIT_CODES)]
@@ -54,7 +58,7 @@ pub struct Options {
     qemu: bool,
     /// CPUs of the machine (default: 1), or threads of the process (default: one for each CPU); at
     /// most 4
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..))]
     smp: Option<u32>,
     /// The function to call (default: test_main, or else main)
     #[arg(long, value_name = "SYMBOL")]
@@ -105,13 +109,20 @@ fn run(options: &Options) -> Result<u8> {
     let modules = Temporary(workspace.output().join(format!("{LOAD}-{}.cpio", process::id())));
     let image = build::build_with(&workspace, &program, |_| Ok((modules.0.clone(), members)))?;
     let limit = Duration::from_secs(options.timeout);
+    let mut errors = Vec::new();
     let outcome = place.run_apart(&image, &words(options), limit, &mut |stream, bytes| {
+        if stream == Stream::Errors && errors.len() < START {
+            errors.extend_from_slice(bytes);
+        }
         // A reader that went away is no reason to stop the kernel.
         let _ = match stream {
             Stream::Output => write(&mut io::stdout(), bytes),
             Stream::Errors => write(&mut io::stderr(), bytes),
         };
     })?;
+    if outcome == Outcome::Exit(1) && String::from_utf8_lossy(&errors).contains(NO_BOOT) {
+        return Ok(MACHINE_FAILED);
+    }
     if let Outcome::Exit(code) = outcome {
         return Ok(u8::try_from(code).unwrap_or(u8::MAX));
     }
@@ -128,13 +139,14 @@ fn write(to: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
     to.flush()
 }
 
-/// A file that goes when this value does.
+/// An archive of modules that goes when this value does, as does what is made along with it.
 struct Temporary(PathBuf);
 
 impl Drop for Temporary {
     fn drop(&mut self) {
         // Not there if the build failed.
         let _ = fs::remove_file(&self.0);
+        let _ = fs::remove_file(build::with_lines(&self.0));
     }
 }
 
@@ -171,6 +183,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
+    use crate::scratch::Scratch;
 
     #[derive(Parser)]
     struct Line {
@@ -189,6 +202,19 @@ mod tests {
         assert_eq!(words(&all), ["entry=f", "whole", "list", "surplus=64", "cpus=3"]);
         // There, the machine has so many.
         assert!(words(&options("--qemu --smp 3 a.o")).is_empty());
+    }
+
+    #[test]
+    fn nothing_stays_of_what_was_made_to_load_files() {
+        let scratch = Scratch::new("load");
+        let modules = Temporary(scratch.path().join("x-1.cpio"));
+        let others = scratch.path().join("x-2.cpio");
+        for file in [&modules.0, &build::with_lines(&modules.0), &others] {
+            fs::write(file, "").unwrap();
+        }
+        drop(modules);
+        let left = fs::read_dir(scratch.path()).unwrap().map(|file| file.unwrap().file_name());
+        assert_eq!(left.collect::<Vec<_>>(), ["x-2.cpio"]);
     }
 
     #[test]

@@ -10,7 +10,7 @@ mod models;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{self, Command};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -100,14 +100,17 @@ fn run(workspace: &Workspace, jobs: Vec<Job>) -> Result<Vec<Member>> {
 
 fn one(workspace: &Workspace, job: Job, folder: &Path) -> Result<Member> {
     let Job { source, name, mut command } = job;
-    let object = folder.join(&name);
-    command.current_dir(&workspace.root).arg(&source).arg("-o").arg(&object);
+    // Several of this program may run at once: whoever reads an object finds a whole one.
+    let made = folder.join(format!("{name}.{}", process::id()));
+    command.current_dir(&workspace.root).arg(&source).arg("-o").arg(&made);
     let finished = command::run(command, LIMIT, &mut |_| {})?;
     if !finished.end.success() {
         let source = source.display();
         bail!("{source} does not compile to {name} ({}):\n{}", finished.end, finished.output);
     }
-    Ok(Member { name, data: fs::read(object)? })
+    let data = fs::read(&made)?;
+    fs::rename(&made, folder.join(&name))?;
+    Ok(Member { name, data })
 }
 
 /// As cargo compiles a crate, but for one object and without dependencies.
@@ -141,15 +144,34 @@ mod tests {
     use super::*;
     use crate::scratch::Scratch;
 
-    #[test]
-    fn rust_and_c_become_objects_in_both_models() {
-        let scratch = Scratch::new("objects");
-        let workspace = Workspace {
+    fn workspace(scratch: &Scratch) -> Workspace {
+        Workspace {
             root: scratch.path().to_owned(),
             target: scratch.path().join("target"),
             packages: Vec::new(),
             cache: None,
-        };
+        }
+    }
+
+    #[test]
+    fn an_object_is_whole_while_it_is_compiled_anew() {
+        let scratch = Scratch::new("anew");
+        let old = scratch.path().join("a.o");
+        fs::write(&old, "old").unwrap();
+        // A compiler that begins with an empty file, and then reads what others would.
+        let mut command = Command::new("sh");
+        command.args(["-c", "> \"$2\"; echo \"new, not $(cat a.o)\" > \"$2\""]);
+        let job = Job { source: "a.c".into(), name: "a.o".to_owned(), command };
+        let member = one(&workspace(&scratch), job, scratch.path()).unwrap();
+        assert_eq!(member.data, b"new, not old\n");
+        assert_eq!(fs::read(old).unwrap(), member.data);
+        assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn rust_and_c_become_objects_in_both_models() {
+        let scratch = Scratch::new("objects");
+        let workspace = workspace(&scratch);
         let folder = scratch.path().join("tests/objects");
         let compile = |workspace| run(workspace, plain(workspace).unwrap());
         assert!(compile(&workspace).unwrap().is_empty());

@@ -18,7 +18,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use clap::Args;
+use clap::{Args, value_parser};
 use inferno::flamegraph;
 use unspool_stack_trace::samples::Counts;
 
@@ -28,7 +28,7 @@ use crate::decode::file::{Files, Known};
 use crate::libtest::tail;
 use crate::packages::DEMO;
 use crate::place::Place;
-use crate::progress::Step;
+use crate::progress::{Step, show};
 use crate::qemu::Outcome;
 use crate::setup::{self, QEMU};
 use crate::workspace::Workspace;
@@ -48,7 +48,7 @@ pub struct Options {
     #[arg(long)]
     qemu: bool,
     /// CPUs of the machine, or threads of the process
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = value_parser!(u32).range(1..))]
     smp: u32,
     /// Samples a second, of each CPU
     #[arg(long, value_name = "HZ", default_value_t = 1000)]
@@ -100,7 +100,7 @@ pub fn profile(options: &Options) -> Result<ExitCode> {
         limit: Duration::from_secs(options.seconds.into()) + EXTRA,
     };
     let made = run.profile(&workspace, &image, words)?;
-    print!("{}", made.text);
+    show(&made.text);
     Ok(ExitCode::SUCCESS)
 }
 

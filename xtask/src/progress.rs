@@ -6,7 +6,7 @@
 //!
 //! Everything goes to stderr; stdout belongs to the programs and to the results.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -77,6 +77,12 @@ impl Drop for Step {
             spinner.finish_and_clear();
         }
     }
+}
+
+/// Writes a result to stdout. A reader that went away (`| head`) has seen enough.
+pub fn show(text: &str) {
+    let mut output = std::io::stdout();
+    let _ = writeln!(output, "{}", text.strip_suffix('\n').unwrap_or(text));
 }
 
 fn spinner(title: &str) -> ProgressBar {

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Result;
-use clap::{Args, ValueEnum};
+use clap::{Args, ValueEnum, value_parser};
 
 use crate::build::{self, Image, Program};
 use crate::command::End;
@@ -43,7 +43,7 @@ pub struct Options {
     #[arg(long, conflicts_with = "release")]
     dev: bool,
     /// CPUs of the machine
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = value_parser!(u32).range(1..))]
     smp: u32,
     /// Stop it after so many seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]

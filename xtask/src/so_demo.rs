@@ -19,7 +19,7 @@ use clap::Args;
 
 use crate::command;
 use crate::packages::UNWIND_SO;
-use crate::progress::Step;
+use crate::progress::{Step, show};
 use crate::workspace::Workspace;
 
 /// Building the library or a program.
@@ -62,7 +62,7 @@ impl Way {
 /// # Errors
 /// Something does not build, or a program does not say what it says with libgcc.
 pub fn so_demo(_: &Options) -> Result<ExitCode> {
-    demo(&Workspace::load()?, &mut |line| println!("{line}"))?;
+    demo(&Workspace::load()?, &mut show)?;
     Ok(ExitCode::SUCCESS)
 }
 

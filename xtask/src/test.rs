@@ -49,7 +49,7 @@ use crate::libtest;
 use crate::packages::{DEMO, HostTests, STABLE_KERNEL, STABLE_UNWIND, STD_USERS, SUITES};
 use crate::place::{Place, Ran};
 use crate::profile;
-use crate::progress::Step;
+use crate::progress::{Step, show};
 use crate::report::{Report, Tally};
 use crate::setup::{self, QEMU, VALGRIND};
 use crate::so_demo;
@@ -108,7 +108,7 @@ pub fn test(options: &Options) -> Result<ExitCode> {
         let complaint = format!("neither a suite nor a test has `{filter}` in its name");
         report.add("filter", Tally::failure(complaint), Duration::ZERO);
     }
-    print!("{}", report.text());
+    show(&report.text());
     Ok(if report.failed() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -212,6 +212,19 @@ impl<'a> Bench<'a> {
                 place.run(&image, &[death.word()], BOOT_LIMIT, &mut |bytes| step.feed(bytes))?;
             output.push_str(&ran.output);
             match deaths::judge(death, &ran) {
+                None => tally.passed += 1,
+                Some(complaint) => tally.fail(complaint),
+            }
+        }
+        let (word, refusal) = deaths::BAD_WORD;
+        let ran =
+            place.run(&image, &[word.to_owned()], BOOT_LIMIT, &mut |bytes| step.feed(bytes))?;
+        output.push_str(&ran.output);
+        tally.add(suite::refusal(&ran, refusal));
+        if spot == Spot::Process {
+            let ran = deaths::run_blocked(&image, BOOT_LIMIT, &mut |bytes| step.feed(bytes))?;
+            output.push_str(&ran.output);
+            match deaths::judge(&deaths::BLOCKED, &ran) {
                 None => tally.passed += 1,
                 Some(complaint) => tally.fail(complaint),
             }

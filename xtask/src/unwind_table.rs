@@ -17,6 +17,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 
 use crate::embed::{self, frames};
+use crate::progress::show;
 
 /// What to make of what.
 #[derive(Args)]
@@ -54,6 +55,6 @@ pub fn unwind_table(options: &Options) -> Result<ExitCode> {
         path.into()
     });
     fs::write(&output, bytes).with_context(|| format!("cannot write {}", output.display()))?;
-    println!("{}: {what}", output.display());
+    show(&format!("{}: {what}", output.display()));
     Ok(ExitCode::SUCCESS)
 }

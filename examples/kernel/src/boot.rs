@@ -133,20 +133,20 @@ fn up(input: Input) -> Result<Arc<Task>, Error> {
     let mut args = input.args;
     reached("heap", args.iter().map(|word| word.as_bytes()));
     take_guard_pages()?;
-    let surplus = number(&args, SURPLUS).unwrap_or(DEFAULT_SURPLUS);
+    let surplus = number(&args, SURPLUS)?.unwrap_or(DEFAULT_SURPLUS);
     platform::init(surplus)?;
     reached("tables", args.iter().map(|word| word.as_bytes()));
     let archive = match input.archive {
         [] => Archive::EMPTY,
         bytes => Archive::parse(bytes)?,
     };
-    if let Some(count) = number(&args, CPUS) {
+    if let Some(count) = number(&args, CPUS)? {
         CPU_COUNT.call_once(|| MAX_CPUS.min(count).max(1));
     }
-    if let Some(bytes) = number(&args, PROFILE_MEMORY) {
+    if let Some(bytes) = number(&args, PROFILE_MEMORY)? {
         profile::set_memory(bytes);
     }
-    if let Some(hertz) = number(&args, PROFILE) {
+    if let Some(hertz) = number(&args, PROFILE)? {
         PROFILE_RATE.call_once(|| u32::try_from(hertz).unwrap_or(u32::MAX));
     }
     let ours = [CPUS, SURPLUS, PROFILE, PROFILE_MEMORY];
@@ -159,9 +159,10 @@ fn up(input: Input) -> Result<Arc<Task>, Error> {
     })
 }
 
-/// The number after the last word that begins with `prefix`.
-fn number(words: &[&str], prefix: &str) -> Option<usize> {
-    words.iter().rev().find_map(|word| word.strip_prefix(prefix)?.parse().ok())
+/// The number that the last word that begins with `prefix` ends in, if there is such a word.
+fn number(words: &[&'static str], prefix: &str) -> Result<Option<usize>, Error> {
+    let Some(word) = words.iter().rfind(|word| word.starts_with(prefix)) else { return Ok(None) };
+    word[prefix.len()..].parse().map(Some).map_err(|_| Error::NoNumber(word))
 }
 
 /// Makes the pages below the boot stack and the interrupt stacks inaccessible.

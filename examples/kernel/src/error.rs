@@ -31,6 +31,8 @@ pub enum Error {
         /// The longest possible.
         limit: usize,
     },
+    /// A word of the command line that is for the kernel does not end in a number (of 64 bits).
+    NoNumber(&'static str),
     /// No piece of memory is large enough for the heap and page tables (bytes).
     NotEnoughMemory {
         /// What is needed in one piece.
@@ -85,6 +87,7 @@ impl fmt::Display for Error {
             Self::CommandLineTooLong { length, limit } => {
                 write!(f, "the command line has {length} bytes, {limit} are possible")
             }
+            Self::NoNumber(word) => write!(f, "no number, or none that is possible: `{word}`"),
             Self::NotEnoughMemory { needed, largest } => write!(
                 f,
                 "{needed:#x} bytes of memory needed in one piece below 1 GiB, the largest has \

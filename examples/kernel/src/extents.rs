@@ -23,9 +23,16 @@ impl Extents {
         Self(Vec::new())
     }
 
-    /// Sees to it that one [`insert`](Self::insert) or [`remove`](Self::remove) has room.
+    /// Sees to it that one [`insert`](Self::insert) has room.
     pub(crate) fn make_room(&mut self) -> Result<(), MapError> {
         self.0.try_reserve(1).map_err(|_| MapError::OutOfRecords)
+    }
+
+    /// Sees to it that to [`remove`](Self::remove) a range has room: it needs some to split a piece.
+    pub(crate) fn make_room_without(&mut self, range: &Range<u64>) -> Result<(), MapError> {
+        let piece = self.index(range).map(|index| &self.0[index]);
+        let splits = piece.is_some_and(|piece| piece.start < range.start && range.end < piece.end);
+        if splits { self.make_room() } else { Ok(()) }
     }
 
     /// Adds a range that is not empty; needs [room](Self::make_room).
@@ -39,7 +46,7 @@ impl Extents {
         self.0.insert(first, start..end);
     }
 
-    /// Takes a range out; needs [room](Self::make_room).
+    /// Takes a range out; needs [room](Self::make_room_without).
     pub(crate) fn remove(&mut self, range: &Range<u64>) {
         let Some(index) = self.index(range) else { return };
         let piece = self.0[index].clone();

@@ -192,6 +192,27 @@ pub fn used() -> usize {
     used.saturating_sub(kept())
 }
 
+/// Memory of the heap; if it has none, also of what this CPU keeps.
+fn fresh(layout: Layout) -> Option<NonNull<u8>> {
+    let allocate = || HEAP.lock().allocate_first_fit(layout).ok();
+    allocate().or_else(|| give_up_kept().then(allocate)?)
+}
+
+/// Gives what this CPU keeps back to the heap; whether it kept anything. What others keep is theirs: a
+/// few KiB each.
+#[cold]
+fn give_up_kept() -> bool {
+    let mut any = false;
+    for class in Class::all() {
+        while let Some(piece) = kept::take(class) {
+            // SAFETY: a piece of this class, which nobody has had since it was kept.
+            unsafe { HEAP.lock().deallocate(piece, class.layout()) };
+            any = true;
+        }
+    }
+    any
+}
+
 // SAFETY: `Heap` hands out disjoint, suitably aligned pieces of its memory, and does not unwind;
 // the lock keeps changes apart.
 unsafe impl GlobalAlloc for KernelHeap {
@@ -203,10 +224,8 @@ unsafe impl GlobalAlloc for KernelHeap {
             return null_mut();
         }
         let class = Class::of(layout);
-        let Some(place) = class.and_then(kept::take).or_else(|| {
-            let whole = class.map_or(layout, Class::layout);
-            HEAP.lock().allocate_first_fit(whole).ok()
-        }) else {
+        let whole = class.map_or(layout, Class::layout);
+        let Some(place) = class.and_then(kept::take).or_else(|| fresh(whole)) else {
             return null_mut();
         };
         tell(Change::Allocated(layout));

@@ -72,12 +72,13 @@ pub struct Pages {
 impl Pages {
     /// The pages that hold `size` bytes from `start`, which must be page-aligned.
     pub const fn new(start: u64, size: usize) -> Option<Self> {
-        let count = size.div_ceil(PAGE);
-        if count == 0 || !start.is_multiple_of(PAGE as u64) {
+        if size == 0 || !start.is_multiple_of(PAGE as u64) {
             return None;
         }
-        match start.checked_add((count * PAGE) as u64) {
-            Some(_) => Some(Self { start, count }),
+        // Also the size in whole pages must be a number.
+        let Some(whole) = size.checked_next_multiple_of(PAGE) else { return None };
+        match start.checked_add(whole as u64) {
+            Some(_) => Some(Self { start, count: whole / PAGE }),
             None => None,
         }
     }

@@ -39,9 +39,27 @@ pub(crate) fn is_held_here() -> bool {
 fn map(window: &Lock<Window>, size: usize) -> Result<Pages, MapError> {
     let pages = window.lock().take(size)?;
     // SAFETY: the window gave the pages out to this call alone.
-    let mapped = unsafe { machine().map(pages) };
+    let mapped = unsafe { back(pages) };
     mapped.inspect_err(|_| window.lock().give_back(pages))?;
     Ok(pages)
+}
+
+/// As [`Machine::map`](crate::machine::Machine::map); with the memory of spare stacks, if there is no
+/// other.
+///
+/// # Safety
+///
+/// The same.
+pub(crate) unsafe fn back(pages: Pages) -> Result<(), MapError> {
+    // SAFETY: the caller's promise.
+    let backed = unsafe { machine().map(pages) };
+    match backed {
+        Err(MapError::OutOfFrames { .. } | MapError::System { .. }) if give_up_spares() => {
+            // SAFETY: as above; nothing was mapped.
+            unsafe { machine().map(pages) }
+        }
+        backed => backed,
+    }
 }
 
 /// # Safety
@@ -62,7 +80,11 @@ impl Stack {
     pub(crate) fn new(size: usize) -> Result<Self, MapError> {
         let fits = |pages: &Pages| pages.size() == size;
         let spare = SPARE.lock().iter_mut().find_map(|place| place.take_if(|pages| fits(pages)));
-        spare.map_or_else(|| map(&STACK_WINDOW, size), Ok).map(Self)
+        let pages = match spare.map_or_else(|| map(&STACK_WINDOW, size), Ok) {
+            Err(MapError::WindowFull { .. }) if give_up_spares() => map(&STACK_WINDOW, size),
+            pages => pages,
+        };
+        pages.map(Self)
     }
 
     /// Its usable addresses.
@@ -72,9 +94,16 @@ impl Stack {
 }
 
 /// Stacks of tasks that have ended, for tasks to come: to take pages away, all CPUs must be asked
-/// to forget them.
+/// to forget them. Whoever finds no memory or no addresses without them [has them](give_up_spares).
 static SPARE: Lock<[Option<Pages>; SPARE_STACKS]> = Lock::new([None; SPARE_STACKS]);
 const SPARE_STACKS: usize = 16;
+
+/// Takes away what spare stacks keep; whether there were any.
+fn give_up_spares() -> bool {
+    let spares = core::mem::replace(&mut *SPARE.lock(), [None; SPARE_STACKS]);
+    // SAFETY: they were spare, so nobody uses them, and nobody else has them now.
+    spares.into_iter().flatten().map(|pages| unsafe { unmap(&STACK_WINDOW, pages) }).count() != 0
+}
 
 impl Drop for Stack {
     fn drop(&mut self) {

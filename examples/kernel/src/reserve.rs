@@ -16,6 +16,7 @@ use alloc::vec::Vec;
 use crate::extents::Extents;
 use crate::lock::Lock;
 use crate::machine::{Access, MapError, Pages, machine};
+use crate::memory;
 use crate::sync::Mutex;
 use crate::window::Window;
 
@@ -70,7 +71,8 @@ pub unsafe fn protect(pages: Pages, access: Access) -> Result<(), MapError> {
 ///
 /// # Errors
 ///
-/// They are not pages of one reservation, or no memory for the record; nothing has changed then.
+/// They are not pages of one reservation, or they are the middle of backed ones and there is no memory
+/// for the record; nothing has changed then.
 ///
 /// # Safety
 ///
@@ -139,7 +141,7 @@ impl Reservation {
         {
             self.backed.make_room()?;
             // SAFETY: the window gave the pages to this reservation, and it has no memory there.
-            unsafe { machine().map(whole(&gap)?) }?;
+            unsafe { memory::back(whole(&gap)?) }?;
             self.backed.insert(gap);
         }
         if !old && access == Access::ReadWrite {
@@ -160,7 +162,7 @@ impl Reservation {
     unsafe fn decommit(&mut self, pages: Pages) -> Result<(), MapError> {
         let range = pages.start()..pages.end();
         while let Some(piece) = self.backed.first_in(&range) {
-            self.backed.make_room()?;
+            self.backed.make_room_without(&piece)?;
             // SAFETY: `protect` had exactly these mapped, and the caller gives them up.
             unsafe { machine().unmap(whole(&piece)?) };
             self.backed.remove(&piece);

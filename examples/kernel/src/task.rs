@@ -61,6 +61,10 @@ pub use crate::outcome::Outcome;
 /// Bytes of a task's stack, unless its builder says otherwise.
 pub const DEFAULT_STACK: usize = 64 * 1024;
 
+/// Bytes of the smallest stack: a tick takes some twelve KiB of it to take the task off its CPU, and has
+/// no effect where they are not left.
+pub const SMALLEST_STACK: usize = 16 * 1024;
+
 type Body = Box<dyn FnOnce() + Send>;
 
 /// A task, running or not.
@@ -288,10 +292,10 @@ impl<'n> Builder<'n> {
         Self { name, stack_size: DEFAULT_STACK }
     }
 
-    /// At least so many bytes of stack; a guard page comes on top.
+    /// At least so many bytes of stack, and no fewer than [`SMALLEST_STACK`]; a guard page comes on top.
     #[must_use]
     pub fn stack_size(self, bytes: usize) -> Self {
-        Self { stack_size: bytes.max(crate::machine::PAGE), ..self }
+        Self { stack_size: bytes.max(SMALLEST_STACK), ..self }
     }
 
     /// Makes the task. It runs after all that are ready, or at once on a CPU that has nothing to do.

@@ -15,7 +15,7 @@ use unspool::thread_local;
 use unspool_kernel::cpu::{self, NoPreemption};
 use unspool_kernel::fault::FaultInfo;
 use unspool_kernel::sync::Mutex;
-use unspool_kernel::task::{self, JoinHandle};
+use unspool_kernel::task::{self, Builder, JoinHandle};
 use unspool_kernel::walk::AllStacks;
 
 use crate::support::footprint;
@@ -23,9 +23,11 @@ use crate::support::footprint;
 crate::tests![
     tasks_that_never_yield_all_make_progress,
     all_cpus_run_tasks,
+    a_task_with_the_smallest_stack_is_preempted,
     a_task_that_switched_preemption_off_keeps_its_cpu,
     sse_registers_and_the_red_zone_survive_preemption,
     avx_registers_survive_preemption,
+    flags_survive_preemption,
     floating_point_work_of_many_tasks_is_exact,
     thread_locals_stay_with_their_task_on_every_cpu,
     panics_on_all_cpus_at_once_are_caught_where_they_belong,
@@ -70,6 +72,17 @@ fn all_cpus_run_tasks() {
             core::hint::spin_loop();
         }
     });
+}
+
+fn a_task_with_the_smallest_stack_is_preempted() {
+    static STOP: AtomicBool = AtomicBool::new(false);
+    STOP.store(false, Ordering::Relaxed);
+    let spins = |_| Builder::new("small").stack_size(1).spawn(|| spin_until(&STOP)).unwrap();
+    let tasks: Vec<_> = (0..2 * cpu::count()).map(spins).collect();
+    // They have all CPUs from here on, unless a tick takes one away.
+    (0..10).for_each(|_| task::yield_now());
+    STOP.store(true, Ordering::Relaxed);
+    tasks.into_iter().for_each(|task| _ = task.join().unwrap());
 }
 
 fn a_task_that_switched_preemption_off_keeps_its_cpu() {
@@ -138,6 +151,36 @@ fn sse_registers_and_the_red_zone_survive_preemption() {
         wrong + u64::from(words != before)
     });
     assert_eq!(wrong, [0; MANY]);
+}
+
+/// Also flags with which no handler, nor what it goes on in, could run.
+fn flags_survive_preemption() {
+    const DIRECTION: u64 = 1 << 10;
+    const NESTED_TASK: u64 = 1 << 14;
+    const ALIGNMENT_CHECK: u64 = 1 << 18;
+    let odd = DIRECTION | NESTED_TASK | ALIGNMENT_CHECK;
+    let all = in_many(move |_| {
+        let mut flags = odd;
+        // SAFETY: uses nothing but the registers it names and the stack; the flags are as before.
+        unsafe {
+            asm!(
+                "pushfq",
+                "pushfq",
+                "or [rsp], {flags}",
+                "popfq",
+                "2:",
+                "dec {spins}",
+                "jnz 2b",
+                "pushfq",
+                "pop {flags}",
+                "popfq",
+                flags = inout(reg) flags,
+                spins = inout(reg) SPINS => _,
+            );
+        }
+        flags & odd
+    });
+    assert_eq!(all, [odd; MANY]);
 }
 
 /// Whether AVX is there and switched on.

@@ -4,9 +4,12 @@
 //!   CPU 0: alloc, write ─► a common table ─► CPU 3: is it all there? free ─► alloc, write …
 //! ```
 
+use alloc::alloc::{alloc, dealloc};
 use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
+use core::alloc::Layout;
+use core::ptr::{null_mut, without_provenance_mut};
 use core::sync::atomic::{AtomicPtr, Ordering};
 
 use unspool::panic::{catch_unwind, resume_unwind};
@@ -19,6 +22,7 @@ crate::tests![
     a_throw_needs_only_what_the_cpu_has_kept,
     what_wanders_between_cpus_stays_whole,
     a_cpu_keeps_a_bounded_number_of_pieces,
+    what_a_cpu_keeps_is_there_for_all_sizes,
 ];
 
 fn a_throw_needs_only_what_the_cpu_has_kept() {
@@ -94,4 +98,74 @@ fn a_cpu_keeps_a_bounded_number_of_pieces() {
     assert!(heap::used() <= before);
     // Thirty-two of each size.
     assert!(heap::kept() <= cpu::count() * 32 * (64 + 128 + 256));
+}
+
+/// All of the heap that pieces of some sizes can have.
+struct All(*mut Taken);
+
+/// At the start of each.
+struct Taken {
+    next: *mut Self,
+    layout: Layout,
+}
+
+impl All {
+    /// Takes one more piece, if there is one.
+    fn take(&mut self, size: usize) -> Option<*mut Taken> {
+        let layout = Layout::from_size_align(size, 64).unwrap();
+        // SAFETY: it has a size.
+        let piece = unsafe { alloc(layout) }.cast::<Taken>();
+        if piece.is_null() {
+            return None;
+        }
+        // SAFETY: just allocated, and large enough.
+        unsafe { piece.write(Taken { next: self.0, layout }) };
+        self.0 = piece;
+        Some(piece)
+    }
+
+    /// Gives back the piece that was taken last.
+    fn give_back(&mut self) -> Option<()> {
+        let last = self.0;
+        // SAFETY: `take` wrote it, or there is none.
+        let Taken { next, layout } = unsafe { (!last.is_null()).then(|| last.read()) }?;
+        self.0 = next;
+        // SAFETY: it was allocated so, and is in the list no more.
+        unsafe { dealloc(last.cast(), layout) };
+        Some(())
+    }
+}
+
+impl Drop for All {
+    fn drop(&mut self) {
+        while self.give_back().is_some() {}
+    }
+}
+
+fn what_a_cpu_keeps_is_there_for_all_sizes() {
+    /// The largest that CPUs keep.
+    const KEPT: usize = 256;
+    const RUN: usize = 8;
+    footprint();
+    let _here = NoPreemption::new();
+    let mut all = All(null_mut());
+    for size in (14..28).rev().map(|bits| 1 << bits) {
+        while all.take(size).is_some() {}
+    }
+    // What is left, piece by piece, until the last of them lie one after the other.
+    let (mut last, mut run) = (without_provenance_mut::<Taken>(0), 0);
+    while run < RUN
+        && let Some(piece) = all.take(KEPT)
+    {
+        run = if piece.addr() == last.addr() + KEPT { run + 1 } else { 1 };
+        last = piece;
+    }
+    // The rest, held apart: nothing but those pieces is free then.
+    let mut rest = All(null_mut());
+    for size in [KEPT, KEPT / 2, KEPT / 4] {
+        while rest.take(size).is_some() {}
+    }
+    let freed = (0..run).filter_map(|_| all.give_back()).count();
+    let large = rest.take(RUN * KEPT);
+    assert!(run == RUN && freed == RUN && large.is_some(), "{run} pieces");
 }

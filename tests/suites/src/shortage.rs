@@ -8,6 +8,8 @@
 use core::fmt::Debug;
 
 use unspool::loader::{Handle, Input, LoadError, Set, UnloadError};
+use unspool_kernel::machine::PAGE;
+use unspool_kernel::memory::STACKS;
 use unspool_kernel::platform::tls_registry;
 use unspool_kernel::task::Builder;
 use unspool_kernel::{heap, loader, task};
@@ -20,6 +22,7 @@ crate::tests![
     a_task_that_cannot_be_made_is_an_error_and_leaves_nothing,
     an_object_that_cannot_be_loaded_is_an_error_and_leaves_nothing,
     a_set_that_cannot_be_loaded_is_an_error_and_leaves_nothing,
+    stacks_of_ended_tasks_are_in_nobodys_way,
 ];
 
 /// Allocations that any of this may need; more is a loop.
@@ -97,4 +100,21 @@ fn a_set_that_cannot_be_loaded_is_an_error_and_leaves_nothing() {
         unload(&loader().load_set(&Set::new("short", &inputs))?);
         Ok::<(), LoadError>(())
     });
+}
+
+/// Whether a task with such a stack can be made; it ends at once, and is freed.
+fn has_stack(bytes: usize) -> bool {
+    let spawned = Builder::new("large").stack_size(bytes).spawn(|| ());
+    let is_there = spawned.map(|task| task.join().unwrap()).is_ok();
+    while task::unfreed() != 0 {
+        task::yield_now();
+    }
+    is_there
+}
+
+/// They are kept for tasks to come.
+fn stacks_of_ended_tasks_are_in_nobodys_way() {
+    const WINDOW: usize = (STACKS.end - STACKS.start) as usize;
+    // One of more than half of the addresses, and then another one.
+    assert!(has_stack(WINDOW / 2) && has_stack(WINDOW / 2 + PAGE));
 }

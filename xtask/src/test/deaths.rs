@@ -8,6 +8,13 @@
 //! better a scenario (see `said`).
 #![forbid(unsafe_code)]
 
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::build::Image;
+use crate::command::{self, End};
 use crate::libtest::tail;
 use crate::place::Ran;
 use crate::qemu::{Order, Outcome};
@@ -172,6 +179,29 @@ pub const OF_PORTS: Death = Death {
     name: "console_faults",
     words: &["fatal: debug", "cannot unwind: the console is in the middle of a change\n"],
 };
+
+/// The death of a process that begins with all signals blocked: its parent blocks them.
+pub const BLOCKED: Death =
+    Death { name: "stack_overflow", words: &["stack overflow: all 65536 bytes", "deeper"] };
+
+/// Runs it so.
+///
+/// # Errors
+/// It cannot be started.
+pub fn run_blocked(image: &Image, limit: Duration, sink: &mut dyn FnMut(&[u8])) -> Result<Ran> {
+    let mut command = Command::new("env");
+    command.arg("--block-signal").arg(&image.elf).arg(&image.modules).arg(BLOCKED.word());
+    let finished = command::run(command, limit, sink)?;
+    let outcome = match finished.end {
+        End::Code(code) => Outcome::Exit(code),
+        end => Outcome::Broken(end),
+    };
+    Ok(Ran { outcome, output: finished.output })
+}
+
+/// A word that is for the kernel and makes no sense, and what a kernel that does not boot says of it.
+pub const BAD_WORD: (&str, &str) =
+    ("surplus=64k", "cannot boot: no number, or none that is possible: `surplus=64k`");
 
 /// What QEMU's monitor does to a machine: an uncorrected error in bank 0 of CPU 0, valid, with the
 /// processor's context corrupt (Intel SDM volume 3, §15.3.2.2).

@@ -139,6 +139,7 @@ pub const CASES: &[Case] = &[
     // Of both, in one set.
     compresses("@vendored.clang.a @compress.gcc.o"),
     failure("@nobody.o", b"", 125, &["nobody.o"]),
+    failure("--surplus 4294967296 @basics.o", b"", 125, &["cannot boot: TLS block"]),
 ];
 
 /// Compiles what the cases load; returns the folder of it.

@@ -3,6 +3,7 @@
 //! ```text
 //!   alloc ───► class of the size ─► this CPU's list ─ empty ─► the heap, behind its lock
 //!   dealloc ─► class of the size ─► this CPU's list ─ full ──► the heap
+//!                                   all its lists ◄─ exhausted ──┘
 //! ```
 //!
 //! What a thrown value lives in is such a piece. Promise: a CPU that reuses what was freed on it waits
@@ -31,6 +32,11 @@ impl Class {
     pub(super) fn of(layout: Layout) -> Option<Self> {
         let number = layout.size().div_ceil(SMALLEST).next_power_of_two().trailing_zeros() as usize;
         (number < CLASSES && layout.align() <= SMALLEST).then_some(Self(number))
+    }
+
+    /// All classes.
+    pub(super) fn all() -> impl Iterator<Item = Self> {
+        (0..CLASSES).map(Self)
     }
 
     const fn size(self) -> usize {

@@ -51,6 +51,9 @@ struct PreemptFrame {
 
 const FRAME: usize = size_of::<PreemptFrame>();
 
+/// `rflags`: a nested task is running.
+const NESTED_TASK: i32 = 1 << 14;
+
 const_assert_eq!(offset_of!(PreemptFrame, gpr), 0);
 const_assert_eq!(offset_of!(PreemptFrame, ss), offset_of!(PreemptFrame, rip) + 32);
 
@@ -173,6 +176,11 @@ unsafe extern "C" fn trampoline() -> ! {
                 "2:",
                 "fxrstor64 [rsp]",
                 "3:",
+                // A nested task, which `iretq` refuses to end (Intel SDM volume 2), is whatever code that
+                // was interrupted, here or in the task before, says it is.
+                "pushfq",
+                "and dword ptr [rsp], {not_nested}",
+                "popfq",
                 "mov rsp, rbx",
                 ".cfi_def_cfa_register rsp",
                 "dec dword ptr gs:[{off}]",
@@ -194,6 +202,7 @@ unsafe extern "C" fn trampoline() -> ! {
                 components = sym extended_state::COMPONENTS,
                 off = const offset_of!(Cpu, off),
                 mxcsr = const MXCSR,
+                not_nested = const !NESTED_TASK,
                 preempted = sym preempted,
             )
         };

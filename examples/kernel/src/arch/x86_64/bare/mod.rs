@@ -161,10 +161,13 @@ fn mask_interrupts() {
 /// Has all CPUs forget what they cached of the tables.
 ///
 /// With the scheduler's lock, so that others rest as soon as they want to switch: where CPUs take
-/// turns on fewer processors, those who have answered leave them to those who have not.
+/// turns on fewer processors, those who have answered leave them to those who have not. This CPU
+/// forgets once it is the one that asks: before, the caller may still be moved to another.
 fn forget_everywhere() {
-    tlb::flush_all();
-    scheduler::with_all(|_| cpu::ask_others(Request::Flush));
+    scheduler::with_all(|_| {
+        tlb::flush_all();
+        cpu::ask_others(Request::Flush);
+    });
 }
 
 fn space() -> Guard<'static, AddressSpace> {

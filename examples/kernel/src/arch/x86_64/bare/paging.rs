@@ -163,6 +163,10 @@ impl AddressSpace {
     /// As [`Machine::map`](crate::machine::Machine::map).
     pub(super) unsafe fn map(&mut self, pages: Pages) -> Result<(), MapError> {
         let (needed, free) = (pages.count(), self.pool.free());
+        // Before anything is mapped: the tables for that would stay.
+        if needed > free {
+            return Err(MapError::OutOfFrames { needed, free });
+        }
         for index in 0..needed {
             if let Err(error) = self.map_fresh(page(pages, index), needed, free) {
                 // Nobody has used them yet, so no CPU has them cached.

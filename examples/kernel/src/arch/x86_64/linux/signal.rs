@@ -24,7 +24,9 @@ use core::mem::offset_of;
 
 use static_assertions::const_assert_eq;
 
-use super::syscall::{Errno, RT_SIGRETURN, SigAction, SigStack, sigaction, sigaltstack};
+use super::syscall::{
+    Errno, RT_SIGRETURN, SigAction, SigStack, sigaction, sigaltstack, unblock_signals,
+};
 use crate::arch::x86_64::cpu_state::{CpuState, GPRS};
 use crate::arch::x86_64::stacks::InterruptStack;
 use crate::arch::x86_64::{per_cpu, preempt, trap};
@@ -91,7 +93,8 @@ struct SigInfo {
 const_assert_eq!(offset_of!(UserContext, gregs), 40);
 const_assert_eq!(offset_of!(SigInfo, code), 8);
 
-/// Takes all signals that the CPU causes, [`CALL`] and [`ALWAYS`], on the stack for faults.
+/// Takes all signals that the CPU causes, [`CALL`] and [`ALWAYS`], on the stack for faults; also if the
+/// process began with some of them blocked, as its parent had them (signal(7)).
 pub(super) fn install() -> Result<(), (&'static str, Errno)> {
     const NO_CALLS: u64 = 1 << (CALL - 1);
     let action = |handler: *const (), flags, mask| SigAction {
@@ -112,7 +115,8 @@ pub(super) fn install() -> Result<(), (&'static str, Errno)> {
     unsafe { sigaction(CALL, &call) }.map_err(|errno| ("rt_sigaction", errno))?;
     let always = action(always as *const (), FLAGS & !NO_DEFER | RESTART, NO_CALLS);
     // SAFETY: as above.
-    unsafe { sigaction(ALWAYS, &always) }.map_err(|errno| ("rt_sigaction", errno))
+    unsafe { sigaction(ALWAYS, &always) }.map_err(|errno| ("rt_sigaction", errno))?;
+    unblock_signals().map_err(|errno| ("rt_sigprocmask", errno))
 }
 
 /// Makes this thread, which is the CPU with this number, handle signals on that CPU's stack.

@@ -30,6 +30,7 @@ const FSTAT: usize = 5;
 const MMAP: usize = 9;
 const MPROTECT: usize = 10;
 const RT_SIGACTION: usize = 13;
+const RT_SIGPROCMASK: usize = 14;
 pub(super) const RT_SIGRETURN: usize = 15;
 const SIGALTSTACK: usize = 131;
 const ARCH_PRCTL: usize = 158;
@@ -408,6 +409,15 @@ pub(super) unsafe fn sigaction(signal: i32, action: &SigAction) -> Result<(), Er
     let place = core::ptr::from_ref(action).expose_provenance();
     // SAFETY: the structure is the one of this call, and the caller vouches for its functions.
     unsafe { syscall(RT_SIGACTION, [signal as usize, place, 0, size_of::<u64>(), 0, 0]) }.map(drop)
+}
+
+/// Blocks no signal in this thread, nor in those that it starts.
+pub(super) fn unblock_signals() -> Result<(), Errno> {
+    const SIG_SETMASK: usize = 2;
+    let none = 0u64;
+    let place = (&raw const none).expose_provenance();
+    // SAFETY: the set is the one of this call; what may come has a handler, or ends the process.
+    unsafe { syscall(RT_SIGPROCMASK, [SIG_SETMASK, place, 0, size_of::<u64>(), 0, 0]) }.map(drop)
 }
 
 /// Sets the stack for signal handlers.
