@@ -30,7 +30,6 @@ use crate::stack::{Climb, ReadStack, StackBounds, WordsBelow};
 use crate::table::Reader;
 
 type Stack = fn(sp: u64) -> StackBounds;
-type Resumed = fn(sp: u64, handler: u64) -> StackBounds;
 type Widen = fn(known: StackBounds, address: u64) -> Option<StackBounds>;
 type Find = fn(address: u64) -> Option<Module<'static>>;
 type Generation = fn() -> u64;
@@ -55,7 +54,6 @@ pub enum Whose {
 #[derive(Clone, Copy)]
 pub struct Environment {
     stack: Stack,
-    resumed: Resumed,
     widen: Widen,
     find: Find,
     generation: Option<Generation>,
@@ -72,7 +70,6 @@ impl Environment {
     pub const fn new(stack: Stack, dead_end: fn(RaiseError) -> !) -> Self {
         Self {
             stack,
-            resumed: up_to_the_handler,
             widen: no_more,
             find: nowhere,
             generation: None,
@@ -88,11 +85,11 @@ impl Environment {
     /// and when a walk reads beyond, `widen` gets that and the address, and gives bounds with
     /// the address inside, or `None`.
     ///
-    /// A cleanup then goes on with what `stack` gives, too; otherwise with the stack up to the
-    /// frame that catches.
+    /// If that was needed to find the frame that catches, each cleanup then goes on with what `stack`
+    /// gives, too; otherwise with the stack up to that frame.
     #[must_use]
     pub const fn with_unknown_stacks(self, widen: Widen) -> Self {
-        Self { widen, resumed: anew, ..self }
+        Self { widen, ..self }
     }
 
     /// Where modules are that are not registered, and a number that changes when one of them
@@ -186,16 +183,6 @@ fn nowhere(_address: u64) -> Option<Module<'static>> {
     None
 }
 
-fn up_to_the_handler(sp: u64, handler: u64) -> StackBounds {
-    // SAFETY: phase 1 found the handler's frame inside this very stack, so all between here and
-    // its CFA is mapped; nobody else runs on it.
-    unsafe { StackBounds::new(sp, handler) }
-}
-
-fn anew(sp: u64, _handler: u64) -> StackBounds {
-    current_stack(sp)
-}
-
 /// Whether walks go on by frame pointers.
 pub(crate) fn guesses() -> bool {
     environment().guesses
@@ -204,11 +191,6 @@ pub(crate) fn guesses() -> bool {
 /// The stack with this stack pointer in use.
 pub(crate) fn current_stack(sp: u64) -> StackBounds {
     (environment().stack)(sp)
-}
-
-/// The stack that a cleanup with this stack pointer has run on, up to its handler.
-pub(crate) fn resumed_stack(sp: u64, handler: u64) -> StackBounds {
-    (environment().resumed)(sp, handler)
 }
 
 #[cold]
@@ -222,6 +204,11 @@ pub(crate) struct LiveStack(Cell<StackBounds>);
 impl LiveStack {
     pub(crate) const fn new(known: StackBounds) -> Self {
         Self(Cell::new(known))
+    }
+
+    /// Whether no more has become known.
+    pub(crate) fn is(&self, known: StackBounds) -> bool {
+        self.0.get() == known
     }
 
     #[cold]

@@ -3,7 +3,8 @@
 //! ```text
 //!   Exception (32 bytes, 16-aligned)      │ the thrower's object follows
 //!   class │ cleanup │ private 1 │ private 2
-//!                     stop fn     CFA of the handler's frame
+//!                     way, or     CFA of the handler's frame
+//!                     stop fn     argument
 //! ```
 //!
 //! Itanium EH §1.2 (header), §1.6 (personality routine).
@@ -11,6 +12,7 @@
 
 use static_assertions::const_assert_eq;
 
+use crate::cache::Hint;
 use crate::context::Context;
 
 /// The header of every exception, at the start of the thrower's object
@@ -22,7 +24,7 @@ pub struct Exception {
     pub class: u64,
     /// Frees the exception when a foreign runtime caught it.
     pub cleanup: Option<unsafe extern "C" fn(Reason, *mut Exception)>,
-    /// The unwinder's: the stop function of a forced unwinding, or 0.
+    /// The unwinder's: the stop function of a forced unwinding, a [`Way`] during phase 2, or 0.
     pub(crate) private_1: u64,
     /// The unwinder's: the CFA of the frame that catches, set by phase 1; the stop function's
     /// argument, if there is one.
@@ -43,13 +45,58 @@ impl Exception {
 
     /// Whether it is on its way by forced unwinding.
     pub(crate) const fn is_forced(&self) -> bool {
-        self.private_1 != 0
+        self.private_1 != 0 && Way::of(self).is_none()
     }
 
     /// The CFA of the frame that phase 1, or [`raise_forced`](crate::raise_forced), chose to catch
     /// it; 0 before that.
     pub const fn handler_cfa(&self) -> u64 {
         self.private_2
+    }
+}
+
+/// What phase 2 has from phase 1, and from one cleanup for the next: a word that is no address, so that
+/// it is no stop function's (x86-64: bits 56 to 63 of one are the same).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Way(u64);
+
+impl Way {
+    const MARK: u64 = 1 << 63;
+    const WHOLE: u64 = 1 << 32;
+
+    /// With a `whole` one, all frames up to the handler are on one stack that can be read; `hint` is
+    /// where the cache may have the next frame that goes on after a cleanup.
+    #[inline(always)]
+    pub(crate) const fn new(whole: bool, hint: Hint) -> Self {
+        Self(Self::MARK | if whole { Self::WHOLE } else { 0 } | hint.0 as u64)
+    }
+
+    /// That of an exception in phase 2 that was raised.
+    #[inline(always)]
+    pub(crate) const fn of(exception: &Exception) -> Option<Self> {
+        let way = exception.private_1;
+        if way >> 33 == Self::MARK >> 33 { Some(Self(way)) } else { None }
+    }
+
+    #[inline(always)]
+    pub(crate) const fn is_whole(self) -> bool {
+        self.0 & Self::WHOLE != 0
+    }
+
+    #[inline(always)]
+    pub(crate) const fn hint(self) -> Hint {
+        Hint(self.0 as u32)
+    }
+
+    /// The same way with another hint.
+    #[inline(always)]
+    pub(crate) const fn with_hint(self, hint: Hint) -> Self {
+        Self(self.0 >> 32 << 32 | hint.0 as u64)
+    }
+
+    #[inline(always)]
+    pub(crate) const fn word(self) -> u64 {
+        self.0
     }
 }
 

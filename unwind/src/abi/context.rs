@@ -52,6 +52,15 @@ pub extern "C" fn _Unwind_GetCFA(context: &Context) -> u64 {
 
 /// The LSDA of the frame's function, or 0.
 pub extern "C" fn _Unwind_GetLanguageSpecificData(context: &Context) -> u64 {
+    match context.known().direct_lsda() {
+        Some(address) => address,
+        None => detoured_lsda(context),
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn detoured_lsda(context: &Context) -> u64 {
     context.lsda_address().unwrap_or(0)
 }
 

@@ -204,32 +204,52 @@ pub(crate) struct ControlWords {
 }
 
 impl ControlWords {
+    /// What no unwinding has begun with.
+    pub(crate) const NONE: Self = Self { mxcsr: 0, x87: 0 };
+
+    /// Keeps the current ones there.
+    ///
+    /// # Safety
+    ///
+    /// `to` is valid for a write.
     #[inline(always)]
-    pub(crate) fn current() -> Self {
-        let mut words = Self { mxcsr: 0, x87: 0 };
-        // SAFETY: writes four bytes, and two, to where they belong.
+    pub(crate) unsafe fn keep(to: *mut Self) {
+        // SAFETY: writes four bytes, and two, to where they belong (contract).
         unsafe {
             asm!(
                 "stmxcsr [{to}]",
                 "fnstcw [{to} + 4]",
-                to = in(reg) &raw mut words,
+                to = in(reg) to,
                 options(nostack, preserves_flags),
             );
         }
-        words
+    }
+
+    #[inline(always)]
+    fn are_current(&self) -> bool {
+        let mut current = MaybeUninit::uninit();
+        // SAFETY: there is room for them.
+        unsafe { Self::keep(current.as_mut_ptr()) };
+        // SAFETY: they have just been written.
+        *self == unsafe { current.assume_init() }
     }
 
     /// Makes these the current ones. Loading them takes long, so only others are replaced.
-    pub(crate) fn restore(self) {
-        if self == Self::current() {
-            return;
+    #[inline(always)]
+    pub(crate) fn restore(&self) {
+        if !self.are_current() {
+            self.replace();
         }
+    }
+
+    #[cold]
+    fn replace(&self) {
         // SAFETY: reads four bytes, and two, from where they are; they were current once.
         unsafe {
             asm!(
                 "ldmxcsr [{from}]",
                 "fldcw [{from} + 4]",
-                from = in(reg) &raw const self,
+                from = in(reg) core::ptr::from_ref(self),
                 options(nostack, preserves_flags, readonly),
             );
         }
