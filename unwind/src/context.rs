@@ -228,6 +228,12 @@ impl Context {
         self.passed_cleanup
     }
 
+    /// Goes back to the frame with these registers, where it began; the rest of the context is of no frame then.
+    #[inline(always)]
+    pub(crate) fn begin_again(&mut self, registers: &Registers) {
+        self.cursor.registers_mut().go_back_to(registers);
+    }
+
     /// Whether what is known of the stack is what it was.
     pub(crate) fn is_on(&self, known: StackBounds) -> bool {
         self.cursor.stack().is(known)

@@ -22,6 +22,7 @@ use crate::arch;
 use crate::cache::{Memory, Trail};
 use crate::error::RaiseError;
 use crate::exception::Personality;
+use crate::in_flight::IN_FLIGHT;
 use crate::known::Known;
 use crate::module::Module;
 use crate::modules::{FindModule, global};
@@ -61,6 +62,7 @@ pub struct Environment {
     plain: Option<Personality>,
     typed: Option<Typed>,
     guesses: bool,
+    counts: bool,
     dead_end: fn(RaiseError) -> !,
 }
 
@@ -77,6 +79,7 @@ impl Environment {
             plain: None,
             typed: None,
             guesses: false,
+            counts: true,
             dead_end,
         }
     }
@@ -146,6 +149,13 @@ impl Environment {
     pub const fn with_guesses(self) -> Self {
         Self { guesses: true, ..self }
     }
+
+    /// Nobody asks [`in_flight_in`](crate::in_flight_in): exceptions in flight are not counted, and it says
+    /// that there may be some everywhere.
+    #[must_use]
+    pub const fn without_counting(self) -> Self {
+        Self { counts: false, ..self }
+    }
 }
 
 static NOTHING: Environment = Environment::new(|_| StackBounds::EMPTY, |_| arch::stop());
@@ -166,6 +176,9 @@ pub fn set_environment(environment: &'static Environment) {
     }
     let plain = environment.plain.map_or(0, |plain| plain as usize as u64);
     Unasked::new(plain, environment.typed.map_or(0, |find| find())).set();
+    if !environment.counts {
+        IN_FLIGHT.stop_counting();
+    }
     ENVIRONMENT.store(from_ref(environment).cast_mut(), Ordering::Release);
 }
 

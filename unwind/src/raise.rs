@@ -17,7 +17,7 @@ use core::mem::MaybeUninit;
 
 use crate::address::Pc;
 use crate::answer::{Answer, Unasked};
-use crate::arch::{self, copied, with_registers};
+use crate::arch::{self, with_registers};
 use crate::cache::Trail;
 use crate::cleanup::{Stopped, unwind, unwind_by_tables};
 use crate::context::{Context, Sought, leave_interrupted};
@@ -273,9 +273,8 @@ unsafe fn two_phases(
         // SAFETY: the frame's tables ask for it.
         unsafe { Landing::new(begin.known.landing_pad, &begin.known).land(registers, exception) }
     }
+    frame.begin_again(registers);
     let place = room.as_mut_ptr();
-    // SAFETY: registers fit there.
-    unsafe { place.cast::<Registers>().write(copied(registers)) };
     let way = way.with_hint(begin.trail.hint_before());
     // SAFETY: handed on to the caller.
     let stopped = unsafe { unwind(exception, place, way, false) };
