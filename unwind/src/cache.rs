@@ -132,10 +132,10 @@ impl Trail {
         Hint(self.last.0)
     }
 
-    /// The last entry, where it comes after.
+    /// The trail that leads to the last entry.
     #[inline(always)]
-    pub(crate) const fn hint_before(&self) -> Hint {
-        Hint(self.last.before().0)
+    pub(crate) const fn back(self) -> Self {
+        Self { last: self.last.before(), ..self }
     }
 
     /// What comes after the entry that this leads to, if that is where it is expected.

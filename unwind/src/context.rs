@@ -78,21 +78,19 @@ impl Context {
         Self { cursor, known, exit, cfa: 0, control, guessed, passed_cleanup }
     }
 
-    /// In this room, the frame with these registers, which is at a call, and what is known of it; to which
-    /// this trail leads.
+    /// In this room, the frame with these registers, which is at a call, and to which this trail leads.
     #[inline(always)]
     pub(crate) fn on<'c>(
         room: &'c mut MaybeUninit<Self>,
         registers: &Registers,
         stack: StackBounds,
         trail: &Trail,
-        known: &Known,
     ) -> &'c mut Self {
         let place = room.as_mut_ptr();
         // SAFETY: registers fit there.
         unsafe { (&raw mut (*place).cursor.registers).write(copied(registers)) };
         // SAFETY: nobody else uses the room.
-        unsafe { Self::put_known(place, copied(known)) };
+        unsafe { Self::put_known(place, Known::NOTHING) };
         // SAFETY: as above; the registers are there, and what is known.
         unsafe { Self::put_stack(place, stack) };
         // SAFETY: as above.
@@ -214,13 +212,6 @@ impl Context {
             Exit::Rule => self.cursor.leave_by(&self.known.rule),
             Exit::Dwarf => self.cursor.leave_by_dwarf(),
         }
-    }
-
-    /// The frame where it stands is known: counts it as one on the way.
-    #[inline(always)]
-    pub(crate) fn begin_known(&mut self, path: &mut Path) {
-        path.add(self.known.module());
-        self.cfa = self.known.rule.cfa(self.cursor.registers());
     }
 
     /// Whether a frame was passed that may have a cleanup.

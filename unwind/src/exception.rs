@@ -174,3 +174,28 @@ pub type Stop = unsafe extern "C" fn(
 /// Is told of every frame of a walk (`_Unwind_Trace_Fn`); anything but
 /// [`Reason::NO_REASON`] ends it.
 pub type Trace = unsafe extern "C" fn(&mut Context, *mut core::ffi::c_void) -> Reason;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_way_is_told_from_the_address_of_a_stop_function() {
+        let mut exception = Exception::new(1, None);
+        let stop_functions = [1, 0x1000, 0x7fff_ffff_ffff, 0x00ff_ffff_ffff_ffff, u64::MAX]
+            .into_iter()
+            .chain([0xff00_0000_0000_0000, 0xffff_8000_0000_0000, 0xffff_ffff_8000_0000]);
+        for stop in stop_functions {
+            exception.private_1 = stop;
+            assert!(exception.is_forced(), "{stop:#x}");
+        }
+        exception.private_1 = 0;
+        assert!(!exception.is_forced() && Way::of(&exception).is_none());
+        for (whole, hint) in [(false, 0), (true, 0x40), (false, u32::MAX), (true, u32::MAX)] {
+            exception.private_1 = Way::new(whole, Hint(0x60)).with_hint(Hint(hint)).word();
+            assert!(!exception.is_forced());
+            let way = Way::of(&exception).unwrap();
+            assert_eq!((way.is_whole(), way.hint().0), (whole, hint));
+        }
+    }
+}

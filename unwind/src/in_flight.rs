@@ -97,7 +97,11 @@ pub(crate) struct InFlight {
 
 impl InFlight {
     pub(crate) const fn new() -> Self {
-        Self { places: [const { Place::new() }; PLACES], others: AtomicUsize::new(0), is_off: AtomicBool::new(false) }
+        Self {
+            places: [const { Place::new() }; PLACES],
+            others: AtomicUsize::new(0),
+            is_off: AtomicBool::new(false),
+        }
     }
 
     /// All places, beginning where this exception is most likely to be.

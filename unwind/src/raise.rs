@@ -236,13 +236,10 @@ impl Landing {
 
 /// Where both phases begin that somebody must be asked in.
 struct Beginning {
-    /// Leads to their frame, or has come to it if that `is_known`.
+    /// Leads to their frame.
     trail: Trail,
-    /// What is remembered of the frame.
-    known: Known,
-    is_known: bool,
-    /// The frame has a cleanup, whatever is raised.
-    lands: bool,
+    /// What the frame's tables ask for in phase 2, whatever is raised.
+    landing: Option<Landing>,
 }
 
 /// # Safety
@@ -260,22 +257,22 @@ unsafe fn two_phases(
     let begin = unsafe { glide(exception, registers, stack, &mut path) };
     // For both phases, one after the other.
     let mut room = MaybeUninit::uninit();
-    let frame = Context::on(&mut room, registers, stack, &begin.trail, &begin.known);
+    let frame = Context::on(&mut room, registers, stack, &begin.trail);
     // SAFETY: handed on to the caller.
-    let handler = match unsafe { search_phase(exception, frame, &begin, &mut path) } {
+    let handler = match unsafe { search_phase(exception, frame, &mut path) } {
         Ok(handler) => handler,
         Err(error) => return error,
     };
     let way = Way::new(frame.is_on(stack), frame.hint());
     // SAFETY: the exception is valid (contract of `raise`).
     unsafe { depart(exception, handler, way, path) };
-    if begin.lands {
+    if let Some(landing) = begin.landing {
         // SAFETY: the frame's tables ask for it.
-        unsafe { Landing::new(begin.known.landing_pad, &begin.known).land(registers, exception) }
+        unsafe { landing.land(registers, exception) }
     }
     frame.begin_again(registers);
     let place = room.as_mut_ptr();
-    let way = way.with_hint(begin.trail.hint_before());
+    let way = way.with_hint(begin.trail.hint());
     // SAFETY: handed on to the caller.
     let stopped = unsafe { unwind(exception, place, way, false) };
     // SAFETY: as above; the context is there.
@@ -343,14 +340,14 @@ unsafe fn glide(
     let mut path = Path::default();
     let mut pc = Pc::Return(registers.ip());
     let mut trail = trail_to(pc.lookup());
-    let (known, is_known, lands) = (Known::NOTHING, false, false);
-    let mut begin = Beginning { trail, known, is_known, lands };
-    let Some(mut glide) = Glide::new(registers, pc, &stack, &mut trail) else { return begin };
+    let Some(mut glide) = Glide::new(registers, pc, &stack, &mut trail) else {
+        return Beginning { trail, landing: None };
+    };
     // To the first frame that something lands in, or that must be asked. There the registers stay.
     let (mut answer, mut known) = loop {
         let Some(known) = glide.look(&mut trail) else {
-            (begin.trail, *passed) = (trail, path);
-            return begin;
+            *passed = path;
+            return Beginning { trail, landing: None };
         };
         let answer = unasked.answer(&known, pc);
         if !matches!(answer, Answer::Nothing) || !glide.leave_with(known.rule, registers) {
@@ -359,12 +356,13 @@ unsafe fn glide(
         path.add(known.module());
         pc = Pc::Return(registers.ip());
     };
-    (begin.trail, begin.known, begin.is_known, *passed) = (trail, known, true, path);
+    *passed = path;
+    let mut begin = Beginning { trail: trail.back(), landing: None };
     let (Answer::Cleanup(pad) | Answer::Catch(pad)) = answer else { return begin };
     let landing = Landing::new(pad, &known);
     let lands_before = matches!(answer, Answer::Cleanup(_));
     if lands_before {
-        begin.lands = true;
+        begin.landing = Some(landing);
         if !unasked.knows_handlers() {
             return begin;
         }
@@ -378,7 +376,7 @@ unsafe fn glide(
         let Some(next) = glide.look(&mut trail) else { return begin };
         known = next;
         answer = unasked.answer(&known, pc);
-        if matches!(answer, Answer::Unknown) {
+        if matches!(answer, Answer::Unknown | Answer::Foreign) {
             return begin;
         }
     }
@@ -409,19 +407,9 @@ unsafe fn glide(
 unsafe fn search_phase(
     exception: *mut Exception,
     frame: &mut Context,
-    begin: &Beginning,
     path: &mut Path,
 ) -> Result<u64, RaiseError> {
     let mut answer = None;
-    if begin.is_known {
-        frame.begin_known(path);
-        answer = Some(match begin.lands {
-            true => Reason::CONTINUE_UNWIND,
-            // SAFETY: handed on to the caller.
-            false => unsafe { frame.ask(Actions::SEARCH_PHASE, exception) },
-        });
-    }
-    let lands = answer == Some(Reason::CONTINUE_UNWIND);
     loop {
         match answer {
             None | Some(Reason::CONTINUE_UNWIND) => {}
@@ -438,7 +426,7 @@ unsafe fn search_phase(
             Sought::Nowhere => None,
         };
     }
-    if lands || frame.passed_cleanup() {
+    if frame.passed_cleanup() {
         return Ok(frame.cfa());
     }
     // SAFETY: handed on to the caller.
