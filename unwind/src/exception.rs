@@ -64,6 +64,9 @@ impl Way {
     const MARK: u64 = 1 << 63;
     const WHOLE: u64 = 1 << 32;
 
+    /// Nothing that phase 1 found out.
+    pub(crate) const UNKNOWN: Self = Self::new(false, Hint(0));
+
     /// With a `whole` one, all frames up to the handler are on one stack that can be read; `hint` is
     /// where the cache may have the next frame that goes on after a cleanup.
     #[inline(always)]

@@ -141,20 +141,27 @@ pub(crate) unsafe extern "C" fn resume(exception: *mut Exception, place: *mut Co
         // SAFETY: as above; the context is there.
         unsafe { resume_by_tables(exception, place, stopped) }
     }
-    // SAFETY: as above: forced unwinding has brought it here; registers are there.
-    unsafe { go_on_by_force(exception, &*place.cast::<Registers>()) }
+    // SAFETY: the contract is the same.
+    unsafe { resume_otherwise(exception, place) }
 }
 
-/// As [`resume`], of forced unwinding.
+/// As [`resume`], of forced unwinding; or where the frame that catches goes on instead.
 ///
 /// # Safety
 ///
-/// As [`resume_forced`].
+/// As [`resume`].
 #[cold]
 #[inline(never)]
-unsafe fn go_on_by_force(exception: *mut Exception, registers: &Registers) -> ! {
-    // SAFETY: handed on to the caller.
-    dead_end(unsafe { resume_forced(exception, registers) })
+unsafe fn resume_otherwise(exception: *mut Exception, place: *mut Context) -> ! {
+    // SAFETY: the exception is valid (contract).
+    if unsafe { (*exception).is_forced() } {
+        // SAFETY: as above: forced unwinding has brought it here; registers are there.
+        dead_end(unsafe { resume_forced(exception, &*place.cast::<Registers>()) })
+    }
+    // SAFETY: the exception was raised, so `raise`'s contract holds for it.
+    let stopped = unsafe { unwind(exception, place, Way::UNKNOWN, false) };
+    // SAFETY: as above; the context is there.
+    unsafe { resume_by_tables(exception, place, stopped) }
 }
 
 /// As [`resume`], from where it stopped.
@@ -319,8 +326,13 @@ unsafe fn caught(exception: *mut Exception, handler: u64) {
 #[inline(always)]
 pub(crate) unsafe fn arrive(exception: *mut Exception) {
     // SAFETY: the caller's promise.
-    unsafe { (*exception).private_1 = 0 };
-    IN_FLIGHT.end(exception);
+    let is_on_its_way = unsafe { (*exception).private_1 } != 0;
+    // The frame that catches may go on, and catch again.
+    if is_on_its_way {
+        // SAFETY: as above.
+        unsafe { (*exception).private_1 = 0 };
+        IN_FLIGHT.end(exception);
+    }
 }
 
 /// Both phases, if nobody need be asked. Otherwise returns: nobody has anything to do below the frame

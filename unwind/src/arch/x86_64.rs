@@ -7,6 +7,8 @@
 //!   catch     a frame whose landing pad is right after its only call
 //! ```
 
+mod control;
+
 use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 use core::arch::{asm, global_asm, naked_asm};
 use core::mem::{MaybeUninit, offset_of};
@@ -16,8 +18,9 @@ use crate::context::Context;
 use crate::cursor::Cursor;
 use crate::environment::{Everywhere, LiveStack};
 use crate::exception::{Actions, Exception, Reason};
-use crate::known::Known;
 use crate::registers::{Register, Registers};
+
+pub(crate) use control::ControlWords;
 
 /// The offset of a register in [`Registers`], in bytes.
 const fn offset(register: Register) -> usize {
@@ -74,11 +77,8 @@ pub(crate) unsafe trait Words: Copy {}
 unsafe impl Words for Registers {}
 // SAFETY: two halves of a word, and two words.
 unsafe impl Words for Trail {}
-// SAFETY: two words of a rule, and five.
-unsafe impl Words for Known {}
 
 static_assertions::const_assert_eq!(size_of::<Trail>(), 24);
-static_assertions::const_assert_eq!(size_of::<Known>(), 56);
 
 /// Stores the registers that the caller has when this returns.
 ///
@@ -193,70 +193,6 @@ static_assertions::const_assert_eq!(offset(Register::RBP), 48);
 static_assertions::const_assert_eq!(offset(Register::RSP), 56);
 static_assertions::const_assert_eq!(offset(Register::R12), 96);
 static_assertions::const_assert_eq!(offset(Register::RA), 128);
-
-/// The floating-point control words, which callees keep as they are (psABI x86-64 §3.2.1):
-/// MXCSR and the x87's.
-#[derive(Clone, Copy, PartialEq, Eq)]
-#[repr(C)]
-pub(crate) struct ControlWords {
-    mxcsr: u32,
-    x87: u16,
-}
-
-impl ControlWords {
-    /// What no unwinding has begun with.
-    pub(crate) const NONE: Self = Self { mxcsr: 0, x87: 0 };
-
-    /// Keeps the current ones there.
-    ///
-    /// # Safety
-    ///
-    /// `to` is valid for a write.
-    #[inline(always)]
-    pub(crate) unsafe fn keep(to: *mut Self) {
-        // SAFETY: writes four bytes, and two, to where they belong (contract).
-        unsafe {
-            asm!(
-                "stmxcsr [{to}]",
-                "fnstcw [{to} + 4]",
-                to = in(reg) to,
-                options(nostack, preserves_flags),
-            );
-        }
-    }
-
-    #[inline(always)]
-    fn are_current(&self) -> bool {
-        let mut current = MaybeUninit::uninit();
-        // SAFETY: there is room for them.
-        unsafe { Self::keep(current.as_mut_ptr()) };
-        // SAFETY: they have just been written.
-        *self == unsafe { current.assume_init() }
-    }
-
-    /// Makes these the current ones. Loading them takes long, so only others are replaced.
-    #[inline(always)]
-    pub(crate) fn restore(&self) {
-        if !self.are_current() {
-            self.replace();
-        }
-    }
-
-    #[cold]
-    fn replace(&self) {
-        // SAFETY: reads four bytes, and two, from where they are; they were current once.
-        unsafe {
-            asm!(
-                "ldmxcsr [{from}]",
-                "fldcw [{from} + 4]",
-                from = in(reg) core::ptr::from_ref(self),
-                options(nostack, preserves_flags, readonly),
-            );
-        }
-    }
-}
-
-static_assertions::const_assert_eq!(offset_of!(ControlWords, x87), 4);
 
 /// Continues at `registers`' ip with all of `registers`, except `r11`, which no landing pad reads
 /// (psABI x86-64 §3.2.1: a scratch register).

@@ -12,7 +12,8 @@ use std::ptr::null_mut;
 use unspool_unwind::abi::{_Unwind_RaiseException, _Unwind_Resume};
 use unspool_unwind::lsda::Action;
 use unspool_unwind::{
-    Actions, Context, Environment, Exception, Reason, Register, catch, set_environment,
+    Actions, Context, Environment, Exception, Reason, Register, catch, in_flight_in,
+    set_environment,
 };
 
 use crate::process::{modules, stack};
@@ -99,6 +100,30 @@ extern "C-unwind" fn catches(exception: *mut Exception) -> u64 {
     )
 }
 
+/// Calls [`cleans`]; lands there first, and then where it goes on from there: 1.
+#[unsafe(naked)]
+extern "C-unwind" fn catches_at_second(exception: *mut Exception) -> u64 {
+    naked_asm!(
+        ".cfi_startproc",
+        ".cfi_personality 0x1b, {asked}",
+        "push rbx",
+        ".cfi_adjust_cfa_offset 8",
+        ".cfi_offset rbx, -16",
+        "mov rbx, rdi",
+        "call {cleans}",
+        "mov rdi, rbx",
+        "call {resume}",
+        "pop rbx",
+        ".cfi_adjust_cfa_offset -8",
+        ".cfi_restore rbx",
+        "ret",
+        ".cfi_endproc",
+        asked = sym asked,
+        cleans = sym cleans,
+        resume = sym _Unwind_Resume,
+    )
+}
+
 /// What the environment's plain personality does.
 unsafe extern "C" fn plain(
     _version: i32,
@@ -139,6 +164,20 @@ unsafe extern "C" fn asked(
 unsafe extern "C-unwind" fn body(exception: *mut u8) -> *mut Exception {
     CAUGHT.set(CAUGHT.get() + catches(exception.cast()));
     null_mut()
+}
+
+#[test]
+fn the_frame_that_catches_may_go_on_to_where_it_catches() {
+    modules();
+    for _ in 0..3 {
+        set_environment(&ENVIRONMENT);
+        CATCHES.set(true);
+        assert_eq!(catches_at_second(&mut Exception::new(1, None)), 1);
+    }
+    // It has arrived once: otherwise there would be one in flight everywhere, for ever. Those of other tests
+    // lead through few modules.
+    let modules = (0..1 << 20).map(|module| module % 64 << 12);
+    assert!(modules.into_iter().any(|start| !in_flight_in(start..start + 1)));
 }
 
 #[test]
