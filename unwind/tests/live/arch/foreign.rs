@@ -176,7 +176,7 @@ fn the_frame_that_catches_may_go_on_to_where_it_catches() {
     }
     // It has arrived once: otherwise there would be one in flight everywhere, for ever. Those of other tests
     // lead through few modules.
-    let modules = (0..1 << 20).map(|module| module % 64 << 12);
+    let modules = (0..1 << 20).map(|module| (module % 64) << 12);
     assert!(modules.into_iter().any(|start| !in_flight_in(start..start + 1)));
 }
 
