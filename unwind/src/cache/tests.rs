@@ -56,6 +56,10 @@ fn what_was_memorized_is_recalled_whole() {
 
 #[test]
 fn a_walk_begins_where_a_hint_leads_or_else_where_the_index_does() {
+    if ENTRIES < 4 {
+        // One drives out another.
+        return;
+    }
     let cache = Cache::new();
     let addresses = [ADDRESS, ADDRESS + 0x100, ADDRESS + 0x200];
     let mut trail = Trail::START;
