@@ -15,10 +15,10 @@ use core::fmt;
 /// an instruction that was interrupted (Itanium EH §1.5.3, `_Unwind_GetIPInfo`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Pc {
-    /// The address of an instruction that has not completed: a fault, an interrupt.
-    Exact(u64),
     /// The address that a call returns to.
     Return(u64),
+    /// The address of an instruction that has not completed: a fault, an interrupt.
+    Exact(u64),
 }
 
 impl Pc {

@@ -22,6 +22,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use crate::address::Pc;
 use crate::arch;
 use crate::context::target;
+use crate::encoding::Pointer;
 use crate::known::Known;
 use crate::lsda::Action;
 
@@ -36,6 +37,8 @@ pub(crate) enum Answer {
     Catch(u64),
     /// It must be asked.
     Unknown,
+    /// It must be asked, as all that have its personality.
+    Foreign,
 }
 
 /// The addresses of personalities that need not always be asked; 0 where there is none.
@@ -47,6 +50,15 @@ pub(crate) struct Unasked {
 
 static PLAIN: AtomicU64 = AtomicU64::new(0);
 static TYPED: AtomicU64 = AtomicU64::new(0);
+
+/// The address of a frame's personality, or 0.
+#[inline(always)]
+pub(crate) fn personality(known: &Known) -> u64 {
+    match known.personality_slot() {
+        (address, false) => address,
+        (slot, true) => target(Pointer::Indirect(slot)),
+    }
+}
 
 impl Unasked {
     /// Those of the environment.
@@ -75,8 +87,13 @@ impl Unasked {
     /// The answer of a frame at `pc`.
     #[inline(always)]
     pub(crate) fn answer(self, known: &Known, pc: Pc) -> Answer {
-        let Some(pointer) = known.personality() else { return Answer::Nothing };
-        match target(pointer) {
+        self.answer_of(personality(known), known, pc)
+    }
+
+    /// As [`answer`](Self::answer), of a frame with the personality at this address.
+    #[inline(always)]
+    pub(crate) fn answer_of(self, personality: u64, known: &Known, pc: Pc) -> Answer {
+        match personality {
             0 => Answer::Nothing,
             address if address == self.plain => match known.action() {
                 Some(Action::None) => Answer::Nothing,
@@ -90,8 +107,29 @@ impl Unasked {
                 _ => Answer::Unknown,
             },
             address if arch::is_catch(address) => Answer::Catch(arch::catch_pad(pc.address())),
-            _ => Answer::Unknown,
+            _ => Answer::Foreign,
         }
+    }
+}
+
+/// The personality that a walk asked last, of those that always must be: neighbours often have the same.
+pub(crate) struct Foreign(u64);
+
+impl Foreign {
+    /// None was asked; none is there.
+    pub(crate) const NONE: Self = Self(u64::MAX);
+
+    /// As [`Unasked::answer_of`].
+    #[inline(always)]
+    pub(crate) fn answer_of(&mut self, personality: u64, known: &Known, pc: Pc) -> Answer {
+        if personality == self.0 {
+            return Answer::Foreign;
+        }
+        let answer = Unasked::now().answer_of(personality, known, pc);
+        if matches!(answer, Answer::Foreign) {
+            self.0 = personality;
+        }
+        answer
     }
 }
 
@@ -136,7 +174,7 @@ mod tests {
     #[test]
     fn any_other_personality_is_asked() {
         for site in [(Action::None, false), (Action::Cleanup(5), false), (Action::Catch(5), true)] {
-            assert!(matches!(answer(Some(site), 30), Answer::Unknown), "{site:?}");
+            assert!(matches!(answer(Some(site), 30), Answer::Foreign), "{site:?}");
         }
         let null = answer(Some((Action::Catch(5), true)), 0);
         assert!(matches!(null, Answer::Nothing), "nobody to ask");

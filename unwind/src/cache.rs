@@ -76,6 +76,10 @@ impl Place {
     }
 }
 
+/// Where the cache may have something: right after this place.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Hint(pub(crate) u32);
+
 /// Where in the cache a walk is, and where it expects to go on.
 #[derive(Clone, Copy, Debug)]
 pub struct Trail {
@@ -125,6 +129,24 @@ impl Trail {
             *self = there;
         }
         covers
+    }
+
+    /// What comes after the last entry.
+    #[inline(always)]
+    pub(crate) const fn hint(&self) -> Hint {
+        Hint(self.last.0)
+    }
+
+    /// The trail that leads to the last entry.
+    #[inline(always)]
+    pub(crate) const fn back(self) -> Self {
+        Self { last: self.last.before(), ..self }
+    }
+
+    /// What comes after the entry that this leads to, if that is where it is expected.
+    #[inline(always)]
+    pub(crate) const fn hint_beyond(&self) -> Hint {
+        Hint(self.last.after().0)
     }
 
     /// How the length of code is kept.
@@ -274,12 +296,12 @@ impl Cache {
             landing_pad: near(cold.landing_pad.load(Ordering::Relaxed)),
             flags: cold.flags.load(Ordering::Relaxed),
         };
-        let recalled = hot.is_unchanged(head) && head & ONLY_RULE == 0;
-        if !recalled {
-            // It is found out again, and its entry must not come to expect itself.
-            trail.last = before;
+        if hot.is_unchanged(head) && head & ONLY_RULE == 0 {
+            return true;
         }
-        recalled
+        // It is found out again, and its entry must not come to expect itself.
+        trail.last = before;
+        false
     }
 
     /// The rule for `address` but for the size of arguments: all that a walk needs.
@@ -486,11 +508,23 @@ impl Memory<'_> {
         place.map_or(trail, |place| Trail { last: place.before(), ..trail })
     }
 
-    /// What is known of `address`, if that is all that there is to know, and on to its entry; nothing
-    /// in code that the walk has not entered.
+    /// As [`trail_to`](Self::trail_to); the entry may be where the hint says.
+    #[inline(always)]
+    pub(crate) fn trail_by(self, hint: Hint, address: u64, trail: Trail) -> Trail {
+        let last = Place(hint.0);
+        let there = self.cache.at(last.after()).key.load(Ordering::Relaxed);
+        if there == trail.key(address) {
+            Trail { last, ..trail }
+        } else {
+            self.trail_to(address, trail)
+        }
+    }
+
+    /// What is known of `address`, if that is all that there is to know, and on to its entry. Only in code
+    /// that the walk has entered.
     #[inline(always)]
     pub(crate) fn recall(self, address: u64, trail: &mut Trail, known: &mut Known) -> bool {
-        trail.covers(address) && self.cache.recall(address, self.generation, trail, known)
+        self.cache.recall(address, self.generation, trail, known)
     }
 }
 

@@ -9,9 +9,9 @@
 use core::mem::MaybeUninit;
 
 use crate::address::Pc;
-use crate::answer::{Answer, Unasked};
+use crate::answer::{self, Answer, Foreign, Unasked};
 use crate::arch::{self, ControlWords, copied};
-use crate::cache::Trail;
+use crate::cache::{Hint, Trail};
 use crate::cursor::{Cursor, Exit, Step};
 use crate::encoding::Pointer;
 use crate::environment::{Everywhere, LiveStack};
@@ -56,12 +56,12 @@ pub struct Context {
     pub(crate) cursor: Cursor<'static, LiveStack, Everywhere>,
     known: Known,
     cfa: u64,
-    /// What the stack is given back with, if somebody has been asked since.
-    control: Option<ControlWords>,
+    /// What the stack is given back with: whoever is asked may leave others.
+    control: ControlWords,
     exit: Exit,
     /// It has no tables, but a frame pointer.
     guessed: bool,
-    /// A frame that has a cleanup was passed without being asked.
+    /// A frame was passed that may have a cleanup.
     passed_cleanup: bool,
 }
 
@@ -74,26 +74,27 @@ impl Context {
         let (trail, stack) = (trail_to(pc.lookup()), LiveStack::new(stack));
         let cursor = Cursor::on(trail, copied(registers), pc, stack, &Everywhere);
         let (known, exit, guessed, passed_cleanup) = (Known::NOTHING, Exit::Dwarf, false, false);
-        Self { cursor, known, exit, cfa: 0, control: None, guessed, passed_cleanup }
+        let control = ControlWords::NONE;
+        Self { cursor, known, exit, cfa: 0, control, guessed, passed_cleanup }
     }
 
-    /// In this room, the frame with these registers, which is at a call, and what is known of it; to which
-    /// this trail leads.
+    /// In this room, the frame with these registers, which is at a call, and to which this trail leads.
     #[inline(always)]
     pub(crate) fn on<'c>(
         room: &'c mut MaybeUninit<Self>,
         registers: &Registers,
         stack: StackBounds,
         trail: &Trail,
-        known: &Known,
     ) -> &'c mut Self {
         let place = room.as_mut_ptr();
         // SAFETY: registers fit there.
         unsafe { (&raw mut (*place).cursor.registers).write(copied(registers)) };
         // SAFETY: nobody else uses the room.
-        unsafe { Self::put_known(place, copied(known)) };
+        unsafe { Self::put_known(place, Known::NOTHING) };
         // SAFETY: as above; the registers are there, and what is known.
-        unsafe { Self::around(place, stack, copied(trail)) }
+        unsafe { Self::put_stack(place, stack) };
+        // SAFETY: as above.
+        unsafe { Self::around(place, copied(trail), 0) }
     }
 
     /// Notes what is known of the frame, before the rest of the context is there.
@@ -107,19 +108,26 @@ impl Context {
         unsafe { (&raw mut (*place).known).write(known) };
     }
 
-    /// As [`on`](Self::on), around registers that are there already, of a frame at a call, and what is
-    /// known of it.
+    /// Notes the stack, before the rest of the context is there.
+    ///
+    /// # Safety
+    ///
+    /// As [`put_known`](Self::put_known).
+    #[inline(always)]
+    pub(crate) unsafe fn put_stack(place: *mut Self, stack: StackBounds) {
+        // SAFETY: the place is valid (contract).
+        unsafe { (&raw mut (*place).cursor.stack).write(LiveStack::new(stack)) };
+    }
+
+    /// As [`on`](Self::on), around registers that are there already, of a frame at a call with this CFA, and
+    /// what is known of it. Keeps the control words.
     ///
     /// # Safety
     ///
     /// `place` is valid for a whole context as long as it is used, by nobody else; it begins with
-    /// registers, and [`put_known`](Self::put_known) has been called.
+    /// registers, and [`put_known`](Self::put_known) and [`put_stack`](Self::put_stack) have been called.
     #[inline(always)]
-    pub(crate) unsafe fn around<'c>(
-        place: *mut Self,
-        stack: StackBounds,
-        trail: Trail,
-    ) -> &'c mut Self {
+    pub(crate) unsafe fn around<'c>(place: *mut Self, trail: Trail, cfa: u64) -> &'c mut Self {
         // SAFETY: the registers are there (contract).
         let ip = unsafe { (*place).cursor.registers.ip() };
         macro_rules! put {
@@ -130,20 +138,39 @@ impl Context {
         }
         put! {
             cursor.pc = Pc::Return(ip);
-            cursor.stack = LiveStack::new(stack);
             cursor.modules = &Everywhere;
             cursor.descents = 0;
             cursor.guesses = false;
             cursor.kind = FrameKind::Known;
             cursor.trail = trail;
             exit = Exit::Rule;
-            cfa = 0;
-            control = None;
+            cfa = cfa;
             guessed = false;
             passed_cleanup = false;
         }
+        // SAFETY: there is room for them.
+        unsafe { ControlWords::keep(&raw mut (*place).control) };
         // SAFETY: all fields have been written, here or before (contract).
         unsafe { &mut *place }
+    }
+
+    /// The context at this place of a frame at a call, with this CFA: for phase 2, unless it `is_made`
+    /// already.
+    ///
+    /// # Safety
+    ///
+    /// As [`around`](Self::around).
+    #[inline(always)]
+    pub(crate) unsafe fn at<'c>(place: *mut Self, is_made: bool, cfa: u64) -> &'c mut Self {
+        if !is_made {
+            // SAFETY: the caller's promise.
+            return unsafe { Self::around(place, Trail::START, cfa) };
+        }
+        // SAFETY: as above: all of it has been written.
+        let frame = unsafe { &mut *place };
+        frame.cursor.pc = Pc::Return(frame.cursor.registers.ip());
+        frame.cfa = cfa;
+        frame
     }
 
     /// The registers of the frame.
@@ -187,102 +214,107 @@ impl Context {
         }
     }
 
-    /// The frame where it stands is known: counts it as one on the way.
-    #[inline(always)]
-    pub(crate) fn begin_known(&mut self, path: &mut Path) {
-        path.add(self.known.module());
-        self.cfa = self.known.rule.cfa(self.cursor.registers());
-    }
-
-    /// Whether a frame that has a cleanup was passed without being asked.
+    /// Whether a frame was passed that may have a cleanup.
     pub(crate) const fn passed_cleanup(&self) -> bool {
         self.passed_cleanup
     }
 
-    /// Moves on to the next frame whose personality must be asked, and finds out about it: maybe the one
-    /// where it stands, unless that was `asked`. With a `handler`, which is a CFA, also a frame that has
-    /// that one, or that has a cleanup; without, the latter are passed. `path` gets the modules of those up
-    /// to there.
-    ///
-    /// Part of the loops that call it, as [`look`](Self::look): once in each, because it is large. With
-    /// `SPARING`, what it needs to glide is on the stack only meanwhile.
+    /// Goes back to the frame with these registers, where it began; the rest of the context is of no frame then.
     #[inline(always)]
-    pub(crate) fn seek<const SPARING: bool>(
-        &mut self,
-        mut asked: bool,
-        handler: u64,
-        path: &mut Path,
-    ) -> Result<Step, UnwindError> {
-        loop {
-            let glided = match SPARING {
-                true => self.glide_apart(asked, handler, path),
-                false => self.glide(asked, handler, path),
-            };
-            match glided {
-                Glided::There => break,
-                Glided::Nowhere if self.leave()? == Step::End => return Ok(Step::End),
-                Glided::Nowhere => asked = false,
-                Glided::Unknown => {
-                    self.look()?;
-                    path.add(self.known.module());
-                    match Unasked::now().answer(&self.known, self.pc()) {
-                        Answer::Nothing if self.cfa != handler => {}
-                        Answer::Cleanup(_) if handler == 0 => self.passed_cleanup = true,
-                        _ => break,
-                    }
-                    asked = true;
-                }
-            }
-        }
-        Ok(Step::Caller { cfa: self.cfa })
+    pub(crate) fn begin_again(&mut self, registers: &Registers) {
+        self.cursor.registers_mut().go_back_to(registers);
     }
 
-    /// As [`seek`](Self::seek), as far as frames are remembered.
-    #[inline(always)]
-    fn glide(&mut self, asked: bool, handler: u64, path: &mut Path) -> Glided {
-        let cursor = &mut self.cursor;
-        let mut end = if asked { Glided::Nowhere } else { Glided::Unknown };
+    /// Whether what is known of the stack is what it was.
+    pub(crate) fn is_on(&self, known: StackBounds) -> bool {
+        self.cursor.stack().is(known)
+    }
+
+    /// Where the walk is in the cache.
+    pub(crate) const fn hint(&self) -> Hint {
+        self.cursor.trail.hint()
+    }
+
+    /// Phase 1 as far as frames are remembered, from the frame where it stands: with it, unless that was
+    /// `asked`. Asks those that must be. `path` gets the modules of all.
+    ///
+    /// What it needs to glide is on the stack only meanwhile: finding out about frames takes most of that.
+    ///
+    /// # Safety
+    ///
+    /// `exception` is a valid exception.
+    #[inline(never)]
+    pub(crate) unsafe fn search(
+        &mut self,
+        asked: bool,
+        path: &mut Path,
+        exception: *mut Exception,
+    ) -> Sought {
+        let mut end = if asked { Sought::Nowhere } else { Sought::Unknown };
         if asked && self.exit == Exit::Dwarf {
             return end;
         }
-        let begun = Glide::new(&cursor.registers, cursor.pc, &cursor.stack, &mut cursor.trail);
-        let Some(mut glide) = begun else { return end };
-        let unasked = Unasked::now();
-        let mut rule = asked.then_some(self.known.rule);
+        let Cursor { registers, pc, stack, trail, .. } = &mut self.cursor;
+        let Some(mut glide) = Glide::new(registers, *pc, stack, trail) else { return end };
+        let mut left = asked.then_some((self.known.rule, self.cfa));
+        let mut foreign = Foreign::NONE;
         loop {
-            if let Some(rule) = rule {
-                if !glide.leave_with(rule, &mut cursor.registers) {
-                    if end == Glided::Unknown {
+            if let Some((rule, cfa)) = left {
+                if !glide.leave_to(cfa, rule, &mut self.cursor.registers) {
+                    if matches!(end, Sought::Unknown) {
                         // Its entry must not come to expect itself.
-                        cursor.trail = Trail::START;
+                        self.cursor.trail = Trail::START;
                     }
                     return end;
                 }
-                cursor.pc = Pc::Return(cursor.registers.ip());
-                end = Glided::Unknown;
+                self.cursor.pc = Pc::Return(self.cursor.registers.ip());
+                end = Sought::Unknown;
             }
-            let Some(known) = glide.look(&mut cursor.trail) else { return end };
+            let Some(known) = glide.look(&mut self.cursor.trail) else { return end };
             path.add(known.module());
-            let cfa = glide.cfa(known.rule);
-            let goes_on = match unasked.answer(&known, cursor.pc) {
-                Answer::Nothing => cfa != handler,
-                Answer::Cleanup(_) if handler == 0 => {
+            let cfa = known.rule.cfa(&self.cursor.registers);
+            left = Some((known.rule, cfa));
+            let personality = answer::personality(&known);
+            match foreign.answer_of(personality, &known, self.cursor.pc) {
+                Answer::Nothing => continue,
+                Answer::Cleanup(_) => {
                     self.passed_cleanup = true;
-                    true
+                    continue;
                 }
-                _ => false,
-            };
-            if !goes_on {
-                (self.known, self.cfa, self.exit) = (known, cfa, Exit::Rule);
-                return Glided::There;
+                _ => {}
             }
-            rule = Some(known.rule);
+            (self.known, self.cfa, self.exit) = (known, cfa, Exit::Rule);
+            // SAFETY: handed on to the caller; the personality is the frame's.
+            match unsafe { self.ask_at(personality, Actions::SEARCH_PHASE, exception) } {
+                Reason::CONTINUE_UNWIND => self.passed_cleanup = true,
+                reason => return Sought::Answered(reason),
+            }
+            end = Sought::Nowhere;
         }
     }
 
-    #[inline(never)]
-    fn glide_apart(&mut self, asked: bool, handler: u64, path: &mut Path) -> Glided {
-        self.glide(asked, handler, path)
+    /// Phase 1 in one frame, of which nothing is remembered: what it answers.
+    ///
+    /// # Safety
+    ///
+    /// As [`search`](Self::search).
+    #[inline(always)]
+    pub(crate) unsafe fn search_here(
+        &mut self,
+        path: &mut Path,
+        exception: *mut Exception,
+    ) -> Result<Reason, UnwindError> {
+        self.look()?;
+        path.add(self.known.module());
+        let answer = Unasked::now().answer(&self.known, self.pc());
+        let reason = match answer {
+            Answer::Nothing | Answer::Cleanup(_) => Reason::CONTINUE_UNWIND,
+            // SAFETY: handed on to the caller.
+            _ => unsafe { self.ask(Actions::SEARCH_PHASE, exception) },
+        };
+        let continues = reason == Reason::CONTINUE_UNWIND;
+        self.passed_cleanup |= continues && !matches!(answer, Answer::Nothing);
+        Ok(reason)
     }
 
     /// From now on, frames without tables may be left by their frame pointer.
@@ -322,11 +354,12 @@ impl Context {
         Ok(())
     }
 
-    /// Keeps the control words for the frames, if that has not been done: whoever is asked may leave
-    /// others.
+    /// Keeps the control words for the frame that something lands in. Before anybody is asked in a phase
+    /// in which something may land.
     #[inline(always)]
     pub(crate) fn keep_control(&mut self) {
-        self.control.get_or_insert_with(ControlWords::current);
+        // SAFETY: there is room for them.
+        unsafe { ControlWords::keep(&mut self.control) };
     }
 
     /// Asks the personality of the frame; a frame without one goes on.
@@ -336,9 +369,29 @@ impl Context {
     /// `exception` is a valid exception.
     #[inline(always)]
     pub(crate) unsafe fn ask(&mut self, actions: Actions, exception: *mut Exception) -> Reason {
-        let Some(personality) = personality(&self.known) else {
-            return Reason::CONTINUE_UNWIND;
-        };
+        match answer::personality(&self.known) {
+            0 => Reason::CONTINUE_UNWIND,
+            // SAFETY: handed on to the caller; the personality is the frame's.
+            personality => unsafe { self.ask_at(personality, actions, exception) },
+        }
+    }
+
+    /// Asks the personality of the frame, which is at this address.
+    ///
+    /// # Safety
+    ///
+    /// As [`ask`](Self::ask), and it is, and not 0.
+    #[inline(always)]
+    pub(crate) unsafe fn ask_at(
+        &mut self,
+        personality: u64,
+        actions: Actions,
+        exception: *mut Exception,
+    ) -> Reason {
+        let personality = core::ptr::with_exposed_provenance::<()>(personality as usize);
+        // SAFETY: registering a module vouches for its tables: where they name a personality, a
+        // personality routine is; and this is not null (contract).
+        let personality = unsafe { core::mem::transmute::<*const (), Personality>(personality) };
         // SAFETY: the exception is valid (contract).
         let class = unsafe { (*exception).class };
         // SAFETY: a personality routine takes these arguments (Itanium EH §1.6.1).
@@ -347,7 +400,7 @@ impl Context {
 
     /// Whether the frame's personality is `wanted`.
     pub(crate) fn has_personality(&self, wanted: Personality) -> bool {
-        personality(&self.known).is_some_and(|found| core::ptr::fn_addr_eq(found, wanted))
+        answer::personality(&self.known) == wanted as usize as u64
     }
 
     /// Continues in the frame, where its personality has set it to; what the frame pushed for
@@ -356,13 +409,12 @@ impl Context {
     /// # Safety
     ///
     /// The personality of the frame has answered [`Reason::INSTALL_CONTEXT`].
+    #[inline(always)]
     pub(crate) unsafe fn install(&mut self) -> ! {
         let pushed = self.known.rule.args_size();
         let sp = self.cursor.registers().sp().wrapping_add(pushed.into());
         self.set_register(Register::RSP, sp);
-        if let Some(control) = self.control {
-            control.restore();
-        }
+        self.control.restore();
         // SAFETY: the personality chose the landing pad for this frame, whose registers these
         // are.
         unsafe { arch::land(self.cursor.registers()) }
@@ -376,6 +428,15 @@ impl Context {
     /// Where the frame is executing.
     pub const fn pc(&self) -> Pc {
         self.cursor.pc()
+    }
+
+    pub(crate) const fn known(&self) -> &Known {
+        &self.known
+    }
+
+    /// What is remembered of the frames before it leads there.
+    pub(crate) const fn set_trail(&mut self, trail: Trail) {
+        self.cursor.trail = trail;
     }
 
     /// How the frame was found.
@@ -447,14 +508,13 @@ impl Context {
     }
 }
 
-/// Where gliding has ended.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Glided {
-    /// In a frame that was sought.
-    There,
-    /// In a frame of which nothing is remembered.
+/// Where a search has come to.
+pub(crate) enum Sought {
+    /// To a frame that answered this.
+    Answered(Reason),
+    /// To a frame of which nothing is remembered.
     Unknown,
-    /// In the frame that was asked: leaving it takes more.
+    /// Nowhere: leaving the frame that was asked takes more.
     Nowhere,
 }
 
@@ -470,13 +530,4 @@ pub(crate) fn target(pointer: Pointer) -> u64 {
             unsafe { slot.read_unaligned() }
         }
     }
-}
-
-/// The personality routine of a function of a registered module.
-fn personality(known: &Known) -> Option<Personality> {
-    let address = target(known.personality()?);
-    let address = core::ptr::with_exposed_provenance::<()>(address as usize);
-    // SAFETY: registering a module vouches for its tables: where they name a personality, a
-    // personality routine is. Null becomes `None`.
-    unsafe { core::mem::transmute::<*const (), Option<Personality>>(address) }
 }

@@ -22,6 +22,7 @@ use crate::arch;
 use crate::cache::{Memory, Trail};
 use crate::error::{RaiseError, UnwindError};
 use crate::exception::Personality;
+use crate::in_flight::IN_FLIGHT;
 use crate::known::Known;
 use crate::module::Module;
 use crate::modules::{FindModule, global};
@@ -33,7 +34,6 @@ use crate::table::Reader;
 const PAGE: u64 = 4096;
 
 type Stack = fn(sp: u64) -> StackBounds;
-type Resumed = fn(sp: u64, handler: u64) -> StackBounds;
 type Widen = fn(known: StackBounds, address: u64) -> Option<StackBounds>;
 type Find = fn(address: u64) -> Option<Module<'static>>;
 type Generation = fn() -> u64;
@@ -58,7 +58,6 @@ pub enum Whose {
 #[derive(Clone, Copy)]
 pub struct Environment {
     stack: Stack,
-    resumed: Resumed,
     widen: Widen,
     find: Find,
     generation: Option<Generation>,
@@ -66,6 +65,7 @@ pub struct Environment {
     plain: Option<Personality>,
     typed: Option<Typed>,
     guesses: bool,
+    counts: bool,
     dead_end: fn(RaiseError) -> !,
 }
 
@@ -75,7 +75,6 @@ impl Environment {
     pub const fn new(stack: Stack, dead_end: fn(RaiseError) -> !) -> Self {
         Self {
             stack,
-            resumed: up_to_the_handler,
             widen: no_more,
             find: nowhere,
             generation: None,
@@ -83,6 +82,7 @@ impl Environment {
             plain: None,
             typed: None,
             guesses: false,
+            counts: true,
             dead_end,
         }
     }
@@ -91,11 +91,11 @@ impl Environment {
     /// and when a walk reads beyond, `widen` gets that and the address, and gives bounds with
     /// the address inside, or `None`.
     ///
-    /// A cleanup then goes on with what `stack` gives, too; otherwise with the stack up to the
-    /// frame that catches.
+    /// If that was needed to find the frame that catches, each cleanup then goes on with what `stack`
+    /// gives, too; otherwise with the stack up to that frame.
     #[must_use]
     pub const fn with_unknown_stacks(self, widen: Widen) -> Self {
-        Self { widen, resumed: anew, ..self }
+        Self { widen, ..self }
     }
 
     /// Where modules are that are not registered, and a number that changes when one of them
@@ -152,6 +152,13 @@ impl Environment {
     pub const fn with_guesses(self) -> Self {
         Self { guesses: true, ..self }
     }
+
+    /// Nobody asks [`in_flight_in`](crate::in_flight_in): exceptions in flight are not counted, and it says
+    /// that there may be some everywhere.
+    #[must_use]
+    pub const fn without_counting(self) -> Self {
+        Self { counts: false, ..self }
+    }
 }
 
 static NOTHING: Environment = Environment::new(|_| StackBounds::EMPTY, |_| arch::stop());
@@ -172,6 +179,9 @@ pub fn set_environment(environment: &'static Environment) {
     }
     let plain = environment.plain.map_or(0, |plain| plain as usize as u64);
     Unasked::new(plain, environment.typed.map_or(0, |find| find())).set();
+    if !environment.counts {
+        IN_FLIGHT.stop_counting();
+    }
     ENVIRONMENT.store(from_ref(environment).cast_mut(), Ordering::Release);
 }
 
@@ -189,16 +199,6 @@ fn nowhere(_address: u64) -> Option<Module<'static>> {
     None
 }
 
-fn up_to_the_handler(sp: u64, handler: u64) -> StackBounds {
-    // SAFETY: phase 1 found the handler's frame inside this very stack, so all between here and
-    // its CFA is mapped; nobody else runs on it.
-    unsafe { StackBounds::new(sp, handler) }
-}
-
-fn anew(sp: u64, _handler: u64) -> StackBounds {
-    current_stack(sp)
-}
-
 /// Whether walks go on by frame pointers.
 pub(crate) fn guesses() -> bool {
     environment().guesses
@@ -207,11 +207,6 @@ pub(crate) fn guesses() -> bool {
 /// The stack with this stack pointer in use.
 pub(crate) fn current_stack(sp: u64) -> StackBounds {
     (environment().stack)(sp)
-}
-
-/// The stack that a cleanup with this stack pointer has run on, up to its handler.
-pub(crate) fn resumed_stack(sp: u64, handler: u64) -> StackBounds {
-    (environment().resumed)(sp, handler)
 }
 
 #[cold]
@@ -225,6 +220,11 @@ pub(crate) struct LiveStack(Cell<StackBounds>);
 impl LiveStack {
     pub(crate) const fn new(known: StackBounds) -> Self {
         Self(Cell::new(known))
+    }
+
+    /// Whether no more has become known.
+    pub(crate) fn is(&self, known: StackBounds) -> bool {
+        self.0.get() == known
     }
 
     #[cold]

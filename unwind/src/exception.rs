@@ -3,7 +3,8 @@
 //! ```text
 //!   Exception (32 bytes, 16-aligned)      │ the thrower's object follows
 //!   class │ cleanup │ private 1 │ private 2
-//!                     stop fn     CFA of the handler's frame
+//!                     way, or     CFA of the handler's frame
+//!                     stop fn     argument
 //! ```
 //!
 //! Itanium EH §1.2 (header), §1.6 (personality routine).
@@ -11,6 +12,7 @@
 
 use static_assertions::const_assert_eq;
 
+use crate::cache::Hint;
 use crate::context::Context;
 
 /// The header of every exception, at the start of the thrower's object
@@ -22,7 +24,7 @@ pub struct Exception {
     pub class: u64,
     /// Frees the exception when a foreign runtime caught it.
     pub cleanup: Option<unsafe extern "C" fn(Reason, *mut Exception)>,
-    /// The unwinder's: the stop function of a forced unwinding, or 0.
+    /// The unwinder's: the stop function of a forced unwinding, a [`Way`] during phase 2, or 0.
     pub(crate) private_1: u64,
     /// The unwinder's: the CFA of the frame that catches, set by phase 1; the stop function's
     /// argument, if there is one.
@@ -43,13 +45,61 @@ impl Exception {
 
     /// Whether it is on its way by forced unwinding.
     pub(crate) const fn is_forced(&self) -> bool {
-        self.private_1 != 0
+        self.private_1 != 0 && Way::of(self).is_none()
     }
 
     /// The CFA of the frame that phase 1, or [`raise_forced`](crate::raise_forced), chose to catch
     /// it; 0 before that.
     pub const fn handler_cfa(&self) -> u64 {
         self.private_2
+    }
+}
+
+/// What phase 2 has from phase 1, and from one cleanup for the next: a word that is no address, so that
+/// it is no stop function's (x86-64: bits 56 to 63 of one are the same).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Way(u64);
+
+impl Way {
+    const MARK: u64 = 1 << 63;
+    const WHOLE: u64 = 1 << 32;
+
+    /// Nothing that phase 1 found out.
+    pub(crate) const UNKNOWN: Self = Self::new(false, Hint(0));
+
+    /// With a `whole` one, all frames up to the handler are on one stack that can be read; `hint` is
+    /// where the cache may have the next frame that goes on after a cleanup.
+    #[inline(always)]
+    pub(crate) const fn new(whole: bool, hint: Hint) -> Self {
+        Self(Self::MARK | if whole { Self::WHOLE } else { 0 } | hint.0 as u64)
+    }
+
+    /// That of an exception in phase 2 that was raised.
+    #[inline(always)]
+    pub(crate) const fn of(exception: &Exception) -> Option<Self> {
+        let way = exception.private_1;
+        if way >> 33 == Self::MARK >> 33 { Some(Self(way)) } else { None }
+    }
+
+    #[inline(always)]
+    pub(crate) const fn is_whole(self) -> bool {
+        self.0 & Self::WHOLE != 0
+    }
+
+    #[inline(always)]
+    pub(crate) const fn hint(self) -> Hint {
+        Hint(self.0 as u32)
+    }
+
+    /// The same way with another hint.
+    #[inline(always)]
+    pub(crate) const fn with_hint(self, hint: Hint) -> Self {
+        Self(self.0 >> 32 << 32 | hint.0 as u64)
+    }
+
+    #[inline(always)]
+    pub(crate) const fn word(self) -> u64 {
+        self.0
     }
 }
 
@@ -127,3 +177,28 @@ pub type Stop = unsafe extern "C" fn(
 /// Is told of every frame of a walk (`_Unwind_Trace_Fn`); anything but
 /// [`Reason::NO_REASON`] ends it.
 pub type Trace = unsafe extern "C" fn(&mut Context, *mut core::ffi::c_void) -> Reason;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_way_is_told_from_the_address_of_a_stop_function() {
+        let mut exception = Exception::new(1, None);
+        let stop_functions = [1, 0x1000, 0x7fff_ffff_ffff, 0x00ff_ffff_ffff_ffff, u64::MAX]
+            .into_iter()
+            .chain([0xff00_0000_0000_0000, 0xffff_8000_0000_0000, 0xffff_ffff_8000_0000]);
+        for stop in stop_functions {
+            exception.private_1 = stop;
+            assert!(exception.is_forced(), "{stop:#x}");
+        }
+        exception.private_1 = 0;
+        assert!(!exception.is_forced() && Way::of(&exception).is_none());
+        for (whole, hint) in [(false, 0), (true, 0x40), (false, u32::MAX), (true, u32::MAX)] {
+            exception.private_1 = Way::new(whole, Hint(0x60)).with_hint(Hint(hint)).word();
+            assert!(!exception.is_forced());
+            let way = Way::of(&exception).unwrap();
+            assert_eq!((way.is_whole(), way.hint().0), (whole, hint));
+        }
+    }
+}

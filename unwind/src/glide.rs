@@ -11,7 +11,7 @@
 #![forbid(unsafe_code)]
 
 use crate::address::Pc;
-use crate::cache::{Memory, Trail};
+use crate::cache::{Hint, Memory, Trail};
 use crate::environment::Everywhere;
 use crate::known::Known;
 use crate::modules::FindModule as _;
@@ -54,12 +54,44 @@ impl Glide {
         Some(Self { address, rbp, climb, memory })
     }
 
+    /// As [`new`](Self::new), in a frame at a call, with which the walk begins, and the climb from it; the
+    /// cache may have it where the hint says.
+    #[inline(always)]
+    pub(crate) fn begin(
+        registers: &Registers,
+        climb: Option<Climb>,
+        hint: Hint,
+        trail: &mut Trail,
+    ) -> Option<Self> {
+        let (address, rbp) = (Pc::Return(registers.ip()).lookup(), registers.get(Register::RBP));
+        let memory = Everywhere.memory(address, trail)?;
+        *trail = memory.trail_by(hint, address, *trail);
+        Some(Self { address, rbp, climb: climb?, memory })
+    }
+
     /// What is remembered of the frame.
     #[inline(always)]
     pub(crate) fn look(&mut self, trail: &mut Trail) -> Option<Known> {
-        if !trail.covers(self.address) {
-            self.memory = Everywhere.memory(self.address, trail)?;
+        if !self.enter(trail) {
+            return None;
         }
+        self.recall(trail)
+    }
+
+    /// Has the trail enter the code of the frame, if it has not come from there; whether anything can be
+    /// remembered of it.
+    #[inline(always)]
+    pub(crate) fn enter(&mut self, trail: &mut Trail) -> bool {
+        if !trail.covers(self.address) {
+            let Some(memory) = Everywhere.memory(self.address, trail) else { return false };
+            self.memory = memory;
+        }
+        true
+    }
+
+    /// What is remembered of the frame, whose code has been entered.
+    #[inline(always)]
+    pub(crate) fn recall(&self, trail: &mut Trail) -> Option<Known> {
         let mut known = Known::NOTHING;
         self.memory.recall(self.address, trail, &mut known).then_some(known)
     }
@@ -71,24 +103,24 @@ impl Glide {
     }
 
     /// Moves to the caller's frame, unless that takes more than reading words of the stack; what the
-    /// frame saved is among these.
+    /// frame saved is among these, and the return address.
     #[inline(always)]
-    fn words(&mut self, rule: Rule) -> Option<WordsBelow> {
+    fn words(&mut self, cfa: u64, rule: Rule) -> Option<(WordsBelow, u64)> {
         if rule.is_unusual() {
             return None;
         }
         let mut higher = self.climb;
-        let words = higher.to(self.cfa(rule), rule.further())?;
+        let words = higher.to(cfa, rule.further())?;
         let ip = Some(words.get(1)).filter(|ip| *ip != 0)?;
         self.climb = higher;
         self.address = Pc::Return(ip).lookup();
-        Some(words)
+        Some((words, ip))
     }
 
     /// Moves to the caller's frame, whose registers nobody wants; whether it has.
     #[inline(always)]
     pub(crate) fn leave(&mut self, rule: Rule) -> bool {
-        let Some(words) = self.words(rule) else { return false };
+        let Some((words, _)) = self.words(self.cfa(rule), rule) else { return false };
         self.rbp = words.find(rule.rbp_slots()).unwrap_or(self.rbp);
         true
     }
@@ -96,8 +128,14 @@ impl Glide {
     /// Moves to the caller's frame, and has the registers follow; whether it has.
     #[inline(always)]
     pub(crate) fn leave_with(&mut self, rule: Rule, registers: &mut Registers) -> bool {
-        let Some(words) = self.words(rule) else { return false };
-        registers.set(Register::RA, words.get(1));
+        self.leave_to(self.cfa(rule), rule, registers)
+    }
+
+    /// As [`leave_with`](Self::leave_with), of a frame with this CFA.
+    #[inline(always)]
+    pub(crate) fn leave_to(&mut self, cfa: u64, rule: Rule, registers: &mut Registers) -> bool {
+        let Some((words, ip)) = self.words(cfa, rule) else { return false };
+        registers.set(Register::RA, ip);
         registers.set(Register::RSP, self.climb.at());
         // Many frames save nothing.
         if !rule.saves().is_empty() {

@@ -12,7 +12,7 @@
 #![forbid(unsafe_code)]
 
 use core::ops::Range;
-use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use crate::exception::Exception;
 
@@ -91,11 +91,17 @@ pub(crate) struct InFlight {
     places: [Place; PLACES],
     /// Those that found no place.
     others: AtomicUsize,
+    /// Nobody asks, so that nothing is counted.
+    is_off: AtomicBool,
 }
 
 impl InFlight {
     pub(crate) const fn new() -> Self {
-        Self { places: [const { Place::new() }; PLACES], others: AtomicUsize::new(0) }
+        Self {
+            places: [const { Place::new() }; PLACES],
+            others: AtomicUsize::new(0),
+            is_off: AtomicBool::new(false),
+        }
     }
 
     /// All places, beginning where this exception is most likely to be.
@@ -104,8 +110,33 @@ impl InFlight {
         from.iter().chain(before)
     }
 
+    /// From now on nothing is counted, and the answer is yes. Before anything is in flight.
+    pub(crate) fn stop_counting(&self) {
+        self.is_off.store(true, Ordering::Relaxed);
+    }
+
+    #[inline(always)]
+    fn is_off(&self) -> bool {
+        self.is_off.load(Ordering::Relaxed)
+    }
+
     /// Phase 2 begins; all frames are still there.
+    #[inline(always)]
     pub(crate) fn begin(&self, exception: *mut Exception, path: Path, cleanup: u64) {
+        if !self.is_off() {
+            self.count(exception, path, cleanup);
+        }
+    }
+
+    /// The exception has arrived, or got lost.
+    #[inline(always)]
+    pub(crate) fn end(&self, exception: *mut Exception) {
+        if !self.is_off() {
+            self.count_no_more(exception);
+        }
+    }
+
+    fn count(&self, exception: *mut Exception, path: Path, cleanup: u64) {
         let address = exception.addr();
         let free = |place: &&Place| {
             let exchange =
@@ -121,8 +152,7 @@ impl InFlight {
         }
     }
 
-    /// The exception has arrived, or got lost.
-    pub(crate) fn end(&self, exception: *mut Exception) {
+    fn count_no_more(&self, exception: *mut Exception) {
         let address = exception.addr();
         let mine = |place: &&Place| place.exception.load(Ordering::Relaxed) == address;
         match self.places(address).find(mine) {
@@ -137,7 +167,8 @@ impl InFlight {
 
     /// See [`in_flight_in`].
     pub(crate) fn any_in(&self, text: &Range<u64>) -> bool {
-        self.others.load(Ordering::Acquire) != 0
+        self.is_off()
+            || self.others.load(Ordering::Acquire) != 0
             || self.places.iter().any(|place| {
                 place.exception.load(Ordering::Acquire) != 0
                     && (place.path.load(Ordering::Acquire) & ModuleTag::of(text.start).bit() != 0
@@ -193,6 +224,17 @@ mod tests {
         assert!(!flying.any_in(&(TEXT.end..TEXT.end + 1)));
         flying.end(exception);
         assert!(!flying.any_in(&TEXT));
+    }
+
+    #[test]
+    fn if_nothing_is_counted_everything_is_in_flight() {
+        let (flying, exception) = (InFlight::new(), without_provenance_mut(0x1000));
+        flying.stop_counting();
+        flying.begin(exception, Path::default(), 0);
+        assert!(flying.places.iter().all(|place| place.exception.load(Ordering::Relaxed) == 0));
+        assert!(flying.any_in(&TEXT));
+        flying.end(exception);
+        assert!(flying.any_in(&TEXT));
     }
 
     #[test]

@@ -36,7 +36,8 @@ pub(crate) struct Lsda {
 // The lower half of the flags is the length of the LSDA.
 const INDIRECT: u64 = 1 << 33;
 const PERSONALITY: u64 = 1 << 34;
-const HAS_LSDA: u64 = 1 << 35;
+/// There is no LSDA, which one test then says together with the next one.
+const NO_LSDA: u64 = 1 << 35;
 const INDIRECT_LSDA: u64 = 1 << 36;
 /// Where the kind of the action stands, and its bits. 0: it is not known.
 const ACTION: u32 = 37;
@@ -54,27 +55,51 @@ impl Known {
         lsda: 0,
         personality: 0,
         landing_pad: 0,
-        flags: 0,
+        flags: NO_LSDA,
     };
 
+    /// As much as leaving the frame takes.
+    #[inline(always)]
+    pub(crate) const fn only_to_leave(&self) -> Self {
+        Self { rule: self.rule, ..Self::NOTHING }
+    }
+
     pub(crate) fn lsda(&self) -> Option<Lsda> {
-        (self.flags & HAS_LSDA != 0).then(|| Lsda {
+        (self.flags & NO_LSDA == 0).then(|| Lsda {
             pointer: kind(self.flags & INDIRECT_LSDA != 0, self.lsda),
             length: self.flags as u32,
         })
     }
 
+    /// Where the LSDA is, if there is one and it is named without detour.
+    #[inline]
+    pub(crate) const fn direct_lsda(&self) -> Option<u64> {
+        if self.flags & (NO_LSDA | INDIRECT_LSDA) == 0 { Some(self.lsda) } else { None }
+    }
+
     pub(crate) fn set_lsda(&mut self, lsda: Option<Lsda>) {
-        self.flags &= !(u64::from(u32::MAX) | HAS_LSDA | INDIRECT_LSDA);
-        let Some(Lsda { pointer, length }) = lsda else { return };
+        self.flags &= !(u64::from(u32::MAX) | NO_LSDA | INDIRECT_LSDA);
+        let Some(Lsda { pointer, length }) = lsda else {
+            self.flags |= NO_LSDA;
+            return;
+        };
         let indirect = matches!(pointer, Pointer::Indirect(_));
-        self.flags |= HAS_LSDA | u64::from(length) | if indirect { INDIRECT_LSDA } else { 0 };
+        self.flags |= u64::from(length) | if indirect { INDIRECT_LSDA } else { 0 };
         self.lsda = pointer.address();
     }
 
     #[inline]
     pub(crate) fn personality(&self) -> Option<Pointer> {
         (self.flags & PERSONALITY != 0).then(|| kind(self.flags & INDIRECT != 0, self.personality))
+    }
+
+    /// The personality's address, or that of a word with it; 0 without one.
+    #[inline(always)]
+    pub(crate) const fn personality_slot(&self) -> (u64, bool) {
+        if self.flags & PERSONALITY == 0 {
+            return (0, false);
+        }
+        (self.personality, self.flags & INDIRECT != 0)
     }
 
     pub(crate) fn set_personality(&mut self, personality: Option<Pointer>) {

@@ -45,6 +45,7 @@ mod answer;
 mod arch;
 mod cache;
 mod cfi;
+mod cleanup;
 mod context;
 mod cursor;
 mod dwarf;

@@ -19,11 +19,12 @@ use crate::address::Pc;
 use crate::answer::{Answer, Unasked};
 use crate::arch::{self, with_registers};
 use crate::cache::Trail;
-use crate::context::{Context, leave_interrupted};
+use crate::cleanup::{Stopped, unwind, unwind_by_tables};
+use crate::context::{Context, Sought, leave_interrupted};
 use crate::cursor::Step;
-use crate::environment::{Everywhere, current_stack, dead_end, resumed_stack};
+use crate::environment::{Everywhere, current_stack, dead_end};
 use crate::error::RaiseError;
-use crate::exception::{Actions, Exception, Reason};
+use crate::exception::{Actions, Exception, Reason, Way};
 use crate::forced::resume_forced;
 use crate::glide::{Glide, trail_to};
 use crate::in_flight::{IN_FLIGHT, Path};
@@ -130,25 +131,49 @@ pub unsafe fn raise_here(exception: *mut Exception, registers: &mut Registers) -
 /// `exception` is the one that the landing pad was entered with. `place` is valid for a context, and
 /// nobody else uses it.
 pub(crate) unsafe extern "C" fn resume(exception: *mut Exception, place: *mut Context) -> ! {
-    // What is remembered of the frames that are left is still true, whatever libraries a cleanup
-    // has opened or closed: these frames have been on the stack since the exception was raised,
-    // which made sure of it, so their modules have not gone.
-    // SAFETY: registers are there (contract).
-    let registers = unsafe { &mut *place.cast::<Registers>() };
+    // SAFETY: the exception is valid (contract).
+    if let Some(way) = Way::of(unsafe { &*exception }) {
+        // What is remembered of the frames that are left is still true, whatever libraries a cleanup
+        // has opened or closed: these frames have been on the stack since the exception was raised,
+        // which made sure of it, so their modules have not gone.
+        // SAFETY: the exception was raised, so `raise`'s contract holds for it.
+        let stopped = unsafe { unwind(exception, place, way, true) };
+        // SAFETY: as above; the context is there.
+        unsafe { resume_by_tables(exception, place, stopped) }
+    }
+    // SAFETY: the contract is the same.
+    unsafe { resume_otherwise(exception, place) }
+}
+
+/// As [`resume`], of forced unwinding; or where the frame that catches goes on instead.
+///
+/// # Safety
+///
+/// As [`resume`].
+#[cold]
+#[inline(never)]
+unsafe fn resume_otherwise(exception: *mut Exception, place: *mut Context) -> ! {
     // SAFETY: the exception is valid (contract).
     if unsafe { (*exception).is_forced() } {
-        // SAFETY: as above: forced unwinding has brought it here.
-        dead_end(unsafe { resume_forced(exception, registers) })
+        // SAFETY: as above: forced unwinding has brought it here; registers are there.
+        dead_end(unsafe { resume_forced(exception, &*place.cast::<Registers>()) })
     }
-    // SAFETY: as above.
-    let handler = unsafe { (*exception).private_2 };
-    let stack = resumed_stack(registers.sp(), handler);
     // SAFETY: the exception was raised, so `raise`'s contract holds for it.
-    let (trail, is_known) = unsafe { glide_on(exception, place, stack) };
-    // SAFETY: the caller's promise; the registers are not used otherwise any more.
-    let frame = unsafe { Context::around(place, stack, trail) };
-    // SAFETY: as for `glide_on`.
-    let Err(error) = unsafe { cleanup_phase(exception, frame, is_known) };
+    let stopped = unsafe { unwind(exception, place, Way::UNKNOWN, false) };
+    // SAFETY: as above; the context is there.
+    unsafe { resume_by_tables(exception, place, stopped) }
+}
+
+/// As [`resume`], from where it stopped.
+///
+/// # Safety
+///
+/// As [`unwind_by_tables`].
+#[cold]
+#[inline(never)]
+unsafe fn resume_by_tables(exception: *mut Exception, place: *mut Context, stopped: Stopped) -> ! {
+    // SAFETY: handed on to the caller; the context is there.
+    let Err(error) = unsafe { unwind_by_tables(exception, &mut *place, stopped) };
     dead_end(error.in_phase_2())
 }
 
@@ -188,7 +213,7 @@ pub unsafe fn delete_exception(exception: *mut Exception) {
 
 /// A landing that a frame's tables ask for.
 #[derive(Clone, Copy)]
-struct Landing {
+pub(crate) struct Landing {
     pad: u64,
     /// What the frame pushed for the call (bytes).
     pushed: u32,
@@ -196,7 +221,7 @@ struct Landing {
 
 impl Landing {
     #[inline(always)]
-    const fn new(pad: u64, known: &Known) -> Self {
+    pub(crate) const fn new(pad: u64, known: &Known) -> Self {
         Self { pad, pushed: known.rule.args_size() }
     }
 
@@ -206,7 +231,7 @@ impl Landing {
     ///
     /// The frame's personality would do the same.
     #[inline(always)]
-    unsafe fn land(self, registers: &mut Registers, exception: *mut Exception) -> ! {
+    pub(crate) unsafe fn land(self, registers: &mut Registers, exception: *mut Exception) -> ! {
         registers.set(Register::RAX, exception.expose_provenance() as u64);
         registers.set(Register::RDX, 0);
         registers.set(Register::RSP, registers.sp().wrapping_add(self.pushed.into()));
@@ -218,13 +243,10 @@ impl Landing {
 
 /// Where both phases begin that somebody must be asked in.
 struct Beginning {
-    /// Leads to their frame, or has come to it if that `is_known`.
+    /// Leads to their frame.
     trail: Trail,
-    /// What is remembered of the frame.
-    known: Known,
-    is_known: bool,
-    /// The frame has a cleanup, whatever is raised.
-    lands: bool,
+    /// What the frame's tables ask for in phase 2, whatever is raised.
+    landing: Option<Landing>,
 }
 
 /// # Safety
@@ -242,51 +264,75 @@ unsafe fn two_phases(
     let begin = unsafe { glide(exception, registers, stack, &mut path) };
     // For both phases, one after the other.
     let mut room = MaybeUninit::uninit();
-    let frame = Context::on(&mut room, registers, stack, &begin.trail, &begin.known);
+    let frame = Context::on(&mut room, registers, stack, &begin.trail);
     // SAFETY: handed on to the caller.
-    let handler = match unsafe { search_phase(exception, frame, &begin, &mut path) } {
+    let handler = match unsafe { search_phase(exception, frame, &mut path) } {
         Ok(handler) => handler,
         Err(error) => return error,
     };
+    let way = Way::new(frame.is_on(stack), frame.hint());
     // SAFETY: the exception is valid (contract of `raise`).
-    unsafe { found(exception, handler) };
-    // SAFETY: as above.
-    unsafe { depart(exception, path) };
-    if begin.lands {
+    unsafe { depart(exception, handler, way, path) };
+    if let Some(landing) = begin.landing {
         // SAFETY: the frame's tables ask for it.
-        unsafe { Landing::new(begin.known.landing_pad, &begin.known).land(registers, exception) }
+        unsafe { landing.land(registers, exception) }
     }
+    frame.begin_again(registers);
+    let place = room.as_mut_ptr();
+    let way = way.with_hint(begin.trail.hint());
     // SAFETY: handed on to the caller.
-    let frame = Context::on(&mut room, registers, stack, &begin.trail, &begin.known);
-    // SAFETY: handed on to the caller.
-    let Err(error) = unsafe { cleanup_phase(exception, frame, begin.is_known) };
-    IN_FLIGHT.end(exception);
+    let stopped = unsafe { unwind(exception, place, way, false) };
+    // SAFETY: as above; the context is there.
+    let Err(error) = unsafe { unwind_by_tables(exception, &mut *place, stopped) };
+    // SAFETY: the exception is valid (contract of `raise`).
+    unsafe { arrive(exception) };
     error.in_phase_2()
 }
 
-/// Notes in the exception where it is caught.
+/// Notes that phase 2 begins, which leads to this CFA.
 ///
 /// # Safety
 ///
 /// The exception is valid.
 #[inline(always)]
-unsafe fn found(exception: *mut Exception, handler: u64) {
+unsafe fn depart(exception: *mut Exception, handler: u64, way: Way, path: Path) {
+    // SAFETY: the caller's promise.
+    unsafe { (*exception).private_1 = way.word() };
+    // SAFETY: as above.
+    unsafe { (*exception).private_2 = handler };
+    // SAFETY: as above.
+    let cleanup = unsafe { (*exception).cleanup };
+    IN_FLIGHT.begin(exception, path, cleanup.map_or(0, |cleanup| cleanup as usize as u64));
+}
+
+/// Notes that the exception is caught, where nothing has run before.
+///
+/// # Safety
+///
+/// As [`depart`].
+#[inline(always)]
+unsafe fn caught(exception: *mut Exception, handler: u64) {
     // SAFETY: the caller's promise.
     unsafe { (*exception).private_1 = 0 };
     // SAFETY: as above.
     unsafe { (*exception).private_2 = handler };
 }
 
-/// Notes that phase 2 begins.
+/// Notes that phase 2 has ended.
 ///
 /// # Safety
 ///
-/// The exception is valid.
+/// As [`depart`], which was called.
 #[inline(always)]
-unsafe fn depart(exception: *mut Exception, path: Path) {
+pub(crate) unsafe fn arrive(exception: *mut Exception) {
     // SAFETY: the caller's promise.
-    let cleanup = unsafe { (*exception).cleanup };
-    IN_FLIGHT.begin(exception, path, cleanup.map_or(0, |cleanup| cleanup as usize as u64));
+    let is_on_its_way = unsafe { (*exception).private_1 } != 0;
+    // The frame that catches may go on, and catch again.
+    if is_on_its_way {
+        // SAFETY: as above.
+        unsafe { (*exception).private_1 = 0 };
+        IN_FLIGHT.end(exception);
+    }
 }
 
 /// Both phases, if nobody need be asked. Otherwise returns: nobody has anything to do below the frame
@@ -306,14 +352,14 @@ unsafe fn glide(
     let mut path = Path::default();
     let mut pc = Pc::Return(registers.ip());
     let mut trail = trail_to(pc.lookup());
-    let (known, is_known, lands) = (Known::NOTHING, false, false);
-    let mut begin = Beginning { trail, known, is_known, lands };
-    let Some(mut glide) = Glide::new(registers, pc, &stack, &mut trail) else { return begin };
+    let Some(mut glide) = Glide::new(registers, pc, &stack, &mut trail) else {
+        return Beginning { trail, landing: None };
+    };
     // To the first frame that something lands in, or that must be asked. There the registers stay.
     let (mut answer, mut known) = loop {
         let Some(known) = glide.look(&mut trail) else {
-            (begin.trail, *passed) = (trail, path);
-            return begin;
+            *passed = path;
+            return Beginning { trail, landing: None };
         };
         let answer = unasked.answer(&known, pc);
         if !matches!(answer, Answer::Nothing) || !glide.leave_with(known.rule, registers) {
@@ -322,12 +368,13 @@ unsafe fn glide(
         path.add(known.module());
         pc = Pc::Return(registers.ip());
     };
-    (begin.trail, begin.known, begin.is_known, *passed) = (trail, known, true, path);
+    *passed = path;
+    let mut begin = Beginning { trail: trail.back(), landing: None };
     let (Answer::Cleanup(pad) | Answer::Catch(pad)) = answer else { return begin };
     let landing = Landing::new(pad, &known);
     let lands_before = matches!(answer, Answer::Cleanup(_));
     if lands_before {
-        begin.lands = true;
+        begin.landing = Some(landing);
         if !unasked.knows_handlers() {
             return begin;
         }
@@ -341,7 +388,7 @@ unsafe fn glide(
         let Some(next) = glide.look(&mut trail) else { return begin };
         known = next;
         answer = unasked.answer(&known, pc);
-        if matches!(answer, Answer::Unknown) {
+        if matches!(answer, Answer::Unknown | Answer::Foreign) {
             return begin;
         }
     }
@@ -350,64 +397,16 @@ unsafe fn glide(
     if !glide.is_on_stack(handler) {
         return begin;
     }
-    // SAFETY: the exception is valid (contract of `raise`).
-    unsafe { found(exception, handler) };
     if lands_before {
         path.add(known.module());
+        // SAFETY: the exception is valid (contract of `raise`).
+        unsafe { depart(exception, handler, Way::new(true, trail.hint()), path) };
+    } else {
         // SAFETY: as above.
-        unsafe { depart(exception, path) };
+        unsafe { caught(exception, handler) };
     }
     // SAFETY: the frame's tables ask for it.
     unsafe { landing.land(registers, exception) }
-}
-
-/// Phase 2 from the frame with the registers in `place` to the next one that something lands in, if nobody
-/// need be asked. Otherwise has there the registers of the frame that must be, and what is known of it;
-/// gives the trail that leads there, and whether it is known.
-///
-/// # Safety
-///
-/// As [`raise`], and phase 1 has set the exception's handler; `place` is valid for a context, which begins
-/// with registers.
-#[inline(always)]
-unsafe fn glide_on(
-    exception: *mut Exception,
-    place: *mut Context,
-    stack: StackBounds,
-) -> (Trail, bool) {
-    // SAFETY: registers are there (contract).
-    let registers = unsafe { &mut *place.cast::<Registers>() };
-    let unasked = Unasked::now();
-    let pc = Pc::Return(registers.ip());
-    let mut trail = trail_to(pc.lookup());
-    // SAFETY: the exception is valid (contract).
-    let handler = unsafe { (*exception).private_2 };
-    if let Some(mut glide) = Glide::new(registers, pc, &stack, &mut trail) {
-        while let Some(known) = glide.look(&mut trail) {
-            let is_handler = glide.cfa(known.rule) == handler;
-            let (pad, is_unknown) = match unasked.answer(&known, Pc::Return(registers.ip())) {
-                Answer::Nothing if !is_handler => (None, false),
-                Answer::Cleanup(pad) => (Some(pad), false),
-                Answer::Catch(pad) if is_handler => (Some(pad), false),
-                _ => (None, true),
-            };
-            if let Some(pad) = pad {
-                if is_handler {
-                    IN_FLIGHT.end(exception);
-                }
-                // SAFETY: the frame's tables ask for it.
-                unsafe { Landing::new(pad, &known).land(registers, exception) }
-            }
-            if is_unknown || !glide.leave_with(known.rule, registers) {
-                // SAFETY: the place is valid (contract).
-                unsafe { Context::put_known(place, known) };
-                return (trail, true);
-            }
-        }
-    }
-    // SAFETY: as above.
-    unsafe { Context::put_known(place, Known::NOTHING) };
-    (trail, false)
 }
 
 /// Phase 1: the CFA of the frame that catches, and in `path` whose frames lead there. If no other has
@@ -420,38 +419,37 @@ unsafe fn glide_on(
 unsafe fn search_phase(
     exception: *mut Exception,
     frame: &mut Context,
-    begin: &Beginning,
     path: &mut Path,
 ) -> Result<u64, RaiseError> {
-    let (mut lands, mut asked) = (begin.lands, begin.is_known);
-    if begin.is_known {
-        frame.begin_known(path);
-    }
-    let mut is_there = begin.is_known && !lands;
-    while is_there || frame.seek::<true>(asked, 0, path)? != Step::End {
-        (is_there, asked) = (false, true);
-        // SAFETY: handed on to the caller.
-        match unsafe { frame.ask(Actions::SEARCH_PHASE, exception) } {
-            Reason::CONTINUE_UNWIND => lands = true,
+    let mut answer = None;
+    loop {
+        match answer {
+            None | Some(Reason::CONTINUE_UNWIND) => {}
             // Phase 2 reads the stack up to there.
-            Reason::HANDLER_FOUND if frame.is_on_stack() => {
-                if lands || frame.passed_cleanup() {
-                    return Ok(frame.cfa());
-                }
-                // SAFETY: handed on to the caller.
-                let Err(error) = unsafe { enter_handler(exception, frame) };
-                return Err(error.in_phase_2());
-            }
-            reason => return refused(frame, reason),
+            Some(Reason::HANDLER_FOUND) if frame.is_on_stack() => break,
+            Some(reason) => return refused(frame, reason),
         }
+        // SAFETY: handed on to the caller.
+        answer = match unsafe { frame.search(answer.is_some(), path, exception) } {
+            Sought::Answered(reason) => Some(reason),
+            // SAFETY: as above.
+            Sought::Unknown => Some(unsafe { frame.search_here(path, exception)? }),
+            Sought::Nowhere if frame.leave()? == Step::End => return Err(RaiseError::EndOfStack),
+            Sought::Nowhere => None,
+        };
     }
-    Err(RaiseError::EndOfStack)
+    if frame.passed_cleanup() {
+        return Ok(frame.cfa());
+    }
+    // SAFETY: handed on to the caller.
+    let Err(error) = unsafe { enter_handler(exception, frame) };
+    Err(error.in_phase_2())
 }
 
 /// The frame's personality answered what it must not.
 #[cold]
 #[inline(never)]
-fn refused<T>(frame: &Context, reason: Reason) -> Result<T, RaiseError> {
+pub(crate) fn refused<T>(frame: &Context, reason: Reason) -> Result<T, RaiseError> {
     Err(RaiseError::Personality { pc: frame.pc().address(), reason })
 }
 
@@ -468,9 +466,8 @@ unsafe fn enter_handler(
 ) -> Result<Infallible, RaiseError> {
     let handler = frame.cfa();
     // SAFETY: the exception is valid (contract of `raise`).
-    unsafe { found(exception, handler) };
+    unsafe { caught(exception, handler) };
     let actions = Actions::CLEANUP_PHASE.with(Actions::HANDLER_FRAME);
-    frame.keep_control();
     // SAFETY: handed on to the caller.
     match unsafe { frame.ask(actions, exception) } {
         // SAFETY: the personality has just said so.
@@ -478,51 +475,4 @@ unsafe fn enter_handler(
         Reason::CONTINUE_UNWIND => Err(RaiseError::HandlerLost { cfa: handler }),
         reason => refused(frame, reason),
     }
-}
-
-/// Phase 2: lands in the next frame that has something to do, which is the first if it `is_known`;
-/// returns only on failure.
-///
-/// # Safety
-///
-/// As [`raise`], and phase 1 has set the exception's handler.
-#[inline(never)]
-unsafe fn cleanup_phase(
-    exception: *mut Exception,
-    frame: &mut Context,
-    is_known: bool,
-) -> Result<Infallible, RaiseError> {
-    // SAFETY: the exception is valid (contract).
-    let handler = unsafe { (*exception).private_2 };
-    frame.keep_control();
-    let mut path = Path::default();
-    let (mut is_there, mut asked) = (is_known, is_known);
-    if is_known {
-        frame.begin_known(&mut path);
-    }
-    while is_there || frame.seek::<false>(asked, handler, &mut path)? != Step::End {
-        (is_there, asked) = (false, true);
-        let is_handler = frame.cfa() == handler;
-        let actions = if is_handler {
-            Actions::CLEANUP_PHASE.with(Actions::HANDLER_FRAME)
-        } else {
-            Actions::CLEANUP_PHASE
-        };
-        // SAFETY: handed on to the caller.
-        match unsafe { frame.ask(actions, exception) } {
-            Reason::CONTINUE_UNWIND => {}
-            Reason::INSTALL_CONTEXT => {
-                if is_handler {
-                    IN_FLIGHT.end(exception);
-                }
-                // SAFETY: the personality has just said so.
-                unsafe { frame.install() }
-            }
-            reason => return refused(frame, reason),
-        }
-        if is_handler {
-            break;
-        }
-    }
-    Err(RaiseError::HandlerLost { cfa: handler })
 }

@@ -8,6 +8,8 @@
 
 use core::fmt;
 
+use crate::rule::Rule;
+
 /// A DWARF register number of x86-64 that unwinding tracks: the sixteen general-purpose registers
 /// and the return address column.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -107,6 +109,15 @@ impl Registers {
     pub const fn with(mut self, register: Register, value: u64) -> Self {
         self.set(register, value);
         self
+    }
+
+    /// Makes those that a walk changes what they were.
+    #[inline(always)]
+    pub(crate) fn go_back_to(&mut self, before: &Self) {
+        let [rbx, rbp, r12, r13, r14, r15] = Rule::SAVED;
+        for register in [rbx, rbp, Register::RSP, r12, r13, r14, r15, Register::RA] {
+            self.set(register, before.get(register));
+        }
     }
 
     /// The stack pointer, `rsp`.

@@ -160,6 +160,16 @@ impl StackBounds {
         self.low..self.high
     }
 
+    /// The way up all of it.
+    #[inline(always)]
+    pub(crate) const fn climb_all(&self) -> Option<Climb> {
+        let Self { low, high } = *self;
+        if !low.is_multiple_of(8) || low > high {
+            return None;
+        }
+        Some(Climb { at: low, left: (high - low) / 8 })
+    }
+
     /// The part of this stack from `low` on, where the frames of the caller and older ones are.
     #[must_use]
     pub fn above(self, low: u64) -> Self {

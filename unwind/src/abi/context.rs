@@ -12,16 +12,19 @@ use crate::registers::Register;
 use crate::trace::bases_of;
 
 /// The column with this number, if it is one that is tracked.
+#[inline]
 fn column(index: c_int) -> Option<Register> {
     u16::try_from(index).ok().and_then(Register::from_dwarf)
 }
 
 /// The value of a register, by its DWARF number; 0 for one that is not tracked.
+#[inline]
 pub extern "C" fn _Unwind_GetGR(context: &Context, index: c_int) -> u64 {
     column(index).map_or(0, |register| context.register(register))
 }
 
 /// Sets a register for the landing pad, by its DWARF number; one that is not tracked stays.
+#[inline]
 pub extern "C" fn _Unwind_SetGR(context: &mut Context, index: c_int, value: u64) {
     if let Some(register) = column(index) {
         context.set_register(register, value);
@@ -29,17 +32,20 @@ pub extern "C" fn _Unwind_SetGR(context: &mut Context, index: c_int, value: u64)
 }
 
 /// Where the frame is executing: a return address, or that of an interrupted instruction.
+#[inline]
 pub extern "C" fn _Unwind_GetIP(context: &Context) -> u64 {
     context.register(Register::RA)
 }
 
 /// As [`_Unwind_GetIP`]; `before` becomes 1 if that is an instruction that has not completed.
+#[inline]
 pub extern "C" fn _Unwind_GetIPInfo(context: &Context, before: &mut c_int) -> u64 {
     *before = c_int::from(matches!(context.pc(), Pc::Exact(_)));
     context.register(Register::RA)
 }
 
 /// Sets where to land.
+#[inline]
 pub extern "C" fn _Unwind_SetIP(context: &mut Context, address: u64) {
     context.set_ip(address);
 }
@@ -51,11 +57,19 @@ pub extern "C" fn _Unwind_GetCFA(context: &Context) -> u64 {
 }
 
 /// The LSDA of the frame's function, or 0.
+#[inline]
 pub extern "C" fn _Unwind_GetLanguageSpecificData(context: &Context) -> u64 {
+    let Some(address) = context.known().direct_lsda() else { return detoured_lsda(context) };
+    address
+}
+
+#[inline(never)]
+extern "C" fn detoured_lsda(context: &Context) -> u64 {
     context.lsda_address().unwrap_or(0)
 }
 
 /// The first address of the frame's function.
+#[inline]
 pub extern "C" fn _Unwind_GetRegionStart(context: &Context) -> u64 {
     context.region_start()
 }

@@ -7,6 +7,8 @@
 //!   catch     a frame whose landing pad is right after its only call
 //! ```
 
+mod control;
+
 use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 use core::arch::{asm, global_asm, naked_asm};
 use core::mem::{MaybeUninit, offset_of};
@@ -17,8 +19,9 @@ use crate::cursor::Cursor;
 use crate::environment::{Everywhere, LiveStack};
 use crate::exception::{Actions, Exception, Reason};
 use crate::forced::ends_at;
-use crate::known::Known;
 use crate::registers::{Register, Registers};
+
+pub(crate) use control::ControlWords;
 
 /// The offset of a register in [`Registers`], in bytes.
 const fn offset(register: Register) -> usize {
@@ -75,11 +78,8 @@ pub(crate) unsafe trait Words: Copy {}
 unsafe impl Words for Registers {}
 // SAFETY: two halves of a word, and two words.
 unsafe impl Words for Trail {}
-// SAFETY: two words of a rule, and five.
-unsafe impl Words for Known {}
 
 static_assertions::const_assert_eq!(size_of::<Trail>(), 24);
-static_assertions::const_assert_eq!(size_of::<Known>(), 56);
 
 /// Stores the registers that the caller has when this returns.
 ///
@@ -195,50 +195,6 @@ static_assertions::const_assert_eq!(offset(Register::RSP), 56);
 static_assertions::const_assert_eq!(offset(Register::R12), 96);
 static_assertions::const_assert_eq!(offset(Register::RA), 128);
 
-/// The floating-point control words, which callees keep as they are (psABI x86-64 §3.2.1):
-/// MXCSR and the x87's.
-#[derive(Clone, Copy, PartialEq, Eq)]
-#[repr(C)]
-pub(crate) struct ControlWords {
-    mxcsr: u32,
-    x87: u16,
-}
-
-impl ControlWords {
-    #[inline(always)]
-    pub(crate) fn current() -> Self {
-        let mut words = Self { mxcsr: 0, x87: 0 };
-        // SAFETY: writes four bytes, and two, to where they belong.
-        unsafe {
-            asm!(
-                "stmxcsr [{to}]",
-                "fnstcw [{to} + 4]",
-                to = in(reg) &raw mut words,
-                options(nostack, preserves_flags),
-            );
-        }
-        words
-    }
-
-    /// Makes these the current ones. Loading them takes long, so only others are replaced.
-    pub(crate) fn restore(self) {
-        if self == Self::current() {
-            return;
-        }
-        // SAFETY: reads four bytes, and two, from where they are; they were current once.
-        unsafe {
-            asm!(
-                "ldmxcsr [{from}]",
-                "fldcw [{from} + 4]",
-                from = in(reg) &raw const self,
-                options(nostack, preserves_flags, readonly),
-            );
-        }
-    }
-}
-
-static_assertions::const_assert_eq!(offset_of!(ControlWords, x87), 4);
-
 /// Continues at `registers`' ip with all of `registers`, except `r11`, which no landing pad reads
 /// (psABI x86-64 §3.2.1: a scratch register).
 ///
@@ -247,18 +203,14 @@ static_assertions::const_assert_eq!(offset_of!(ControlWords, x87), 4);
 /// The registers must be those of a live frame of this stack, at a place in its function that
 /// expects them; all frames below it are given up.
 ///
-/// An interrupt may walk the stack meanwhile. As soon as a register of the caller is lost, the frame that
-/// control goes to is the caller: first its registers are in the struct, then in place. It is at its
-/// landing pad, not behind a call: a signal frame has such a caller.
+/// An interrupt may walk the stack meanwhile. The frame that control goes to is the caller, from the first
+/// instruction on: first its registers are in the struct, then in place. It is at its landing pad, not
+/// behind a call: a signal frame has such a caller.
 #[unsafe(naked)]
 pub(crate) unsafe extern "C" fn land(registers: &Registers) -> ! {
     naked_asm!(
         ".cfi_startproc",
         ".cfi_signal_frame",
-        "cld",
-        "mov rax, [rdi + {rax}]",
-        "mov rdx, [rdi + {rdx}]",
-        "mov rcx, [rdi + {rcx}]",
         // DW_CFA_def_cfa_expression, 4 bytes: DW_OP_breg5 (rdi) rsp's offset, DW_OP_deref.
         ".cfi_escape 0x0f, 4, 0x75, {rsp} & 127 | 128, {rsp} >> 7, 0x06",
         // DW_CFA_expression for a column, 3 bytes: DW_OP_breg5 its offset.
@@ -269,6 +221,10 @@ pub(crate) unsafe extern "C" fn land(registers: &Registers) -> ! {
         ".cfi_escape 0x10, 14, 3, 0x75, {r14} & 127 | 128, {r14} >> 7",
         ".cfi_escape 0x10, 15, 3, 0x75, {r15} & 127 | 128, {r15} >> 7",
         ".cfi_escape 0x10, 16, 3, 0x75, {ra} & 127 | 128, {ra} >> 7",
+        "cld",
+        "mov rax, [rdi + {rax}]",
+        "mov rdx, [rdi + {rdx}]",
+        "mov rcx, [rdi + {rcx}]",
         "mov rbx, [rdi + {rbx}]",
         "mov rsi, [rdi + {rsi}]",
         "mov rbp, [rdi + {rbp}]",

@@ -55,6 +55,34 @@ fn what_was_memorized_is_recalled_whole() {
 }
 
 #[test]
+fn a_walk_begins_where_a_hint_leads_or_else_where_the_index_does() {
+    if ENTRIES < 4 {
+        // One drives out another.
+        return;
+    }
+    let cache = Cache::new();
+    let addresses = [ADDRESS, ADDRESS + 0x100, ADDRESS + 0x200];
+    let mut trail = Trail::START;
+    for address in addresses {
+        cache.memorize(address, 4, &known(1), &mut trail);
+    }
+    let memory = cache.memory(4);
+    let first = memory.trail_to(ADDRESS, Trail::START);
+    assert!(is_guessed(&cache, first, ADDRESS));
+    for wrong in [first.hint(), trail.hint(), Hint(0), Hint(u32::MAX)] {
+        for hint in [first.hint_beyond(), wrong] {
+            let second = memory.trail_by(hint, addresses[1], Trail::START);
+            assert!(is_guessed(&cache, second, addresses[1]), "{hint:?}");
+            assert_eq!(second.back().hint().0, first.back().hint_beyond().0);
+        }
+    }
+    // It is asked before the index, which forgets.
+    let forgetful = Cache { index: Index::new(), ..cache };
+    let second = forgetful.memory(4).trail_by(first.hint_beyond(), addresses[1], Trail::START);
+    assert!(is_guessed(&forgetful, second, addresses[1]));
+}
+
+#[test]
 fn what_is_known_of_code_is_not_taken_for_that_of_other_code_at_its_addresses() {
     let cache = Cache::new();
     let entered = |identity| {

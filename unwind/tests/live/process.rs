@@ -35,8 +35,12 @@ pub fn modules() {
         let eh_frame = unsafe { memory(start, segment.end) };
         let low = loads().map(|segment| segment.start).min().unwrap();
         let high = loads().map(|segment| segment.end).max().unwrap();
+        // The linker puts them next to each other.
+        // SAFETY: mapped as a whole.
+        let around = unsafe { memory(segment.start, segment.end) };
         let module = Module::new(low..high, Section::in_memory(eh_frame))
-            .with_index(FdeIndex::Header(Section::in_memory(header)));
+            .with_index(FdeIndex::Header(Section::in_memory(header)))
+            .with_lsda(Section::in_memory(around));
         // SAFETY: the linker vouches for them; and they are only walked by.
         std::mem::forget(unsafe { register(module) }.unwrap());
         0

@@ -1,5 +1,6 @@
 //! What needs functions written in assembly.
 
+mod foreign;
 mod guess;
 mod landing;
 mod raise;

@@ -12,8 +12,9 @@
 //! means the original.
 
 use core::arch::global_asm;
+use core::ffi::c_int;
 
-use unspool_unwind::abi;
+use unspool_unwind::{Context, abi};
 
 use crate::personality::gcc_personality_v0;
 
@@ -32,6 +33,27 @@ macro_rules! export {
             ".popsection",
             callee = sym $callee,
         );)*
+    };
+}
+
+/// Exports small functions of Rust, each with its version and without a jump: personalities call them for
+/// each frame. They are compiled here, into the object in which the symbol is.
+macro_rules! export_here {
+    ($($name:ident $version:literal ($($argument:ident: $type:ty),*) $(-> $result:ty)?;)*) => {
+        $(
+            #[allow(non_snake_case)]
+            extern "C" fn $name($($argument: $type),*) $(-> $result)? {
+                abi::$name($($argument),*)
+            }
+
+            global_asm!(
+                concat!(".globl unspool.", stringify!($name)),
+                concat!(".type unspool.", stringify!($name), ", @function"),
+                concat!(".set unspool.", stringify!($name), ", {here}"),
+                concat!(".symver unspool.", stringify!($name), ", ", stringify!($name), "@@", $version),
+                here = sym $name,
+            );
+        )*
     };
 }
 
@@ -55,20 +77,24 @@ macro_rules! hand_on {
     };
 }
 
+export_here! {
+    _Unwind_GetGR "GCC_3.0" (context: &Context, index: c_int) -> u64;
+    _Unwind_GetIP "GCC_3.0" (context: &Context) -> u64;
+    _Unwind_GetIPInfo "GCC_4.2.0" (context: &Context, before: &mut c_int) -> u64;
+    _Unwind_GetLanguageSpecificData "GCC_3.0" (context: &Context) -> u64;
+    _Unwind_GetRegionStart "GCC_3.0" (context: &Context) -> u64;
+    _Unwind_SetGR "GCC_3.0" (context: &mut Context, index: c_int, value: u64);
+    _Unwind_SetIP "GCC_3.0" (context: &mut Context, address: u64);
+}
+
 export! {
     _Unwind_DeleteException "GCC_3.0" abi::_Unwind_DeleteException;
     _Unwind_Find_FDE "GCC_3.0" abi::_Unwind_Find_FDE;
     _Unwind_ForcedUnwind "GCC_3.0" abi::_Unwind_ForcedUnwind;
     _Unwind_GetDataRelBase "GCC_3.0" abi::_Unwind_GetDataRelBase;
-    _Unwind_GetGR "GCC_3.0" abi::_Unwind_GetGR;
-    _Unwind_GetIP "GCC_3.0" abi::_Unwind_GetIP;
-    _Unwind_GetLanguageSpecificData "GCC_3.0" abi::_Unwind_GetLanguageSpecificData;
-    _Unwind_GetRegionStart "GCC_3.0" abi::_Unwind_GetRegionStart;
     _Unwind_GetTextRelBase "GCC_3.0" abi::_Unwind_GetTextRelBase;
     _Unwind_RaiseException "GCC_3.0" abi::_Unwind_RaiseException;
     _Unwind_Resume "GCC_3.0" abi::_Unwind_Resume;
-    _Unwind_SetGR "GCC_3.0" abi::_Unwind_SetGR;
-    _Unwind_SetIP "GCC_3.0" abi::_Unwind_SetIP;
     __deregister_frame "GCC_3.0" abi::__deregister_frame;
     __deregister_frame_info "GCC_3.0" abi::__deregister_frame_info;
     __deregister_frame_info_bases "GCC_3.0" abi::__deregister_frame_info_bases;
@@ -83,7 +109,6 @@ export! {
     _Unwind_GetCFA "GCC_3.3" abi::_Unwind_GetCFA;
     _Unwind_Resume_or_Rethrow "GCC_3.3" abi::_Unwind_Resume_or_Rethrow;
     __gcc_personality_v0 "GCC_3.3.1" gcc_personality_v0;
-    _Unwind_GetIPInfo "GCC_4.2.0" abi::_Unwind_GetIPInfo;
 }
 
 hand_on! {
