@@ -309,15 +309,26 @@ fn other(address: u64) -> Option<(Range<u64>, u64)> {
 /// The registered module of `address`. Gives back the stack that looking for it took.
 #[inline(never)]
 fn registered(address: u64) -> Option<Module<'static>> {
-    global().find(address).filter(|module| !is_gap(module, address))
+    if is_gap(address) { None } else { global().find(address) }
 }
 
-/// Whether a registered module has nothing at `address`, and the environment has another one there: what
-/// is registered by its tables alone reaches from its first function to its last, whatever lies between.
+/// Whether the environment has a module at `address`, and the registered one nothing: what is registered by
+/// its tables alone reaches from its first function to its last, whatever lies between.
+fn is_gap(address: u64) -> bool {
+    !global().is_empty() && is_elsewhere(address) && has_nothing(address)
+}
+
+/// Whether the environment has a module at `address`. Gives back the stack that this took, as the next does.
 #[inline(never)]
-fn is_gap(module: &Module<'_>, address: u64) -> bool {
+fn is_elsewhere(address: u64) -> bool {
     (environment().find)(address).is_some()
-        && matches!(module.function(address), Err(UnwindError::NoFde(_)))
+}
+
+/// Whether a registered module reaches over `address`, but has no function there.
+#[inline(never)]
+fn has_nothing(address: u64) -> bool {
+    let found = global().find(address);
+    found.is_some_and(|module| matches!(module.function(address), Err(UnwindError::NoFde(_))))
 }
 
 impl FindModule for Everywhere {
