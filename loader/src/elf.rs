@@ -14,6 +14,8 @@
 
 mod header;
 mod relocations;
+#[cfg(test)]
+mod tests;
 
 use object::elf::{self, FileHeader64, SectionHeader64, Sym64};
 use object::endian::LittleEndian as LE;
@@ -457,10 +459,12 @@ fn last_end(table: &str) -> Option<usize> {
     table.rfind('\0')
 }
 
-/// Checks that a name starts at `offset` of a table in which the last one ends at `end`.
+/// Checks that a name starts at `offset` of a table in which the last one ends at `end`. A table
+/// may be empty, and has the empty name then (gABI chapter 4, "String Table").
 fn check_name(table: &str, end: Option<usize>, offset: u32, field: Field) -> Result<(), Cause> {
     let at = offset as usize;
-    let good = end.is_some_and(|end| at <= end) && table.is_char_boundary(at);
+    let ends = end.map_or(offset == 0 && table.is_empty(), |end| at <= end);
+    let good = ends && table.is_char_boundary(at);
     if good { Ok(()) } else { Err(Cause::BadName { field, offset }) }
 }
 
