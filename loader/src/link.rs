@@ -17,6 +17,7 @@ use crate::archive;
 use crate::archives::{self, Archives};
 use crate::atexit::Registrations;
 use crate::eh_frame::EhFrame;
+use crate::entry::Entry;
 use crate::error::{Cause, LoadError};
 use crate::got::{Slot, Slots};
 use crate::initializers::{self, Functions};
@@ -170,7 +171,8 @@ fn resolve_indirect(unit: &Unit<'_>, slots: &Slots, layout: &Layout, region: &mu
         return;
     }
     let base = region.address();
-    for entry in unit.entries.iter().filter(|entry| entry.kind == elf::STT_GNU_IFUNC) {
+    let indirect = |entry: &&Entry<'_>| entry.kind == elf::STT_GNU_IFUNC && !entry.elsewhere;
+    for entry in unit.entries.iter().filter(indirect) {
         let resolver = unit.location_of(entry).value(layout, base, Block::Static(0));
         let word = slots.got(Slot::Indirect, entry.slots);
         if let (Some(Value::Address(resolver)), Some(word)) = (resolver, word) {
