@@ -75,8 +75,7 @@ pub(crate) struct Symbol {
     /// Where the name starts in its string table.
     pub name_at: u32,
     pub binding: Binding,
-    /// Whether its definition is for its own component only (gABI, `STV_HIDDEN`).
-    pub hidden: bool,
+    pub visibility: Visibility,
     pub kind: elf::SymbolType,
     pub definition: Definition,
     pub size: u64,
@@ -91,6 +90,18 @@ pub(crate) enum Binding {
     Global,
     /// Everyone; the first definition wins, and none at all means 0.
     Weak,
+}
+
+/// What a definition means to other components (gABI, `st_other`). Of several that files give a name,
+/// the greatest counts.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Visibility {
+    /// They may use it, and one of theirs may be used instead of it.
+    Default,
+    /// They may use it; its own component uses no other.
+    Protected,
+    /// Nothing.
+    Hidden,
 }
 
 /// Where a symbol is defined.
@@ -217,7 +228,11 @@ impl<'a> Elf<'a> {
                 elf::STB_WEAK | elf::STB_GNU_UNIQUE => Binding::Weak,
                 _ => Binding::Global,
             },
-            hidden: matches!(entry.st_visibility(), elf::STV_HIDDEN | elf::STV_INTERNAL),
+            visibility: match entry.st_visibility() {
+                elf::STV_HIDDEN | elf::STV_INTERNAL => Visibility::Hidden,
+                elf::STV_PROTECTED => Visibility::Protected,
+                _ => Visibility::Default,
+            },
             kind: entry.st_type(),
             definition: self.definition_of(index),
             size: entry.st_size(LE),

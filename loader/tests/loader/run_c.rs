@@ -70,6 +70,29 @@ fn the_programs_thread_local_variables_can_be_reached() {
 }
 
 #[test]
+fn a_protected_weak_definition_is_its_objects_own_and_offered() {
+    let source = |number| {
+        format!(
+            "__attribute__((weak, noinline, visibility(\"protected\")))
+             int weak(void) {{ return {number}; }} int call(void) {{ return weak() + 10; }}"
+        )
+    };
+    for flags in MODELS {
+        let Some(files) = compile::c(&source(1), flags).zip(compile::c(&source(2), flags)) else {
+            return;
+        };
+        let (memory, program, tls) = (HostMemory::default(), Program::bare(), registry());
+        let loader = Loader::new(&memory, &program, &tls);
+        let (first, second) =
+            (loader.load("1", &files.0).unwrap(), loader.load("2", &files.1).unwrap());
+        let call = |object: &unspool_loader::Object| function!(object, "call", fn() -> i32)();
+        assert_eq!((call(&first), call(&second)), (11, 12), "{flags:?}");
+        let own = second.symbol("weak").expect("offered");
+        assert!(second.text().contains(&own), "{flags:?}");
+    }
+}
+
+#[test]
 fn the_first_weak_definition_wins_and_a_strong_one_is_its_objects_own() {
     let source = |number| {
         format!(
