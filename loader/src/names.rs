@@ -172,11 +172,15 @@ impl Names {
         self.globals.find(hash, is_it)
     }
 
-    /// The nearest function at or below `address`. The pool remembers that it was asked.
+    /// The function around `address`. The pool remembers that it was asked.
     pub fn lend_function(&self, address: u64) -> Option<Lent> {
         let at = address.checked_sub(self.base)?;
         let after = self.functions.partition_point(|function| u64::from(function.at) <= at);
         let found = self.functions[..after].last()?;
+        // Hand-written assembly may lack a size: it reaches to the next function.
+        if found.size != 0 && at - u64::from(found.at) >= u64::from(found.size) {
+            return None;
+        }
         self.pool.lent.store(true, Ordering::Relaxed);
         Some(Lent { name: self.text(found.name), of: self.extent(found) })
     }

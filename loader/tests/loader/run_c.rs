@@ -93,6 +93,21 @@ fn a_protected_weak_definition_is_its_objects_own_and_offered() {
 }
 
 #[test]
+fn a_name_goes_no_further_than_the_function() {
+    let source = ".globl f, g; .type f, @function; f: nop; ret; .size f, . - f
+        .balign 64; local: nop; ret; .type g, @function; g: nop; ret; .zero 16";
+    let Some(file) = compile::gnu("gcc", source, "s", &[]) else { return };
+    let (memory, program, tls) = (HostMemory::default(), Program::bare(), registry());
+    let loader = Loader::new(&memory, &program, &tls);
+    let object = loader.load("s", &file).unwrap();
+    let (f, g) = (object.symbol("f").unwrap(), object.symbol("g").unwrap());
+    let name = |address| loader.symbolize(address).map(|symbol| symbol.name.to_string());
+    assert_eq!([f, f + 1].map(|at| name(at).unwrap()), ["f", "f"]);
+    assert_eq!([f + 2, g - 2].map(name), [None, None]);
+    assert_eq!([g, g + 17].map(|at| name(at).unwrap()), ["g", "g"], "no size: open-ended");
+}
+
+#[test]
 fn the_first_weak_definition_wins_and_a_strong_one_is_its_objects_own() {
     let source = |number| {
         format!(
