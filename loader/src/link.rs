@@ -87,6 +87,9 @@ impl<'k> Link<'k> {
         let mut names = Names::collect(set.name, &unit, &layout, base).map_err(of_set)?;
         names.share(pools);
         let finish = || {
+            // Resolvers may register something; it is forgotten if a later step fails.
+            let all = base..base + layout.size as u64;
+            let _at_exit = Registrations::of(all);
             let complete = |region: &mut Region<'_>| {
                 resolve_indirect(&unit, &needs.slots, &layout, region);
             };
@@ -96,7 +99,6 @@ impl<'k> Link<'k> {
             let unwind = unsafe { Unwind::register(&layout, eh_frame.entries, &sealed) }?;
             let tls = space.publish(&tls)?;
             let object = Shared::try_new(Object::new(names, &layout, base, &tls))?;
-            let _at_exit = Registrations::of(object.all());
             let (_unwind, _memory, finalizers) = (unwind, sealed, functions.1);
             let loaded = Loaded { object, bound_to, finalizers, _at_exit, _unwind, tls, _memory };
             Ok((loaded, functions.0))
