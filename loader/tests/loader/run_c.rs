@@ -108,6 +108,29 @@ fn a_name_goes_no_further_than_the_function() {
 }
 
 #[test]
+fn what_lies_in_a_function_does_not_hide_the_rest_of_it() {
+    let source = ".globl f, g, last; .type f, @function; f: nop; nop
+        .type label, @function; label: nop; nop
+        .type g, @function; g: nop; .size g, . - g; nop; ret; .size f, . - f
+        .type same, @function; same: .type last, @function; last: ret
+        .size same, . - same; .size last, 0x1000000000
+        .section .text.other, \"ax\"; .globl h; .type h, @function; h: ret; .size h, . - h";
+    let Some(file) = compile::gnu("gcc", source, "s", &[]) else { return };
+    let (memory, program, tls) = (HostMemory::default(), Program::bare(), registry());
+    let loader = Loader::new(&memory, &program, &tls);
+    let object = loader.load("s", &file).unwrap();
+    let name = |address| loader.symbolize(address).map(|symbol| symbol.name.to_string());
+    let f = object.symbol("f").unwrap();
+    for offset in 0..7 {
+        assert_eq!(name(f + offset).as_deref(), Some("f"), "{offset}");
+    }
+    assert_eq!(object.symbol("g"), Some(f + 4));
+    for own in ["last", "h"] {
+        assert_eq!(name(object.symbol(own).unwrap()).as_deref(), Some(own), "whatever sizes say");
+    }
+}
+
+#[test]
 fn the_first_weak_definition_wins_and_a_strong_one_is_its_objects_own() {
     let source = |number| {
         format!(
