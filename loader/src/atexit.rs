@@ -8,7 +8,8 @@
 //!
 //! Promise: a function is called once, when the object goes whose memory its handle is in; one that
 //! is registered meanwhile is called next. Those of an object that goes without being unloaded are
-//! forgotten. Reference: Itanium C++ ABI §3.3.6; C11 §7.22.4.2.
+//! forgotten. One that lets an exception out aborts (C++ [basic.start.term]). Reference: Itanium C++
+//! ABI §3.3.6; C11 §7.22.4.2.
 //!
 //! C libraries link `atexit` into every object statically, because the function itself is not told
 //! who calls. Here the object is that in which the function lies.
@@ -19,8 +20,8 @@ use core::ops::Range;
 
 use spin::Mutex;
 
-type WithArgument = unsafe extern "C" fn(*mut c_void);
-type WithoutArgument = unsafe extern "C" fn();
+type WithArgument = unsafe extern "C-unwind" fn(*mut c_void);
+type WithoutArgument = unsafe extern "C-unwind" fn();
 
 #[derive(Clone, Copy)]
 enum Function {
@@ -84,12 +85,22 @@ fn register(function: Function, handle: u64) -> c_int {
 pub(crate) unsafe fn run(memory: &Range<u64>) {
     while let Some(function) = take_last(memory) {
         match function {
-            // SAFETY: the object registered it for this call, and is there (contract).
-            Function::WithArgument(function, argument) => unsafe { function(argument) },
-            // SAFETY: as above.
-            Function::WithoutArgument(function) => unsafe { function() },
+            Function::WithArgument(function, argument) => call_with(function, argument),
+            Function::WithoutArgument(function) => call(function),
         }
     }
+}
+
+/// Calls a function. Nothing unwinds out of here: a function of this ABI aborts instead.
+extern "C" fn call_with(function: WithArgument, argument: *mut c_void) {
+    // SAFETY: the object registered it for this call, and is there (contract of `run`).
+    unsafe { function(argument) }
+}
+
+/// The same for a function without an argument.
+extern "C" fn call(function: WithoutArgument) {
+    // SAFETY: as above.
+    unsafe { function() }
 }
 
 fn take_last(memory: &Range<u64>) -> Option<Function> {
@@ -131,18 +142,18 @@ mod tests {
     /// What was called, of one test: each has its own numbers.
     static CALLS: Mutex<Vec<usize>> = Mutex::new(Vec::new());
 
-    extern "C" fn call(argument: *mut c_void) {
+    extern "C-unwind" fn note(argument: *mut c_void) {
         CALLS.lock().unwrap().push(argument.addr());
     }
 
-    extern "C" fn plain() {
-        call(without_provenance_mut(99));
+    extern "C-unwind" fn plain() {
+        note(without_provenance_mut(99));
     }
 
-    extern "C" fn register_another(argument: *mut c_void) {
-        call(argument);
+    extern "C-unwind" fn register_another(argument: *mut c_void) {
+        note(argument);
         let next = without_provenance_mut(argument.addr() + 1);
-        assert_eq!(__cxa_atexit(call, next, argument), 0);
+        assert_eq!(__cxa_atexit(note, next, argument), 0);
     }
 
     fn calls(of: Range<usize>) -> Vec<usize> {
@@ -163,7 +174,7 @@ mod tests {
     fn functions_are_called_once_last_first_for_their_object() {
         let (a, b) = (100..110, 110..120);
         for n in 100..106 {
-            add(call, n, if n % 2 == 0 { 100 } else { 110 });
+            add(note, n, if n % 2 == 0 { 100 } else { 110 });
         }
         // SAFETY: all functions are this test's.
         unsafe { run(&a) };
@@ -176,7 +187,7 @@ mod tests {
     #[test]
     fn what_is_registered_meanwhile_is_called_next() {
         let object = 200..210;
-        add(call, 205, 200);
+        add(note, 205, 200);
         add(register_another, 200, 209);
         // SAFETY: as above.
         unsafe { run(&object) };
@@ -185,7 +196,7 @@ mod tests {
 
     #[test]
     fn an_object_that_goes_without_being_unloaded_is_forgotten() {
-        add(call, 300, 300);
+        add(note, 300, 300);
         drop(Registrations::of(300..310));
         // SAFETY: there is nothing to call.
         unsafe { run(&(300..310)) };

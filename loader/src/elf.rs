@@ -14,6 +14,8 @@
 
 mod header;
 mod relocations;
+#[cfg(test)]
+mod tests;
 
 use object::elf::{self, FileHeader64, SectionHeader64, Sym64};
 use object::endian::LittleEndian as LE;
@@ -73,8 +75,7 @@ pub(crate) struct Symbol {
     /// Where the name starts in its string table.
     pub name_at: u32,
     pub binding: Binding,
-    /// Whether its definition is for its own component only (gABI, `STV_HIDDEN`).
-    pub hidden: bool,
+    pub visibility: Visibility,
     pub kind: elf::SymbolType,
     pub definition: Definition,
     pub size: u64,
@@ -89,6 +90,18 @@ pub(crate) enum Binding {
     Global,
     /// Everyone; the first definition wins, and none at all means 0.
     Weak,
+}
+
+/// What a definition means to other components (gABI, `st_other`). Of several that files give a name,
+/// the greatest counts.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Visibility {
+    /// They may use it, and one of theirs may be used instead of it.
+    Default,
+    /// They may use it; its own component uses no other.
+    Protected,
+    /// Nothing.
+    Hidden,
 }
 
 /// Where a symbol is defined.
@@ -215,7 +228,11 @@ impl<'a> Elf<'a> {
                 elf::STB_WEAK | elf::STB_GNU_UNIQUE => Binding::Weak,
                 _ => Binding::Global,
             },
-            hidden: matches!(entry.st_visibility(), elf::STV_HIDDEN | elf::STV_INTERNAL),
+            visibility: match entry.st_visibility() {
+                elf::STV_HIDDEN | elf::STV_INTERNAL => Visibility::Hidden,
+                elf::STV_PROTECTED => Visibility::Protected,
+                _ => Visibility::Default,
+            },
             kind: entry.st_type(),
             definition: self.definition_of(index),
             size: entry.st_size(LE),
@@ -457,10 +474,12 @@ fn last_end(table: &str) -> Option<usize> {
     table.rfind('\0')
 }
 
-/// Checks that a name starts at `offset` of a table in which the last one ends at `end`.
+/// Checks that a name starts at `offset` of a table in which the last one ends at `end`. A table
+/// may be empty, and has the empty name then (gABI chapter 4, "String Table").
 fn check_name(table: &str, end: Option<usize>, offset: u32, field: Field) -> Result<(), Cause> {
     let at = offset as usize;
-    let good = end.is_some_and(|end| at <= end) && table.is_char_boundary(at);
+    let ends = end.map_or(offset == 0 && table.is_empty(), |end| at <= end);
+    let good = ends && table.is_char_boundary(at);
     if good { Ok(()) } else { Err(Cause::BadName { field, offset }) }
 }
 

@@ -11,7 +11,7 @@
 
 use object::elf;
 
-use crate::elf::{Binding, Definition, Symbol};
+use crate::elf::{Binding, Definition, Symbol, Visibility};
 use crate::got::SlotNumber;
 use crate::placement::{Group, Place};
 use crate::reloc::Wants;
@@ -43,8 +43,8 @@ pub(crate) struct Entry<'a> {
     pub file: u32,
     pub symbol: u32,
     pub strength: Strength,
-    /// Whether others cannot see it.
-    pub hidden: bool,
+    /// Whether others can see it, and theirs may be used instead.
+    pub visibility: Visibility,
     /// Whether it is the symbol of one file alone.
     pub local: bool,
     pub kind: elf::SymbolType,
@@ -106,7 +106,7 @@ impl<'a> Entry<'a> {
             file: file as u32,
             symbol: number as u32,
             strength,
-            hidden: symbol.hidden,
+            visibility: symbol.visibility,
             local: symbol.binding == Binding::Local,
             kind: symbol.kind,
             ..Self::root(name, hash)
@@ -121,7 +121,7 @@ impl<'a> Entry<'a> {
             file: u32::MAX,
             symbol: u32::MAX,
             strength: Strength::WeakReference,
-            hidden: false,
+            visibility: Visibility::Default,
             local: false,
             kind: elf::STT_NOTYPE,
             common: u32::MAX,
@@ -136,8 +136,8 @@ impl<'a> Entry<'a> {
 
     /// Takes what a stronger symbol says.
     pub fn replace(&mut self, stronger: &Self) {
-        let hidden = self.hidden | stronger.hidden;
-        *self = Self { hidden, ..*stronger };
+        let visibility = self.visibility.max(stronger.visibility);
+        *self = Self { visibility, ..*stronger };
     }
 
     /// Takes what it means elsewhere; whether it does.
@@ -155,7 +155,7 @@ impl<'a> Entry<'a> {
 
     /// Whether others can see it.
     pub fn is_offered(&self) -> bool {
-        self.is_defined() && !self.hidden && !self.local
+        self.is_defined() && self.visibility < Visibility::Hidden && !self.local
     }
 
     /// Whether it may turn out to mean something of another object or of the program.
@@ -165,6 +165,6 @@ impl<'a> Entry<'a> {
 
     /// Whether definitions that were there before count more.
     pub fn yields(&self) -> bool {
-        self.strength == Strength::Weak && !self.hidden && !self.local
+        self.strength == Strength::Weak && self.visibility == Visibility::Default && !self.local
     }
 }

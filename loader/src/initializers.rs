@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   loaded     .preinit_array ─► .init_array.00101 ─► … ─► .init_array, .ctors (each from its end)
-//!   unloaded   __cxa_atexit ─► .fini_array, .dtors ─► … ─► .fini_array.00101
+//!   unloaded   __cxa_atexit ─► .fini_array, .dtors ─► … ─► .fini_array.00101 ─► __cxa_atexit of these
 //! ```
 //!
 //! Promise: the order is that of GNU linkers and C libraries: priorities first (`.ctors.65434` has

@@ -59,7 +59,7 @@
 //! Strong definitions of the object itself come first, then objects that were loaded before it
 //! (oldest first), then the program. A weak definition of its own comes last, so that of C++
 //! inline functions and the like the first counts that was there, for everyone; but a hidden one
-//! (every Rust object has `DW.ref.rust_eh_personality`) is the object's own. Undefined weak symbols
+//! (every Rust object has `DW.ref.rust_eh_personality`) or a protected one is the object's own. Undefined weak symbols
 //! are 0. An object that uses a symbol of another, or shares a weak definition with it, is bound to
 //! it, and goes before it.
 //!

@@ -17,6 +17,7 @@ use crate::archive;
 use crate::archives::{self, Archives};
 use crate::atexit::Registrations;
 use crate::eh_frame::EhFrame;
+use crate::entry::Entry;
 use crate::error::{Cause, LoadError};
 use crate::got::{Slot, Slots};
 use crate::initializers::{self, Functions};
@@ -86,6 +87,9 @@ impl<'k> Link<'k> {
         let mut names = Names::collect(set.name, &unit, &layout, base).map_err(of_set)?;
         names.share(pools);
         let finish = || {
+            // Resolvers may register something; it is forgotten if a later step fails.
+            let all = base..base + layout.size as u64;
+            let _at_exit = Registrations::of(all);
             let complete = |region: &mut Region<'_>| {
                 resolve_indirect(&unit, &needs.slots, &layout, region);
             };
@@ -95,7 +99,6 @@ impl<'k> Link<'k> {
             let unwind = unsafe { Unwind::register(&layout, eh_frame.entries, &sealed) }?;
             let tls = space.publish(&tls)?;
             let object = Shared::try_new(Object::new(names, &layout, base, &tls))?;
-            let _at_exit = Registrations::of(object.all());
             let (_unwind, _memory, finalizers) = (unwind, sealed, functions.1);
             let loaded = Loaded { object, bound_to, finalizers, _at_exit, _unwind, tls, _memory };
             Ok((loaded, functions.0))
@@ -170,7 +173,8 @@ fn resolve_indirect(unit: &Unit<'_>, slots: &Slots, layout: &Layout, region: &mu
         return;
     }
     let base = region.address();
-    for entry in unit.entries.iter().filter(|entry| entry.kind == elf::STT_GNU_IFUNC) {
+    let indirect = |entry: &&Entry<'_>| entry.kind == elf::STT_GNU_IFUNC && !entry.elsewhere;
+    for entry in unit.entries.iter().filter(indirect) {
         let resolver = unit.location_of(entry).value(layout, base, Block::Static(0));
         let word = slots.got(Slot::Indirect, entry.slots);
         if let (Some(Value::Address(resolver)), Some(word)) = (resolver, word) {

@@ -145,6 +145,8 @@ impl<'k> Loader<'k> {
             unsafe { atexit::run(&object.all()) };
             // SAFETY: as above.
             unsafe { finalizers.call() };
+            // SAFETY: as above. This is what the finalizers have registered.
+            unsafe { atexit::run(&object.all()) };
             kept = self.objects.lock();
             unload::check(object, &kept.loaded, stacks)?;
         }

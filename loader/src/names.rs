@@ -106,6 +106,7 @@ impl Names {
         // Of several names for one place, the longest extent last: it is the one that is found. Of
         // equal ones, that which comes last in the files.
         runs::sort(&mut functions, |it| u64::from(it.at) << u32::BITS | u64::from(it.size))?;
+        keep_outermost(&mut functions);
         let offered = unit.entries.iter().filter(|entry| entry.is_offered());
         let globals = offered.map(|entry| {
             let file = entry.file as usize;
@@ -172,11 +173,15 @@ impl Names {
         self.globals.find(hash, is_it)
     }
 
-    /// The nearest function at or below `address`. The pool remembers that it was asked.
+    /// The function around `address`. The pool remembers that it was asked.
     pub fn lend_function(&self, address: u64) -> Option<Lent> {
         let at = address.checked_sub(self.base)?;
         let after = self.functions.partition_point(|function| u64::from(function.at) <= at);
         let found = self.functions[..after].last()?;
+        // Hand-written assembly may lack a size: it reaches to the next function.
+        if found.size != 0 && at - u64::from(found.at) >= u64::from(found.size) {
+            return None;
+        }
         self.pool.lent.store(true, Ordering::Relaxed);
         Some(Lent { name: self.text(found.name), of: self.extent(found) })
     }
@@ -287,7 +292,8 @@ impl<'u, 'a> Builder<'u, 'a> {
             }
             let at = (layout.start(place) as u64 + offset) as u32;
             let symbol = file.elf.symbol(symbol);
-            let size = u32::try_from(symbol.size).unwrap_or(u32::MAX);
+            // Whatever a symbol says, a function ends with its section.
+            let size = symbol.size.min(file.elf.section(index).size - offset) as u32;
             let name = Name(self.tables[number] + symbol.name_at);
             self.functions.try_reserve(1)?;
             self.functions.push(Part { name, at, size });
@@ -308,6 +314,21 @@ impl<'u, 'a> Builder<'u, 'a> {
         }
         Ok(())
     }
+}
+
+/// Leaves out, of sorted functions, those inside others: a label or a second entrance must not hide the
+/// rest of a function. Several names for one place stay.
+fn keep_outermost(functions: &mut Vec<Part>) {
+    let (mut last, mut covered) = (None, 0);
+    functions.retain(|function| {
+        let end = u64::from(function.at) + u64::from(function.size);
+        let inside = u64::from(function.at) < covered && end <= covered;
+        let kept = !inside || last == Some(function.at);
+        if kept {
+            (last, covered) = (Some(function.at), covered.max(end));
+        }
+        kept
+    });
 }
 
 /// Whether a file has one string table for both, as LLVM writes them.

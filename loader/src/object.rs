@@ -174,7 +174,7 @@ impl Object {
         self.names.global(Hash::of(name), name)
     }
 
-    /// The nearest function at or below `address`, which must lie in the text.
+    /// The function around `address`, which must lie in the text.
     pub(crate) fn lend_function(&self, address: u64) -> Option<Lent> {
         if self.text.contains(&address) { self.names.lend_function(address) } else { None }
     }

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! So of weak definitions (C++ inline functions and whatever else comes in COMDAT groups) the first
-//! one wins, and everyone uses that one, unless it is hidden. A later copy stays where it is,
+//! one wins, and everyone uses that one, unless it is hidden or protected. A later copy stays where it is,
 //! because its unwind table and its own local references point to it.
 //!
 //! A few names mean something of the object itself, as with linkers: `__dso_handle` is its

@@ -17,7 +17,7 @@ use alloc::vec::Vec;
 
 use object::elf;
 
-use crate::elf::{Binding, Definition, Elf, Symbol};
+use crate::elf::{Binding, Definition, Elf, Symbol, Visibility};
 use crate::entry::{Common, Entry, Strength};
 use crate::error::{Cause, LoadError};
 use crate::placement::{Group, Layout, Place, group_of};
@@ -219,7 +219,7 @@ impl<'a> Unit<'a> {
         let old = &mut self.entries[at as usize];
         let was_undefined = old.strength == Strength::Undefined;
         let both = (old.strength, strength);
-        old.hidden |= new.hidden;
+        old.visibility = old.visibility.max(new.visibility);
         if both == (Strength::Strong, Strength::Strong) {
             return Err(self.duplicate(new, at));
         }
@@ -344,7 +344,8 @@ impl<'a> Unit<'a> {
         let strength = self.strength(file, &known);
         let name = elf.symbol_name(&known);
         let entry = Entry::new((name, Hash::NONE), file, symbol, &known, strength);
-        let entry = Entry { hidden: true, common: self.add_common(&known)?, ..entry };
+        let entry =
+            Entry { visibility: Visibility::Hidden, common: self.add_common(&known)?, ..entry };
         self.has_indirect |= known.kind == elf::STT_GNU_IFUNC;
         self.entries.try_reserve(1)?;
         self.entries.push(entry);

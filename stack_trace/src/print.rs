@@ -109,8 +109,17 @@ const HEADER: &str = "stack backtrace:\n";
 fn is_marked(frames: impl Iterator<Item = Frame>, symbols: &dyn Symbolize) -> bool {
     let mut buffer = NameBuffer::new();
     frames.take(SHORT_LIMIT).any(|frame| {
-        let symbol = symbols.symbolize(frame.pc.lookup());
-        symbol.is_some_and(|symbol| symbol.name.read(&mut buffer).contains(END))
+        let address = frame.pc.lookup();
+        let mut is_end = |name: Name<'_>| name.read(&mut buffer).contains(END);
+        if let Some(symbol) = symbols.symbolize(address) {
+            return is_end(symbol.name);
+        }
+        // Debug information alone has names of functions, but no symbols.
+        let mut marked = false;
+        symbols.functions(address, &mut |function| {
+            marked |= function.name.is_some_and(&mut is_end);
+        });
+        marked
     })
 }
 
@@ -400,6 +409,28 @@ mod tests {
         let full = print(Style::Full);
         assert!(full.starts_with("   7:               0x10 - inner\n"), "{full}");
         assert!(full.ends_with("\n                               at a.rs:9\n"), "{full}");
+    }
+
+    #[test]
+    fn markers_that_only_debug_information_names_count() {
+        struct Lines;
+        impl Symbolize for Lines {
+            fn symbolize(&self, _: u64) -> Option<Symbol<'_>> {
+                None
+            }
+
+            fn functions(&self, address: u64, each: &mut dyn FnMut(&Function<'_>)) -> bool {
+                let name = PANIC[(address / 0x10) as usize - 1].into();
+                each(&Function { name: Some(name), location: None });
+                true
+            }
+        }
+        let frames: Vec<_> =
+            (1..=PANIC.len() as u64).map(|number| call(Pc::Exact(number * 0x10))).collect();
+        let mut out = String::new();
+        print_frames(&mut out, &frames, End::Outermost, Style::Short, &Lines).unwrap();
+        let frames = out.strip_prefix(HEADER).unwrap();
+        assert!(frames.starts_with("   0: kernel::work\n   1: body\nnote: "), "{out}");
     }
 
     #[test]

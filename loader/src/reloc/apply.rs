@@ -175,9 +175,11 @@ impl Image<'_, '_> {
             // `apply` has refused what would read a slot that does not go with the symbol.
             let slot = |slot| self.slots.got(slot, entry.slots);
             let stub = self.slots.plt(entry.slots);
-            // What the stub of an indirect function reads is filled when its resolver can run.
-            let (address, jumps) =
-                (slot(Slot::Address), slot(Slot::Indirect).or(slot(Slot::Address)));
+            let address = slot(Slot::Address);
+            // What the stub of an indirect function reads is filled when its resolver can run; but
+            // if it means another one elsewhere, nobody asks the resolver's.
+            let indirect = if entry.elsewhere { None } else { slot(Slot::Indirect) };
+            let jumps = indirect.or(address);
             match entry.value {
                 Value::Address(value) => {
                     if let Some(at) = address {

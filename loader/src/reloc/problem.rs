@@ -76,7 +76,8 @@ pub enum Problem {
     NoModule,
     /// The size is asked for of a symbol that others define, who tell only where it is.
     NoSize,
-    /// A TLS descriptor in data, for a variable made on first use, names a place beside it.
+    /// A TLS descriptor in data, or an access to a variable that is made on first use, names a place
+    /// beside the variable.
     Addend(i64),
     /// There is no GOT slot for the place.
     NoSlot,

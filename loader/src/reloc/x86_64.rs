@@ -125,9 +125,11 @@ fn apply_tls(kind: Kind, section: &mut [u8], offset: u64, o: &Operands) -> Resul
             o.tp_offset()?;
             put(section, offset, slot_distance()?)
         }
-        Kind::GeneralDynamic | Kind::LocalDynamic | Kind::Descriptor => {
-            put(section, offset, slot_distance()?)
-        }
+        // Beside the words that are meant are those of another variable.
+        Kind::GeneralDynamic | Kind::LocalDynamic | Kind::Descriptor => match o.addend {
+            -4 => put(section, offset, slot_distance()?),
+            addend => Err(Problem::Addend(addend.saturating_add(4))),
+        },
         // The call stays; its two bytes must be there all the same.
         Kind::DescriptorCall => field::<2>(section, offset).map(|_| ()),
         Kind::DescriptorItself => {

@@ -6,6 +6,8 @@ use crate::memory::HostMemory;
 use crate::program::{Program, registry};
 use crate::stacks::Frames;
 use crate::task;
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use unspool_loader::{Loader, UnloadError};
@@ -127,4 +129,35 @@ fn what_an_object_wants_at_its_exit_is_called_before_it_is_unloaded() {
     drop((object, other));
     drop(loader);
     assert_eq!((memory.live(), ORDER.lock().unwrap().len()), (0, 4));
+}
+
+#[test]
+fn an_exception_out_of_a_function_that_was_registered_ends_the_program() {
+    const NAME: &str =
+        "destructors::an_exception_out_of_a_function_that_was_registered_ends_the_program";
+    const CHILD: &str = "UNSPOOL_LOADER_EXIT_THROWS";
+    extern "C-unwind" fn throws() {
+        panic!("out of a function at exit");
+    }
+    let source = "int __cxa_atexit(void (*)(void *), void *, void *); int atexit(void (*)(void));
+        void throws(void *); extern char __dso_handle; static void tail(void) { throws(0); }
+        void with(void) { __cxa_atexit(throws, 0, &__dso_handle); } void without(void) { atexit(tail); }";
+    let Some(file) = compile::c(source, &["-fPIC"]) else { return };
+    let Ok(start) = std::env::var(CHILD) else {
+        for start in ["with", "without"] {
+            let mut child = Command::new(std::env::current_exe().unwrap());
+            child.args(["--exact", NAME, "--nocapture"]).env(CHILD, start);
+            let output = child.output().unwrap();
+            let text = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.signal(), Some(libc::SIGABRT), "{start}: {text}");
+            assert!(text.contains("panic in a function that cannot unwind"), "{start}: {text}");
+        }
+        return;
+    };
+    let (memory, tls) = (HostMemory::default(), registry());
+    let program = Program::bare().with("throws", throws as *const () as u64);
+    let loader = Loader::new(&memory, &program, &tls);
+    let object = loader.load("c", &file).unwrap();
+    function!(object, &start, fn())();
+    let _ = loader.unload(&object, &Frames::none());
 }

@@ -182,3 +182,18 @@ fn what_was_refused_after_cleaning_up_stays_and_does_not_clean_up_again() {
     assert_eq!(loader.unload(&object, &Late), Ok(()));
     assert_eq!((calls(), memory.live()), (vec![], 0));
 }
+
+#[test]
+fn what_destructors_register_is_called_after_them() {
+    let _alone = alone();
+    let source = "int __cxa_atexit(void (*)(void *), void *, void *); void note(int);
+        extern char __dso_handle; static void late(void *p) { note(-5); }
+        __attribute__((destructor)) static void a(void) {
+            note(-1); __cxa_atexit(late, 0, &__dso_handle); }";
+    let Some(file) = compile::c(source, &["-fPIC"]) else { return };
+    let (memory, program, tls) = (HostMemory::default(), program(), registry());
+    let loader = Loader::new(&memory, &program, &tls);
+    let object = loader.load("c", &file).unwrap();
+    loader.unload(&object, &Frames::none()).unwrap();
+    assert_eq!(calls(), [-1, -5]);
+}

@@ -70,6 +70,67 @@ fn the_programs_thread_local_variables_can_be_reached() {
 }
 
 #[test]
+fn a_protected_weak_definition_is_its_objects_own_and_offered() {
+    let source = |number| {
+        format!(
+            "__attribute__((weak, noinline, visibility(\"protected\")))
+             int weak(void) {{ return {number}; }} int call(void) {{ return weak() + 10; }}"
+        )
+    };
+    for flags in MODELS {
+        let Some(files) = compile::c(&source(1), flags).zip(compile::c(&source(2), flags)) else {
+            return;
+        };
+        let (memory, program, tls) = (HostMemory::default(), Program::bare(), registry());
+        let loader = Loader::new(&memory, &program, &tls);
+        let (first, second) =
+            (loader.load("1", &files.0).unwrap(), loader.load("2", &files.1).unwrap());
+        let call = |object: &unspool_loader::Object| function!(object, "call", fn() -> i32)();
+        assert_eq!((call(&first), call(&second)), (11, 12), "{flags:?}");
+        let own = second.symbol("weak").expect("offered");
+        assert!(second.text().contains(&own), "{flags:?}");
+    }
+}
+
+#[test]
+fn a_name_goes_no_further_than_the_function() {
+    let source = ".globl f, g; .type f, @function; f: nop; ret; .size f, . - f
+        .balign 64; local: nop; ret; .type g, @function; g: nop; ret; .zero 16";
+    let Some(file) = compile::gnu("gcc", source, "s", &[]) else { return };
+    let (memory, program, tls) = (HostMemory::default(), Program::bare(), registry());
+    let loader = Loader::new(&memory, &program, &tls);
+    let object = loader.load("s", &file).unwrap();
+    let (f, g) = (object.symbol("f").unwrap(), object.symbol("g").unwrap());
+    let name = |address| loader.symbolize(address).map(|symbol| symbol.name.to_string());
+    assert_eq!([f, f + 1].map(|at| name(at).unwrap()), ["f", "f"]);
+    assert_eq!([f + 2, g - 2].map(name), [None, None]);
+    assert_eq!([g, g + 17].map(|at| name(at).unwrap()), ["g", "g"], "no size: open-ended");
+}
+
+#[test]
+fn what_lies_in_a_function_does_not_hide_the_rest_of_it() {
+    let source = ".globl f, g, last; .type f, @function; f: nop; nop
+        .type label, @function; label: nop; nop
+        .type g, @function; g: nop; .size g, . - g; nop; ret; .size f, . - f
+        .type same, @function; same: .type last, @function; last: ret
+        .size same, . - same; .size last, 0x1000000000
+        .section .text.other, \"ax\"; .globl h; .type h, @function; h: ret; .size h, . - h";
+    let Some(file) = compile::gnu("gcc", source, "s", &[]) else { return };
+    let (memory, program, tls) = (HostMemory::default(), Program::bare(), registry());
+    let loader = Loader::new(&memory, &program, &tls);
+    let object = loader.load("s", &file).unwrap();
+    let name = |address| loader.symbolize(address).map(|symbol| symbol.name.to_string());
+    let f = object.symbol("f").unwrap();
+    for offset in 0..7 {
+        assert_eq!(name(f + offset).as_deref(), Some("f"), "{offset}");
+    }
+    assert_eq!(object.symbol("g"), Some(f + 4));
+    for own in ["last", "h"] {
+        assert_eq!(name(object.symbol(own).unwrap()).as_deref(), Some(own), "whatever sizes say");
+    }
+}
+
+#[test]
 fn the_first_weak_definition_wins_and_a_strong_one_is_its_objects_own() {
     let source = |number| {
         format!(

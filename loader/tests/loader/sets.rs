@@ -350,6 +350,28 @@ fn indirect_functions_are_what_their_resolvers_say() {
     }
 }
 
+extern "C" fn chosen_by_the_program() -> i32 {
+    7
+}
+
+#[test]
+fn a_weak_indirect_function_yields_to_the_program_however_it_is_called() {
+    let source = "static int one(void) { return 1; } static int (*pick(void))(void) { return one; }
+        int chosen(void) __attribute__((ifunc(\"pick\"))); __asm__(\".weak chosen\");
+        int call(void) { return chosen() + 10; } int (*get(void))(void) { return chosen; }";
+    let address = chosen_by_the_program as *const () as u64;
+    for flags in MODELS.into_iter().filter(|flags| flags.contains(&"-fPIC")) {
+        let Some(file) = compile::c(source, flags) else { return };
+        let (memory, tls) = (HostMemory::default(), registry());
+        let program = Program::bare().with("chosen", address);
+        let loader = Loader::new(&memory, &program, &tls);
+        let object = loader.load("c", &file).unwrap();
+        assert_eq!(function!(object, "get", fn() -> u64)(), address, "{flags:?}");
+        assert_eq!(function!(object, "call", fn() -> i32)(), 17, "{flags:?}");
+        drop(object);
+    }
+}
+
 #[test]
 fn sections_of_the_large_model_are_placed_like_others() {
     let source = "static char zeroes[70000]; static int table[20000] = {1, 2, 3};

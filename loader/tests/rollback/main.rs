@@ -69,6 +69,28 @@ fn a_failing_seal_gives_everything_back_at_every_step() {
 }
 
 #[test]
+fn what_resolvers_have_registered_is_forgotten_if_a_later_step_fails() {
+    let _alone = alone();
+    let source = "int __cxa_atexit(void (*)(void *), void *, void *); extern char __dso_handle;
+        static void late(void *p) {} static int one(void) { return 1; }
+        static int (*pick(void))(void) { __cxa_atexit(late, 0, &__dso_handle); return one; }
+        int chosen(void) __attribute__((ifunc(\"pick\")));";
+    let Some(file) = compile::c(source, &["-fPIC"]) else { return };
+    let refused = || {
+        let (memory, program, tls) = (HostMemory::default(), Program::bare(), registry());
+        // After the code is executable.
+        memory.failing_protect.store(2, Ordering::Relaxed);
+        let loader = Loader::new(&memory, &program, &tls);
+        let error = loader.load("guest", &file).map(|_| ()).unwrap_err().into_cause();
+        assert!(matches!(error, Cause::Map(MapError::Protect { .. })), "{error}");
+        nothing_is_left(&memory, &tls);
+    };
+    let before = heap::used();
+    refused();
+    assert_eq!(heap::used(), before);
+}
+
+#[test]
 fn a_full_table_of_modules_gives_the_last_object_back() {
     let _alone = alone();
     let file = compile::rust(SOURCE, RUST_FLAGS[3]);

@@ -119,18 +119,19 @@ fn places(symbols: &[Entry<'_>], index: &[usize]) -> (usize, Vec<u8>) {
     (places.len(), packed)
 }
 
-/// The code symbols by address, one an address, none inside another: a label within a function
-/// must not hide the function.
+/// The code symbols by address, one an address, none inside another: a label or a second entrance
+/// within a function must not hide the function.
 fn code_index(symbols: &[Entry<'_>]) -> Vec<usize> {
     let mut index = Vec::new();
     let mut covered = 0;
     let mut last = None;
     for (at, symbol) in symbols.iter().enumerate().filter(|(_, symbol)| symbol.code) {
-        let inside = symbol.size == 0 && symbol.address < covered;
+        let end = symbol.address.saturating_add(symbol.size);
+        let inside = symbol.address < covered && end <= covered;
         if inside || last == Some(symbol.address) {
             continue;
         }
-        covered = covered.max(symbol.address.saturating_add(symbol.size));
+        covered = covered.max(end);
         last = Some(symbol.address);
         index.push(at);
     }

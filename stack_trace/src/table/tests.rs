@@ -38,6 +38,21 @@ fn an_address_has_the_name_of_the_function_around_it() {
 }
 
 #[test]
+fn a_function_within_another_does_not_hide_the_rest_of_it() {
+    let bytes = build(&[
+        entry("outer", 0x1000, 0x100),
+        entry("entrance", 0x1040, 0x10),
+        entry("overlapping", 0x10f0, 0x20),
+    ]);
+    let table = SymbolTable::parse(&bytes).unwrap();
+    for address in [0x1000, 0x1040, 0x104f, 0x1050, 0x10ef] {
+        assert_eq!(name(&table, address).as_deref(), Some("outer"), "{address:#x}");
+    }
+    assert_eq!(name(&table, 0x110f).as_deref(), Some("overlapping"));
+    assert_eq!(table.by_name("entrance").unwrap().address, 0x1040);
+}
+
+#[test]
 fn a_name_is_found_where_it_is_unambiguous() {
     let bytes = sample();
     let table = SymbolTable::parse(&bytes).unwrap();

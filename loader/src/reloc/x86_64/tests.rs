@@ -211,6 +211,17 @@ fn what_has_no_fixed_distance_from_tp_is_reached_through_its_slot_or_not_at_all(
 }
 
 #[test]
+fn a_pair_or_a_descriptor_is_named_from_its_start() {
+    for kind in [Kind::GeneralDynamic, Kind::LocalDynamic, Kind::Descriptor] {
+        assert_eq!(dynamic(kind, 0x40, -4), Ok(0x200c), "{kind:?}");
+        // The next pair would be another variable's.
+        for beside in [8, -8, 16] {
+            assert_eq!(dynamic(kind, 0x40, beside - 4), Err(Problem::Addend(beside)), "{kind:?}");
+        }
+    }
+}
+
+#[test]
 fn a_local_dynamic_access_stays_in_its_own_block() {
     for kind in [Kind::DtpOffset32, Kind::DtpOffset64] {
         let dynamic = Value::Dynamic { module: module(3), offset: 8 };
