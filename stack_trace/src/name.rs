@@ -14,8 +14,8 @@ use crate::table::Unpack;
 
 /// The name of a symbol, mangled if it was.
 ///
-/// Demangling takes as much stack as the name nests: 16 KiB for 50 levels, which no compiler's ordinary names
-/// have. `rustc-demangle` gives up at 500, for which a name that somebody makes for that purpose takes 256 KiB.
+/// Demangling takes as much stack as the name nests: up to 16 KiB for 50 levels. `rustc-demangle` gives up at
+/// 500, for which a name that somebody makes for that purpose takes up to 256 KiB.
 #[derive(Clone, Copy)]
 pub struct Name<'a>(Kept<'a>);
 

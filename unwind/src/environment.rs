@@ -374,6 +374,7 @@ impl FindModule for Everywhere {
             global().memorize(address, generation, known, trail);
         }
     }
+
     fn memorize_rule(&self, address: u64, generation: u32, rule: Rule, trail: &mut Trail) {
         if trail.covers(address) {
             global().memorize_rule(address, generation, rule, trail);

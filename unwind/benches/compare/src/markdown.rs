@@ -1,7 +1,7 @@
 //! The rows as a table for a README.
 //!
 //! ```text
-//!   | work | ours | ours, steps | … | libgcc | … | target | result |
+//!   | work | ours | all registers read | … | libgcc | … | target | result |
 //!   date, processor, versions of the peers
 //! ```
 
@@ -12,7 +12,7 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use crate::report::Row;
+use crate::report::{Row, Target};
 use crate::walkers::{STEPS, TABLE};
 
 /// Columns of the peers that most rows have, and which sides go there.
@@ -62,27 +62,38 @@ fn line(text: &mut String, row: &Row) -> Result<()> {
     let others = others.filter(|(name, _)| row.targets.iter().any(|target| target.is_about(name)));
     let others: Vec<_> = others.map(|(name, side)| format!("{name} {}", ratio(*side))).collect();
     let others = if others.is_empty() { "–".into() } else { others.join(", ") };
-    let result = match row.missed().map(|target| target.to_string()).collect::<Vec<_>>() {
-        missed if missed.is_empty() => "met".to_owned(),
-        missed => format!("**missed**: {}", missed.join(", ")),
+    let not_met = row.not_met().map(described).collect::<Vec<_>>().join(", ");
+    let result = match (row.missed().next(), &*not_met) {
+        (None, "") => "met".to_owned(),
+        (None, wish) => format!("met, not: {wish}"),
+        (Some(_), missed) => format!("**missed**: {missed}"),
     };
     writeln!(text, " | {others} | {} | {result} |", targets(row))?;
     Ok(())
 }
 
+/// A target, with the column of its side.
+fn described(target: Target) -> String {
+    let column = |side| COLUMNS.iter().find(|(_, sides)| sides.contains(&side));
+    match target.side.and_then(column) {
+        Some((column, _)) => format!("{}{column} {}", target.prefix(), target.goal),
+        None => target.to_string(),
+    }
+}
+
 /// What is aimed at, once if it is aimed at for two sides.
 fn targets(row: &Row) -> String {
-    let mut sides = BTreeMap::<String, Vec<&str>>::new();
+    let mut goals = BTreeMap::<String, Vec<Target>>::new();
     let mut order = Vec::new();
     for target in &row.targets {
-        let goal = target.goal.to_string();
+        let goal = format!("{}{}", target.prefix(), target.goal);
         if !order.contains(&goal) {
             order.push(goal.clone());
         }
-        sides.entry(goal).or_default().push(target.side.unwrap_or("ours"));
+        goals.entry(goal).or_default().push(*target);
     }
-    let goals = order.into_iter().map(|goal| match sides.get(&goal).map(Vec::as_slice) {
-        Some([side]) if *side != "ours" => format!("{side} {goal}"),
+    let goals = order.into_iter().map(|goal| match goals.get(&goal).map(Vec::as_slice) {
+        Some([target]) => described(*target),
         _ => goal,
     });
     goals.collect::<Vec<_>>().join(", ")

@@ -29,28 +29,36 @@ pub struct Target {
     /// The first one if none is named.
     pub side: Option<&'static str>,
     pub goal: Goal,
+    /// Whether more is wished for than must be: then it is no target that can be missed.
+    pub is_wish: bool,
 }
 
 impl Target {
     /// Ours takes at most so much.
     pub const fn at_most(limit: f64) -> Self {
-        Self { side: None, goal: Goal::AtMost(limit) }
+        Self { side: None, goal: Goal::AtMost(limit), is_wish: false }
     }
 
     /// Ours reaches so much.
     pub const fn at_least(limit: f64) -> Self {
-        Self { side: None, goal: Goal::AtLeast(limit) }
+        Self { side: None, goal: Goal::AtLeast(limit), is_wish: false }
     }
 
     /// Ours is so many times as fast as this peer.
     pub const fn ahead(peer: &'static str, factor: f64) -> Self {
-        Self { side: None, goal: Goal::Ahead(peer, factor) }
+        Self { side: None, goal: Goal::Ahead(peer, factor), is_wish: false }
     }
 
     /// The same is aimed at for this side.
     #[must_use]
     pub const fn of(self, side: &'static str) -> Self {
-        Self { side: Some(side), goal: self.goal }
+        Self { side: Some(side), ..self }
+    }
+
+    /// The same is only wished for.
+    #[must_use]
+    pub const fn as_wish(self) -> Self {
+        Self { is_wish: true, ..self }
     }
 
     /// Whose line tells of it: that of the peer that ours is measured by, or that of the side.
@@ -67,11 +75,16 @@ impl Target {
         self.side == Some(name) || matches!(self.goal, Goal::Ahead(peer, _) if peer == name)
     }
 
+    /// What stands before a wish.
+    pub const fn prefix(self) -> &'static str {
+        if self.is_wish { "wish " } else { "" }
+    }
+
     /// As in a line that does not name the peer.
     fn brief(self) -> String {
         match (self.side, self.goal) {
-            (None, Goal::Ahead(_, factor)) => format!("≥ {}×", short(factor)),
-            _ => self.goal.to_string(),
+            (None, Goal::Ahead(_, factor)) => format!("{}≥ {}×", self.prefix(), short(factor)),
+            _ => format!("{}{}", self.prefix(), self.goal),
         }
     }
 }
@@ -122,6 +135,11 @@ impl Row {
 
     /// The targets that are missed, or that nobody is there for.
     pub fn missed(&self) -> impl Iterator<Item = Target> + '_ {
+        self.not_met().filter(|target| !target.is_wish)
+    }
+
+    /// The same, and the wishes.
+    pub fn not_met(&self) -> impl Iterator<Item = Target> + '_ {
         self.targets.iter().copied().filter(|target| self.met(*target) != Some(true))
     }
 
@@ -129,6 +147,7 @@ impl Row {
         let targets = self.targets.iter().filter(|target| target.is_told_at(name, place));
         let verdicts = targets.map(|&target| match self.met(target) {
             Some(true) => format!("{}: met", target.brief()),
+            Some(false) if target.is_wish => format!("{}: not reached", target.brief()),
             Some(false) => format!("{}: MISSED", target.brief()),
             None => format!("{}: NOBODY TO COMPARE WITH", target.brief()),
         });
@@ -154,8 +173,8 @@ impl fmt::Display for Goal {
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.side {
-            Some(side) => write!(f, "{side} {}", self.goal),
-            None => write!(f, "{}", self.goal),
+            Some(side) => write!(f, "{}{side} {}", self.prefix(), self.goal),
+            None => write!(f, "{}{}", self.prefix(), self.goal),
         }
     }
 }

@@ -142,7 +142,7 @@ fn real<'s>(
         programs.side("libgcc", || command(None)),
     ];
     let sides = interleave(ROUNDS, sides)?;
-    let targets = vec![Target::ahead("libgcc", 8.0)];
+    let targets = vec![Target::ahead("libgcc", 8.0), Target::ahead("libgcc", 10.0).as_wish()];
     Ok(Row::new(format!("program/{name}"), "µs", sides, targets))
 }
 
