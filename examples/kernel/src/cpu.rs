@@ -51,7 +51,8 @@ pub(crate) struct Cpu {
     pub idle_sp: AtomicU64,
     /// The stack of its idle loop.
     idle_stack: [AtomicU64; 2],
-    /// The stack of the task that another one is about to take the place of.
+    /// The task that another one is about to take the place of, and its stack.
+    left: AtomicU64,
     left_stack: [AtomicU64; 2],
 }
 
@@ -70,6 +71,7 @@ static CPUS: [Cpu; MAX_CPUS] = [const {
         deciding: AtomicU32::new(0),
         idle_sp: AtomicU64::new(0),
         idle_stack: [const { AtomicU64::new(0) }; 2],
+        left: AtomicU64::new(0),
         left_stack: [const { AtomicU64::new(0) }; 2],
     }
 }; MAX_CPUS];
@@ -134,12 +136,35 @@ impl Cpu {
         self.idle_stack[0].load(Ordering::Relaxed)..end
     }
 
-    /// Notes that the running task, which has this stack, is no longer that, but still runs; until the
-    /// switch is done: `0..0`. For handlers on this CPU.
-    pub(crate) fn leave_stack(&self, stack: &Range<u64>) {
+    /// Notes that this task, which is running, is no longer that, but still runs; until the switch is
+    /// [done](Self::has_left). For handlers on this CPU.
+    pub(crate) fn leave(&self, task: &Task) {
+        let stack = task.stack();
+        self.left.store(task.id(), Ordering::Relaxed);
         self.left_stack[0].store(stack.start, Ordering::Relaxed);
+        compiler_fence(Ordering::SeqCst);
         self.left_stack[1].store(stack.end, Ordering::Relaxed);
         compiler_fence(Ordering::SeqCst);
+    }
+
+    /// Notes that nothing runs on the stack any more that this CPU was about to leave.
+    pub(crate) fn has_left(&self) {
+        // One store: a handler finds the stack as it was, or none.
+        self.left_stack[1].store(0, Ordering::Relaxed);
+        compiler_fence(Ordering::SeqCst);
+    }
+
+    /// The number of the task that was interrupted on this CPU with such a stack pointer; 0 for the idle
+    /// loop. In the middle of a switch, it is the one whose stack is still in use. For handlers.
+    pub(crate) fn interrupted(&self, sp: u64) -> u64 {
+        if self.left_stack().contains(&sp) {
+            self.left.load(Ordering::Relaxed)
+        } else if self.idle_stack().contains(&sp) {
+            0
+        } else {
+            // SAFETY: what was interrupted does not end meanwhile.
+            unsafe { scheduler::running() }.map_or(0, Task::id)
+        }
     }
 
     /// The stack that this CPU is about to leave, if it is.

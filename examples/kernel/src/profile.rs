@@ -27,8 +27,7 @@ use crate::cpu::{self, MAX_CPUS};
 use crate::error::Error;
 use crate::machine::{ExitCode, machine};
 use crate::platform::stack_around;
-use crate::task::Task;
-use crate::{eprintln, println, scheduler};
+use crate::{eprintln, println};
 
 /// The most samples a second.
 pub const MAX_RATE: u32 = 10_000;
@@ -178,11 +177,9 @@ fn take(state: &CpuState) {
         return;
     };
     let begin = machine().now();
-    // SAFETY: what was interrupted does not end meanwhile.
-    let task = unsafe { scheduler::running() }.map_or(0, Task::id);
+    let task = cpu::this().interrupted(state.sp());
     let registers = state.registers();
     let pc = Pc::Exact(registers.ip());
-    // In the middle of a switch, it is not the new task's stack: of that, there is one frame.
     let trace = Trace::new(Cursor::new(registers, pc, stack_around(state.sp()), global()));
     buffer.samples.keep_trace(begin, task, trace);
     buffer.spent.fetch_add(machine().now().saturating_sub(begin), Ordering::Relaxed);

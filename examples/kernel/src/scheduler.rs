@@ -336,10 +336,10 @@ impl Scheduler {
         Some((next, self.running[cpu.index()].replace(task)))
     }
 
-    /// Has handlers find the stack that is in use until the switch is done.
+    /// Has handlers find whose stack is in use until the switch is done.
     fn leave(&self, cpu: &Cpu) {
         if let Some(task) = &self.running[cpu.index()] {
-            cpu.leave_stack(&task.stack());
+            cpu.leave(task);
         }
     }
 
@@ -422,7 +422,7 @@ unsafe fn go(place: *mut u64, next: &Next) {
 /// that ended right before on this CPU can be freed. Preemption is off once, and stays so.
 pub(crate) fn after_switch() {
     // Before the lock is free: then the stack may go.
-    cpu::this().leave_stack(&(0..0));
+    cpu::this().has_left();
     // SAFETY: whoever switched kept the lock; its references are on another stack, and gone.
     unsafe { SCHEDULER.release() };
     let mut scheduler = SCHEDULER.lock();

@@ -422,6 +422,8 @@ fn a_frame_that_lets_nothing_through_holds_a_kill_off() {
 }
 
 fn with_preemption_off_nothing_dies() {
+    static LIVED: AtomicU32 = AtomicU32::new(0);
+    LIVED.store(0, Ordering::SeqCst);
     let task = task::spawn("stays", || {
         task::current().kill();
         let preemption = NoPreemption::new();
@@ -434,8 +436,6 @@ fn with_preemption_off_nothing_dies() {
         task::safe_point();
         LIVED.store(9, Ordering::SeqCst);
     });
-    static LIVED: AtomicU32 = AtomicU32::new(0);
-    LIVED.store(0, Ordering::SeqCst);
     assert!(task.join().is_killed());
     assert_eq!(LIVED.load(Ordering::SeqCst), 1);
 }

@@ -16,6 +16,7 @@ use unspool_kernel::{Error, cpu, machine, profile, task};
 crate::tests![
     a_busy_function_is_found_in_most_samples,
     every_sample_knows_its_task,
+    a_sample_in_a_switch_is_of_the_task_whose_stack_it_is,
     samples_are_taken_of_all_cpus,
     what_has_no_room_is_counted_and_sampling_goes_on,
     tasks_take_turns_at_any_rate,
@@ -121,6 +122,53 @@ fn every_sample_knows_its_task() {
     times.sort_unstable();
     times.dedup();
     assert_eq!(times.len(), samples.len(), "no CPU does two things at once");
+}
+
+/// They do nothing else than give way: many samples are taken while one takes the place of the other.
+fn a_sample_in_a_switch_is_of_the_task_whose_stack_it_is() {
+    taken();
+    let (end, enough) = (machine().now() + PATIENCE, profile::counts().kept + 20 * ENOUGH);
+    profile::start(RATE).unwrap();
+    // More than there are CPUs for.
+    let spawn = |body: fn(u64, u64) -> u64| {
+        let tasks = (0..cpu::count()).map(|_| task::spawn("gives way", move || body(enough, end)));
+        tasks.collect::<Vec<_>>()
+    };
+    let kinds =
+        [(spawn(one_gives_way), "one_gives_way"), (spawn(other_gives_way), "other_gives_way")];
+    let kinds = kinds.map(|(tasks, name)| {
+        let ids: Vec<_> = tasks.iter().map(|task| task.task().id()).collect();
+        tasks.into_iter().for_each(|task| _ = task.join().unwrap());
+        (ids, name)
+    });
+    profile::stop();
+    let samples = taken();
+    for (ids, name) in kinds {
+        let all: Vec<_> = samples.iter().filter(|(_, sample)| has(sample, name)).collect();
+        let own = all.iter().filter(|(_, sample)| ids.contains(&sample.task)).count();
+        assert!(own as u64 >= ENOUGH, "{own} of {name}");
+        assert_eq!(own, all.len(), "samples of {name} in other tasks than {ids:?}");
+    }
+}
+
+#[inline(never)]
+fn one_gives_way(enough: u64, end: u64) -> u64 {
+    gives_way(enough, end) + 1
+}
+
+#[inline(never)]
+fn other_gives_way(enough: u64, end: u64) -> u64 {
+    gives_way(enough, end) + 2
+}
+
+/// Gives way until `enough` samples are there, or it is too late.
+fn gives_way(enough: u64, end: u64) -> u64 {
+    let mut turns = 0;
+    while profile::counts().kept < enough && machine().now() < end {
+        (0..10).for_each(|_| task::yield_now());
+        turns += 1;
+    }
+    turns
 }
 
 #[inline(never)]
