@@ -22,6 +22,8 @@ pub fn tally(finished: &Finished) -> Tally {
             results += 1;
             tally.passed += count(counts, "passed");
             tally.failed += count(counts, "failed");
+        } else if let Some(name) = failed(line) {
+            tally.failures.push(name.to_owned());
         }
     }
     if finished.end.success() && results > 0 && tally.failed == 0 {
@@ -37,6 +39,11 @@ pub fn tally(finished: &Finished) -> Tally {
         tail(&finished.messages(), TAIL)
     ));
     tally
+}
+
+/// The name of the test that a line says has failed.
+pub fn failed(line: &str) -> Option<&str> {
+    line.strip_prefix("test ")?.strip_suffix(" ... FAILED")
 }
 
 /// The number before `word` in `ok. 3 passed; 0 failed; …`.
@@ -83,6 +90,7 @@ mod tests {
     fn a_failed_test_is_counted_and_shown() {
         let found = tally(&finished(End::Code(101), &format!("{GOOD}{BAD}")));
         assert_eq!((found.passed, found.failed), (7, 1));
+        assert_eq!(found.failures, ["c"]);
         assert!(found.complaints[0].contains("boom") && !found.complaints[0].contains("test a"));
     }
 

@@ -9,7 +9,7 @@
 //! The lines, the last line and the exit code must agree; a kernel that stops halfway has failed.
 #![forbid(unsafe_code)]
 
-use crate::libtest::tail;
+use crate::libtest::{failed, tail};
 use crate::place::Ran;
 use crate::qemu::Outcome;
 use crate::report::Tally;
@@ -22,10 +22,17 @@ const COMPLETE: &str = "journey complete:";
 /// What a run of the suites came to. Without a filter it must have run at least one test.
 pub fn suites(ran: &Ran, filtered: bool) -> Tally {
     let mut tally = Tally::default();
+    // What was written since the last test ended.
+    let mut lines = Vec::new();
     for line in ran.output.lines().map(str::trim_end) {
-        if let Some(test) = line.strip_prefix("test ") {
-            tally.passed += u64::from(test.ends_with(" ... ok"));
-            tally.failed += u64::from(test.ends_with(" ... FAILED"));
+        lines.push(line);
+        if line.starts_with("test ") && line.ends_with(" ... ok") {
+            tally.passed += 1;
+            lines.clear();
+        } else if let Some(name) = failed(line) {
+            tally.fail(format!("{name}:\n{}", tail(&lines.join("\n"), TAIL)));
+            tally.failures.push(name.to_owned());
+            lines.clear();
         }
     }
     let seen = (tally.passed, tally.failed);
@@ -42,7 +49,7 @@ pub fn suites(ran: &Ran, filtered: bool) -> Tally {
         }
         Some(_) => {}
     }
-    if tally.failed > 0 {
+    if tally.failed > tally.failures.len() as u64 {
         tally.complaints.push(format!("console:\n{}", tail(&ran.output, TAIL)));
     }
     tally
@@ -62,7 +69,7 @@ pub fn specification(ran: &Ran) -> Tally {
                 && (ran.outcome == Outcome::Exit(0)) == (failed == 0) =>
         {
             let complaints = if failed > 0 { vec![console()] } else { vec![] };
-            Tally { passed, failed, complaints }
+            Tally { passed, failed, complaints, ..Tally::default() }
         }
         _ => Tally::failure(format!(
             "{}; no sound last line `N files, N directives, N passed, N failed`. {}",
@@ -134,6 +141,17 @@ mod tests {
         assert_eq!(counts(Outcome::Exit(0), GOOD), (2, 0));
         let one = "test a ... ok\ntest b ... FAILED\n1 passed, 1 failed\n";
         assert_eq!(counts(Outcome::Exit(1), one), (1, 1));
+    }
+
+    #[test]
+    fn a_failed_test_is_shown_with_what_it_wrote_however_much_others_write_after_it() {
+        let others = "much\n".repeat(TAIL);
+        let output = format!(
+            "of a\ntest a ... ok\nof b\ntest b ... FAILED\n{others}test c ... ok\n2 passed, 1 failed\n"
+        );
+        let tally = suites(&ran(Outcome::Exit(1), &output), false);
+        assert_eq!(tally.failures, ["b"]);
+        assert_eq!(tally.complaints, ["b:\nof b\ntest b ... FAILED"]);
     }
 
     #[test]

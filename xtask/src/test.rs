@@ -170,7 +170,7 @@ impl<'a> Bench<'a> {
         let finished = command::run(cargo, HOST_LIMIT, &mut |bytes| step.feed(bytes))?;
         self.keep(name, &finished.output);
         let tally = libtest::tally(&finished);
-        step.end(&outcome(&tally));
+        step.end(&tally.to_string());
         Ok(tally)
     }
 
@@ -241,7 +241,7 @@ impl<'a> Bench<'a> {
             }
         }
         self.keep(name, &output);
-        step.end(&outcome(&tally));
+        step.end(&tally.to_string());
         Ok(tally)
     }
 
@@ -277,7 +277,7 @@ impl<'a> Bench<'a> {
             }
         }
         self.keep(name, &output);
-        step.end(&outcome(&tally));
+        step.end(&tally.to_string());
         Ok(tally)
     }
 
@@ -310,7 +310,7 @@ impl<'a> Bench<'a> {
             }
         }
         self.keep(name, &output);
-        step.end(&outcome(&tally));
+        step.end(&tally.to_string());
         Ok(tally)
     }
 
@@ -351,7 +351,7 @@ impl<'a> Bench<'a> {
             }
             step.feed(b".\n");
         }
-        step.end(&outcome(&tally));
+        step.end(&tally.to_string());
         Ok(tally)
     }
 
@@ -436,7 +436,7 @@ impl<'a> Bench<'a> {
         let ran = place.run(image, words, limit, &mut |bytes| step.feed(bytes))?;
         self.keep(name, &ran.output);
         let tally = judge(&ran);
-        step.end(&outcome(&tally));
+        step.end(&tally.to_string());
         Ok(tally)
     }
 
@@ -479,8 +479,4 @@ fn verdict(complaint: Option<String>) -> Tally {
         None => Tally { passed: 1, ..Tally::default() },
         Some(complaint) => Tally::failure(complaint),
     }
-}
-
-fn outcome(tally: &Tally) -> String {
-    format!("{} passed, {} failed", tally.passed, tally.failed)
 }
