@@ -18,7 +18,6 @@ use crate::fde::Function;
 use crate::guess::{FrameKind, caller};
 use crate::in_flight::ModuleTag;
 use crate::known::{Known, Lsda};
-use crate::module::Module;
 use crate::modules::FindModule;
 use crate::registers::Registers;
 use crate::rule::Rule;
@@ -345,22 +344,7 @@ fn find_function<'m>(
     address: u64,
     function: &mut Function<'m>,
 ) -> Result<(), UnwindError> {
-    find_module(modules, address, &mut function.module)?;
+    function.enter(modules, address).ok_or(UnwindError::NoModule(address))?;
     function.locate(address)?;
-    Ok(())
-}
-
-/// Finds the module, and gives back the stack that this took.
-#[inline(never)]
-fn find_module<'m>(
-    modules: &'m impl FindModule,
-    address: u64,
-    module: &mut Module<'m>,
-) -> Result<(), UnwindError> {
-    // By reference: it would be on the stack once more if it were moved out.
-    let Some(found) = &modules.find(address) else {
-        return Err(UnwindError::NoModule(address));
-    };
-    *module = *found;
     Ok(())
 }

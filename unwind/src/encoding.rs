@@ -45,7 +45,8 @@ pub struct Bases {
 }
 
 /// Four bytes with a sign, relative to themselves.
-const PC_RELATIVE_32: DwEhPe = DwEhPe(constants::DW_EH_PE_pcrel.0 | constants::DW_EH_PE_sdata4.0);
+pub(crate) const PC_RELATIVE_32: DwEhPe =
+    DwEhPe(constants::DW_EH_PE_pcrel.0 | constants::DW_EH_PE_sdata4.0);
 
 /// Reads the number in a pointer, without what it is relative to.
 ///

@@ -12,13 +12,17 @@
 use gimli::constants;
 use gimli::{DwEhPe, EndianSlice, Error, LittleEndian, Reader, Result};
 
-use crate::encoding::{Bases, Bytes, Pointer, base, number, pointer};
+use crate::encoding::{Bases, Bytes, PC_RELATIVE_32, Pointer, base, number, pointer};
 use crate::error::UnwindError;
 use crate::lsda::{Action, Lsda, Site};
 use crate::module::{FdeIndex, Module, Section};
+use crate::modules::FindModule;
 
 /// How every linker writes the search table: pairs of `datarel | sdata4`.
 const COMMON_TABLE: DwEhPe = DwEhPe(0x3b);
+
+/// No CIE lies there: a section would have to reach around all addresses.
+const NOWHERE: usize = usize::MAX;
 
 /// Where an FDE starts in its section and which code it describes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,6 +52,8 @@ pub(crate) struct Cie {
     /// The augmentation starts with `z`: FDEs say how long theirs is.
     sized: bool,
     signal_frame: bool,
+    /// Its program and factors are those of all compilers.
+    pub(crate) is_usual: bool,
 }
 
 /// What the tables say of the function around an address.
@@ -55,6 +61,8 @@ pub(crate) struct Cie {
 pub struct Function<'m> {
     pub(crate) module: Module<'m>,
     pub(crate) cie: Cie,
+    /// Where that is read from: others of the module often have the same. [`NOWHERE`]: nowhere yet.
+    cie_at: usize,
     pub(crate) program: Span,
     start: u64,
     end: u64,
@@ -66,11 +74,21 @@ impl<'m> Function<'m> {
     pub(crate) const UNKNOWN: Self = Self {
         module: Module::new(0..0, Section::EMPTY),
         cie: Cie::NEW,
+        cie_at: NOWHERE,
         program: Span { start: 0, end: 0 },
         start: 0,
         end: 0,
         lsda: None,
     };
+
+    /// Sets the module of `address`. Gives back the stack that finding it takes.
+    #[inline(never)]
+    pub(crate) fn enter(&mut self, modules: &'m impl FindModule, address: u64) -> Option<()> {
+        // By reference: it would be on the stack once more if it were moved out.
+        let found = &modules.find(address);
+        (self.module, self.cie_at) = (*found.as_ref()?, NOWHERE);
+        Some(())
+    }
 
     /// Finds the function around `address` in the module that is set, and gives its FDE's offset.
     ///
@@ -93,14 +111,30 @@ impl<'m> Function<'m> {
     pub(crate) fn read(&mut self, offset: usize) -> Result<()> {
         let invalid = Error::NoEntryAtGivenOffset(offset as u64);
         let entry = self.module.entry(offset)?.filter(|entry| entry.id != 0).ok_or(invalid)?;
-        self.module.read_cie(entry.cie()?, &mut self.cie)?;
-        self.read_fde(&entry)
+        self.read_entry(&entry)
+    }
+
+    /// Reads an FDE, with its CIE unless that has just been read.
+    #[inline]
+    fn read_entry(&mut self, entry: &Entry) -> Result<()> {
+        let cie = entry.cie()?;
+        if self.cie_at != cie {
+            self.cie_at = NOWHERE;
+            self.module.read_cie(cie, &mut self.cie)?;
+            let program = self.module.reader(self.cie.program)?;
+            self.cie.is_usual = self.cie.begins_as_usual(program.slice());
+            self.cie_at = cie;
+        }
+        self.read_fde(entry)
     }
 
     /// Reads an FDE whose CIE is there.
     fn read_fde(&mut self, entry: &Entry) -> Result<()> {
-        let cie = &self.cie;
         let mut reader = self.module.reader(entry.body)?;
+        if self.read_usual_fde(reader.slice(), entry.body) {
+            return Ok(());
+        }
+        let cie = &self.cie;
         let mut bases = self.module.bases();
         let at = |reader: &Bytes<'_>| entry.body.end - reader.len();
         let position = at(&reader);
@@ -129,6 +163,27 @@ impl<'m> Function<'m> {
         self.program = Span { start: at(&reader), end: entry.body.end };
         (self.start, self.end, self.lsda) = (start, end, lsda);
         Ok(())
+    }
+
+    /// Reads what compilers write for a function without an LSDA: what is said here is what
+    /// [`read_fde`](Self::read_fde) says, at a fraction of the cost. Whether it is that.
+    #[inline(always)]
+    fn read_usual_fde(&mut self, bytes: &[u8], body: Span) -> bool {
+        let Cie { sized: true, address_encoding: PC_RELATIVE_32, lsda_encoding, .. } = self.cie
+        else {
+            return false;
+        };
+        let [a, b, c, d, e, f, g, h, 0, ..] = *bytes else { return false };
+        if lsda_encoding != constants::DW_EH_PE_omit {
+            return false;
+        }
+        let number = |bytes| i64::from(i32::from_le_bytes(bytes));
+        let place = self.module.eh_frame.address.wrapping_add(body.start as u64);
+        self.start = place.wrapping_add_signed(number([a, b, c, d]));
+        self.end = self.start.wrapping_add_signed(number([e, f, g, h]));
+        self.program = Span { start: body.start + 9, end: body.end };
+        self.lsda = None;
+        true
     }
 
     /// The first address of the function (or of the part that this FDE covers).
@@ -228,16 +283,9 @@ impl<'m> Module<'m> {
         mut each: impl FnMut(&Function<'m>, usize),
     ) -> Result<()> {
         let (mut offset, mut function) = (0, Function { module: *self, ..Function::UNKNOWN });
-        // FDEs share CIEs, mostly one.
-        let mut known = None;
         while let Some(entry) = self.entry(offset)? {
             if entry.id != 0 {
-                let cie = entry.cie()?;
-                if known != Some(cie) {
-                    self.read_cie(cie, &mut function.cie)?;
-                    known = Some(cie);
-                }
-                function.read_fde(&entry)?;
+                function.read_entry(&entry)?;
                 each(&function, offset);
             }
             offset = entry.body.end;
@@ -415,6 +463,7 @@ impl Cie {
         personality: None,
         sized: false,
         signal_frame: false,
+        is_usual: false,
     };
 }
 

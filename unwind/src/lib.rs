@@ -69,6 +69,7 @@ mod modules;
 mod raise;
 mod registers;
 mod rule;
+mod rules;
 #[cfg(test)]
 mod sample;
 mod stack;

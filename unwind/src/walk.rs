@@ -12,16 +12,14 @@
 use core::ops::ControlFlow;
 
 use crate::address::Pc;
-use crate::cache::Trail;
-use crate::cursor::{Cursor, Exit, Step, find_out};
+use crate::cursor::{Cursor, Step};
 use crate::error::UnwindError;
 use crate::guess::FrameKind;
-use crate::known::Known;
 use crate::modules::FindModule;
 use crate::registers::{Register, Registers};
 use crate::rule::{Rule, Saves};
+use crate::rules::Rules;
 use crate::stack::{ReadStack, WordsBelow};
-use crate::table::Reader;
 
 /// Frames that are noted before what they saved is read.
 const NOTES: usize = 32;
@@ -76,37 +74,6 @@ fn restore(notes: &[(u64, Saves)], registers: &mut Registers, stack: &impl ReadS
 #[inline(never)]
 fn read(saves: Saves, words: WordsBelow, registers: &mut Registers) {
     saves.read(&words, registers);
-}
-
-/// The rule of an address that was worked out beforehand, or by DWARF, which is remembered; `None`:
-/// there is none, for a reason that DWARF tells. `table` is that of a module with frames on the stack,
-/// which stays.
-#[inline(never)]
-fn find_rule<'m>(
-    modules: &'m impl FindModule,
-    table: &mut Option<Reader<'m>>,
-    address: u64,
-    trail: &mut Trail,
-) -> Option<Rule> {
-    let generation = modules.generation();
-    if table.is_none_or(|table| !table.covers(address)) {
-        *table = modules.reader(address);
-    }
-    let rule = match table {
-        Some(table) => table.rule(address),
-        None => modules.rule(address),
-    };
-    let Some(rule) = rule else { return rule_by_dwarf(modules, address, trail) };
-    modules.memorize_rule(address, generation, rule, trail);
-    Some(rule)
-}
-
-/// Gives back the stack that this takes.
-#[inline(never)]
-fn rule_by_dwarf(modules: &impl FindModule, address: u64, trail: &mut Trail) -> Option<Rule> {
-    let mut known = Known::NOTHING;
-    let exit = find_out(modules, address, &mut known, trail);
-    matches!(exit, Ok(Exit::Rule)).then_some(known.rule)
 }
 
 impl<S: ReadStack> Frame<'_, S> {
@@ -219,14 +186,14 @@ impl<S: ReadStack, M: FindModule> Cursor<'_, S, M> {
         let (mut address, mut ip) = (self.pc.lookup(), 0);
         let (mut rbp, mut trail) = (self.registers.get(Register::RBP), self.trail);
         let mut noted = 0;
-        let mut table = None;
+        let mut rules = Rules::NONE;
         let result = loop {
             let mut ahead = trail;
             let rule = match memory.recall_rule(address, &mut ahead) {
                 Some(rule) => rule,
                 None if !trail.covers(address) => break ControlFlow::Continue(Halt::Anywhere),
                 None if !TABLES => break ControlFlow::Continue(Halt::Unknown),
-                None => match find_rule(self.modules, &mut table, address, &mut ahead) {
+                None => match rules.find(self.modules, address, &mut ahead) {
                     Some(rule) => rule,
                     None => break ControlFlow::Continue(Halt::Unknown),
                 },

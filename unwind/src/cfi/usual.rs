@@ -31,6 +31,11 @@ const BEGINNING: [u8; 5] = [DEF_CFA, RSP, 8, OFFSET + Register::RA.number() as u
 
 /// The two bits that tell the instructions with an operand in the others.
 const PRIMARY: u8 = 0xc0;
+/// What is said of a push, as the lower bytes of a word: advance_loc, def_cfa_offset and its operand of one
+/// byte, offset and its own. The bits that are the same in all.
+const PUSH: u64 = u64::from_le_bytes([ADVANCE_LOC, DEF_CFA_OFFSET, 0, OFFSET, 0, 0, 0, 0]);
+const PUSH_BITS: u64 = u64::from_le_bytes([PRIMARY, 0xff, 0x80, PRIMARY, 0x80, 0, 0, 0]);
+const PUSH_LENGTH: usize = 5;
 /// Where the return address stands among the slots.
 const RETURN_ADDRESS: u8 = 56;
 
@@ -132,14 +137,22 @@ const fn shift(register: usize) -> Option<u8> {
 
 impl Function<'_> {
     /// The rule at `address`, if the programs are of the usual kind.
+    #[inline]
     pub(super) fn usual_rule(&self, address: u64) -> Option<Rule> {
-        let Cie { code_factor: 1, data_factor: -8, program, .. } = self.cie else { return None };
-        let beginning = self.module.reader(program).ok()?.slice().strip_prefix(&BEGINNING)?;
-        if beginning.iter().any(|&byte| byte != NOP) {
+        if !self.cie.is_usual {
             return None;
         }
         let left = address.checked_sub(self.start())?;
         run(self.module.reader(self.program).ok()?.slice(), left)?.rule()
+    }
+}
+
+impl Cie {
+    /// Whether its functions begin as those of all compilers, if this is its program.
+    pub(crate) fn begins_as_usual(&self, program: &[u8]) -> bool {
+        let rest = program.strip_prefix(&BEGINNING);
+        let is_beginning = rest.is_some_and(|rest| rest.iter().all(|&byte| byte == NOP));
+        is_beginning && self.code_factor == 1 && self.data_factor == -8
     }
 }
 
@@ -148,22 +161,17 @@ impl Function<'_> {
 fn run(mut code: &[u8], mut left: u64) -> Option<State> {
     let (mut state, mut remembered) = (State::START, None);
     // After a push, which most functions begin with several of.
-    while let [
-        advance @ ADVANCE_LOC..OFFSET,
-        DEF_CFA_OFFSET,
-        offset @ ..0x80,
-        save @ OFFSET..RESTORE,
-        slots @ 1..0x80,
-        ref rest @ ..,
-    ] = *code
+    while let Some(word) = code.first_chunk().map(|bytes| u64::from_le_bytes(*bytes))
+        && word & PUSH_BITS == PUSH
     {
+        let [advance, _, offset, save, slots, ..] = word.to_le_bytes();
         match left.checked_sub((advance & !PRIMARY).into()) {
             Some(after) => left = after,
             None => return Some(state),
         }
         state.cfa_offset = offset.into();
         state.save(save & !PRIMARY, slots)?;
-        code = rest;
+        code = &code[PUSH_LENGTH..];
     }
     while let [opcode, ref rest @ ..] = *code {
         code = rest;
