@@ -107,7 +107,7 @@ impl Function<'_> {
 
     /// The row in force at `address` as a rule, if it fits one; `Err` inside is a rule that has
     /// only the row's `args_size`.
-    #[inline(never)]
+    #[inline(always)]
     pub(crate) fn rule(&self, address: u64) -> Result<Result<Rule, Rule>, UnwindError> {
         match self.usual_rule(address) {
             Some(rule) => Ok(Ok(rule)),

@@ -125,16 +125,14 @@ impl<'m> Function<'m> {
             self.cie.is_usual = self.cie.begins_as_usual(program.slice());
             self.cie_at = cie;
         }
-        self.read_fde(entry)
+        if self.read_usual_fde(entry.body) { Ok(()) } else { self.read_fde(entry) }
     }
 
     /// Reads an FDE whose CIE is there.
+    #[inline(never)]
     fn read_fde(&mut self, entry: &Entry) -> Result<()> {
-        let mut reader = self.module.reader(entry.body)?;
-        if self.read_usual_fde(reader.slice(), entry.body) {
-            return Ok(());
-        }
         let cie = &self.cie;
+        let mut reader = self.module.reader(entry.body)?;
         let mut bases = self.module.bases();
         let at = |reader: &Bytes<'_>| entry.body.end - reader.len();
         let position = at(&reader);
@@ -165,24 +163,34 @@ impl<'m> Function<'m> {
         Ok(())
     }
 
-    /// Reads what compilers write for a function without an LSDA: what is said here is what
+    /// Reads what compilers write, with an LSDA or without: what is said here is what
     /// [`read_fde`](Self::read_fde) says, at a fraction of the cost. Whether it is that.
     #[inline(always)]
-    fn read_usual_fde(&mut self, bytes: &[u8], body: Span) -> bool {
+    fn read_usual_fde(&mut self, body: Span) -> bool {
         let Cie { sized: true, address_encoding: PC_RELATIVE_32, lsda_encoding, .. } = self.cie
         else {
             return false;
         };
-        let [a, b, c, d, e, f, g, h, 0, ..] = *bytes else { return false };
-        if lsda_encoding != constants::DW_EH_PE_omit {
-            return false;
-        }
         let number = |bytes| i64::from(i32::from_le_bytes(bytes));
-        let place = self.module.eh_frame.address.wrapping_add(body.start as u64);
-        self.start = place.wrapping_add_signed(number([a, b, c, d]));
-        self.end = self.start.wrapping_add_signed(number([e, f, g, h]));
-        self.program = Span { start: body.start + 9, end: body.end };
-        self.lsda = None;
+        let section = self.module.eh_frame;
+        let place = section.address.wrapping_add(body.start as u64);
+        let Some([a, b, c, d, e, f, g, h, size, rest @ ..]) =
+            section.data.get(body.start..body.end)
+        else {
+            return false;
+        };
+        self.lsda = match (lsda_encoding, size, rest) {
+            (constants::DW_EH_PE_omit, 0, _) => None,
+            (PC_RELATIVE_32, 4, &[a, b, c, d, ..]) => {
+                let number = number([a, b, c, d]);
+                let address = place.wrapping_add(9).wrapping_add_signed(number);
+                (number != 0).then_some(Pointer::Direct(address))
+            }
+            _ => return false,
+        };
+        self.start = place.wrapping_add_signed(number([*a, *b, *c, *d]));
+        self.end = self.start.wrapping_add_signed(number([*e, *f, *g, *h]));
+        self.program = Span { start: body.start + 9 + usize::from(*size), end: body.end };
         true
     }
 
@@ -321,15 +329,22 @@ impl<'m> Module<'m> {
         Ok(None)
     }
 
-    /// Searches the table of `.eh_frame_hdr` (LSB core §10.6.2). Without one, or in an encoding
-    /// whose entries differ in size, `.eh_frame` itself is read.
-    #[inline(never)]
+    /// Searches the table of `.eh_frame_hdr` (LSB core §10.6.2).
+    #[inline(always)]
     fn look_up(&self, header: &Section<'_>, address: u64) -> Result<Option<usize>> {
         // What all linkers write: a count of 4 bytes.
         if let [1, 0x1b, 0x03, 0x3b, _, _, _, _, a, b, c, d, ref table @ ..] = *header.data {
             let count = u32::from_le_bytes([a, b, c, d]);
             return self.look_up_common(header.address, table, count.into(), address);
         }
+        self.look_up_any(header, address)
+    }
+
+    /// As [`look_up`](Self::look_up), in a table as it may be. Without one, or in an encoding whose entries
+    /// differ in size, `.eh_frame` itself is read.
+    #[cold]
+    #[inline(never)]
+    fn look_up_any(&self, header: &Section<'_>, address: u64) -> Result<Option<usize>> {
         let mut reader = EndianSlice::new(header.data, LittleEndian);
         let version = reader.read_u8()?;
         if version != 1 {
@@ -391,6 +406,7 @@ impl<'m> Module<'m> {
     }
 
     /// As [`look_up`](Self::look_up), in a table as linkers write it.
+    #[inline]
     fn look_up_common(
         &self,
         header: u64,

@@ -22,12 +22,12 @@ pub(crate) struct Rules<'m> {
     /// The table of a module that has one.
     table: Option<Reader<'m>>,
     /// The last function of a module whose table says nothing, or that has none.
-    function: Function<'m>,
+    function: Option<Function<'m>>,
 }
 
 impl<'m> Rules<'m> {
     /// Of no module yet.
-    pub(crate) const NONE: Self = Self { generation: 0, table: None, function: Function::UNKNOWN };
+    pub(crate) const NONE: Self = Self { generation: 0, table: None, function: None };
 
     /// The rule of an address that was worked out beforehand, or by DWARF, which is remembered; `None`:
     /// there is none, for a reason that DWARF tells.
@@ -40,7 +40,7 @@ impl<'m> Rules<'m> {
     ) -> Option<Rule> {
         let generation = modules.generation();
         if self.generation != generation {
-            (self.generation, self.table, self.function) = (generation, None, Function::UNKNOWN);
+            (self.generation, self.table, self.function) = (generation, None, None);
         }
         let rule = self.by_table(modules, address).or_else(|| self.by_dwarf(modules, address))?;
         modules.memorize_rule(address, generation, rule, trail);
@@ -51,7 +51,7 @@ impl<'m> Rules<'m> {
     fn by_table(&mut self, modules: &'m impl FindModule, address: u64) -> Option<Rule> {
         match self.table {
             Some(table) if table.covers(address) => table.rule(address),
-            _ if self.function.module.contains(address) => None,
+            _ if self.knows(address) => None,
             _ => {
                 self.table = modules.reader(address);
                 match self.table {
@@ -65,12 +65,18 @@ impl<'m> Rules<'m> {
     /// In a gap of the last module may be another: of that, too, the cursor knows.
     #[inline(always)]
     fn by_dwarf(&mut self, modules: &'m impl FindModule, address: u64) -> Option<Rule> {
-        let function = &mut self.function;
-        if !function.module.contains(address) {
-            function.enter(modules, address)?;
+        if !self.knows(address) {
+            self.function.insert(Function::UNKNOWN).enter(modules, address)?;
         }
+        let function = self.function.as_mut()?;
         function.locate(address).ok()?;
         let rule = function.rule(address).ok()?.ok()?;
         Some(if function.is_signal_frame() { rule.of_signal_frame() } else { rule })
+    }
+
+    /// Whether `address` is in the module of the last function.
+    #[inline(always)]
+    fn knows(&self, address: u64) -> bool {
+        self.function.as_ref().is_some_and(|function| function.module.contains(address))
     }
 }

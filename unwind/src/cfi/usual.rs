@@ -54,7 +54,10 @@ impl State {
 
     #[inline]
     fn save(&mut self, register: u8, slots: u8) -> Option<()> {
-        let shift = shift(register.into()).filter(|_| slots != 0)?;
+        if slots == 0 {
+            return None;
+        }
+        let shift = SHIFTS[usize::from(register) % SHIFTS.len()];
         self.slots = self.slots & !(0xff << shift) | u64::from(slots) << shift;
         Some(())
     }
@@ -62,7 +65,11 @@ impl State {
     /// As it was at the beginning.
     #[inline]
     fn restore(&mut self, register: u8) -> Option<()> {
-        let byte = 0xff << shift(register.into())?;
+        let shift = SHIFTS[usize::from(register) % SHIFTS.len()];
+        if shift == NO_PLACE {
+            return None;
+        }
+        let byte = 0xff << shift;
         self.slots = self.slots & !byte | Self::START.slots & byte;
         Some(())
     }
@@ -109,35 +116,29 @@ impl State {
     }
 
     const fn rule(self) -> Option<Rule> {
-        let [_, a, b, c, d, e, f, 1] = self.slots.to_le_bytes() else { return None };
+        let [0, a, b, c, d, e, f, 1] = self.slots.to_le_bytes() else { return None };
         let bits = if self.base_rbp { BASE_RBP } else { 0 };
         Some(Rule::new(bits, self.cfa_offset as i32, 0, [a, b, c, d, e, f]))
     }
 }
 
-/// By how many bits the slots of a register are shifted, if a rule has it.
-#[inline]
-const fn shift(register: usize) -> Option<u8> {
-    const NONE: u8 = 0;
-    const SHIFTS: [u8; 64] = {
-        let mut shifts = [NONE; 64];
-        let mut place = 0;
-        while place < Rule::SAVED.len() {
-            shifts[Rule::SAVED[place].number()] = 8 * (place as u8 + 1);
-            place += 1;
-        }
-        shifts[Register::RA.number()] = RETURN_ADDRESS;
-        shifts
-    };
-    match SHIFTS[register % SHIFTS.len()] {
-        NONE => None,
-        shift => Some(shift),
+/// By how many bits the slots of a register are shifted. Those of a register that no rule has are in the
+/// lowest byte: then there is none.
+const SHIFTS: [u8; 64] = {
+    let mut shifts = [NO_PLACE; 64];
+    let mut place = 0;
+    while place < Rule::SAVED.len() {
+        shifts[Rule::SAVED[place].number()] = 8 * (place as u8 + 1);
+        place += 1;
     }
-}
+    shifts[Register::RA.number()] = RETURN_ADDRESS;
+    shifts
+};
+const NO_PLACE: u8 = 0;
 
 impl Function<'_> {
     /// The rule at `address`, if the programs are of the usual kind.
-    #[inline]
+    #[inline(never)]
     pub(super) fn usual_rule(&self, address: u64) -> Option<Rule> {
         if !self.cie.is_usual {
             return None;
@@ -157,23 +158,29 @@ impl Cie {
 }
 
 /// Runs the program as far as it is for the first `left` bytes of code and the one after them.
-#[inline]
+#[inline(always)]
 fn run(mut code: &[u8], mut left: u64) -> Option<State> {
     let (mut state, mut remembered) = (State::START, None);
-    // After a push, which most functions begin with several of.
-    while let Some(word) = code.first_chunk().map(|bytes| u64::from_le_bytes(*bytes))
-        && word & PUSH_BITS == PUSH
-    {
-        let [advance, _, offset, save, slots, ..] = word.to_le_bytes();
-        match left.checked_sub((advance & !PRIMARY).into()) {
-            Some(after) => left = after,
-            None => return Some(state),
+    loop {
+        // All that most programs have up to a call: pushes, and room on the stack.
+        while let Some(word) = code.first_chunk().map(|bytes| u64::from_le_bytes(*bytes)) {
+            let [advance, _, offset, save, slots, ..] = word.to_le_bytes();
+            let after = left.checked_sub((advance & !PRIMARY).into());
+            if word & PUSH_BITS == PUSH {
+                let Some(after) = after else { return Some(state) };
+                left = after;
+                state.cfa_offset = offset.into();
+                state.save(save & !PRIMARY, slots)?;
+                code = &code[PUSH_LENGTH..];
+            } else if advance & PRIMARY == ADVANCE_LOC {
+                let Some(after) = after else { return Some(state) };
+                left = after;
+                code = &code[1..];
+            } else {
+                break;
+            }
         }
-        state.cfa_offset = offset.into();
-        state.save(save & !PRIMARY, slots)?;
-        code = &code[PUSH_LENGTH..];
-    }
-    while let [opcode, ref rest @ ..] = *code {
+        let [opcode, ref rest @ ..] = *code else { return Some(state) };
         code = rest;
         let operand = opcode & !PRIMARY;
         let advance = match opcode & PRIMARY {
@@ -209,10 +216,9 @@ fn run(mut code: &[u8], mut left: u64) -> Option<State> {
         };
         match left.checked_sub(advance) {
             Some(after) => left = after,
-            None => break,
+            None => return Some(state),
         }
     }
-    Some(state)
 }
 
 /// An offset of one or two bytes (ULEB128), and what follows it.
