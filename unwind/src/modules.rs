@@ -512,6 +512,8 @@ unsafe fn slice<'m, T>(pointer: u64, length: u64) -> &'m [T] {
     unsafe { core::slice::from_raw_parts(first, length as usize) }
 }
 
+#[cfg(test)]
+mod kept;
 #[cfg(all(test, feature = "build"))]
 mod tabled;
 #[cfg(test)]

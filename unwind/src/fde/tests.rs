@@ -261,3 +261,37 @@ fn pointers_relative_to_what_nobody_defined_are_errors() {
     let error = UnwindError::BadTable { pc: START, source };
     assert_eq!(module(&section).function(START).err(), Some(error));
 }
+
+#[test]
+fn what_is_read_of_a_usual_fde_is_what_is_read_of_any() {
+    const ENCODINGS: [u8; 5] = [0xff, 0x1b, 0x1b, 0x00, 0x9b];
+    let (mut number, mut usual, mut unusual) = (1u64, 0, 0);
+    let mut next = || {
+        number = number.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (number >> 33) as usize
+    };
+    for _ in 0..20_000 {
+        let mut section: Vec<u8> = (0..40).map(|_| next() as u8).collect();
+        section[next() % 40] = 0;
+        // The size of the augmentation, and sometimes no LSDA.
+        section[20] = [0, 4, 4, 8][next() % 4];
+        if next() % 4 == 0 {
+            section[21..25].fill(0);
+        }
+        let mut function = Function { module: module(&section), ..Function::UNKNOWN };
+        function.cie.sized = next() % 8 != 0;
+        function.cie.address_encoding = DwEhPe(if next() % 8 == 0 { 0x03 } else { 0x1b });
+        function.cie.lsda_encoding = DwEhPe(ENCODINGS[next() % ENCODINGS.len()]);
+        let body = Span { start: 12, end: [20, 21, 24, 25, 40][next() % 5] };
+        let mut other = function;
+        let read = other.read_fde(&Entry { id: 0, id_at: 8, body });
+        if function.read_usual_fde(body) {
+            assert_eq!(read, Ok(()), "{section:x?}");
+            assert_eq!(format!("{function:?}"), format!("{other:?}"), "{section:x?}");
+            usual += 1;
+        } else {
+            unusual += 1;
+        }
+    }
+    assert!(usual > 1000 && unusual > 1000, "{usual}, {unusual} unusual");
+}
