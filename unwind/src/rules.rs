@@ -26,8 +26,11 @@ pub(crate) struct Rules<'m> {
 }
 
 impl<'m> Rules<'m> {
-    /// Of no module yet.
-    pub(crate) const NONE: Self = Self { generation: 0, table: None, function: None };
+    /// Of no module yet. Not a constant, of which all bytes would be copied.
+    #[inline(always)]
+    pub(crate) fn new() -> Self {
+        Self { generation: 0, table: None, function: None }
+    }
 
     /// The rule of an address that was worked out beforehand, or by DWARF, which is remembered; `None`:
     /// there is none, for a reason that DWARF tells.
@@ -49,17 +52,16 @@ impl<'m> Rules<'m> {
 
     #[inline(always)]
     fn by_table(&mut self, modules: &'m impl FindModule, address: u64) -> Option<Rule> {
-        match self.table {
-            Some(table) if table.covers(address) => table.rule(address),
-            _ if self.knows(address) => None,
-            _ => {
-                self.table = modules.reader(address);
-                match self.table {
-                    Some(table) => table.rule(address),
-                    None => modules.rule(address),
-                }
+        if self.table.is_none_or(|table| !table.covers(address)) {
+            if self.knows(address) {
+                return None;
+            }
+            self.table = modules.reader(address);
+            if self.table.is_none() {
+                return modules.rule(address);
             }
         }
+        self.table.as_ref()?.rule(address)
     }
 
     /// In a gap of the last module may be another: of that, too, the cursor knows.

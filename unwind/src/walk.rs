@@ -186,7 +186,7 @@ impl<S: ReadStack, M: FindModule> Cursor<'_, S, M> {
         let (mut address, mut ip) = (self.pc.lookup(), 0);
         let (mut rbp, mut trail) = (self.registers.get(Register::RBP), self.trail);
         let mut noted = 0;
-        let mut rules = Rules::NONE;
+        let mut rules = Rules::new();
         let result = loop {
             let mut ahead = trail;
             let rule = match memory.recall_rule(address, &mut ahead) {

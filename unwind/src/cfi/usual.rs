@@ -143,6 +143,8 @@ impl Function<'_> {
         if !self.cie.is_usual {
             return None;
         }
+        // No advance from here on is beyond the last address.
+        address.checked_add(u16::MAX.into())?;
         let left = address.checked_sub(self.start())?;
         run(self.module.reader(self.program).ok()?.slice(), left)?.rule()
     }

@@ -104,7 +104,7 @@ fn rules_are_those_that_a_step_finds_out_whatever_was_asked_for_before() {
     let modules = Modules::new();
     // SAFETY: nothing is raised through them.
     let _registrations = samples.map(|module| unsafe { modules.register(module) }.unwrap());
-    let (mut rules, mut some, mut none) = (Rules::NONE, 0, 0);
+    let (mut rules, mut some, mut none) = (Rules::new(), 0, 0);
     let mut number = 1u64;
     for _ in 0..2000 {
         number = number.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
@@ -120,7 +120,7 @@ fn rules_are_those_that_a_step_finds_out_whatever_was_asked_for_before() {
 fn of_a_module_that_went_nothing_is_kept() {
     let (sections, start) = room();
     let modules = Modules::new();
-    let mut rules = Rules::NONE;
+    let mut rules = Rules::new();
     let mut find = || rules.find(&modules, start + 8, &mut { Trail::START });
     let cfa = |rule: Rule| rule.cfa_of(0, 0);
     let programs = [(PUSH, 16), (EXTENDED, 24), (PUSH, 16)];
@@ -142,7 +142,7 @@ fn a_rule_is_remembered_and_the_rest_left_to_a_raise() {
     let module = module(section, start, &[cie(b"zR", CALL_FRAME)], &[PUSH]);
     // SAFETY: nothing is raised through it.
     let _registration = unsafe { modules.register(module) }.unwrap();
-    let rule = { Rules::NONE }.find(&modules, start + 8, &mut { Trail::START });
+    let rule = Rules::new().find(&modules, start + 8, &mut { Trail::START });
     assert!(rule.is_some());
     let recall = || modules.recall_rule(start + 8, &mut { Trail::START });
     assert_eq!(recall(), rule.filter(|_| REMEMBERS));
