@@ -15,8 +15,8 @@ use crate::modules::FindModule;
 use crate::rule::Rule;
 use crate::table::Reader;
 
-/// What is kept from one frame to the next. Modules with frames on the stack stay; of others, only
-/// changes of the table tell.
+/// What is kept from one frame to the next. Modules with frames on the stack stay; of one that only a
+/// smashed stack names, changes of the table of modules tell.
 pub(crate) struct Rules<'m> {
     generation: u32,
     /// The table of a module that has one.
@@ -50,10 +50,11 @@ impl<'m> Rules<'m> {
         Some(rule)
     }
 
+    /// Where the last module had no table, it is not asked for one again.
     #[inline(always)]
     fn by_table(&mut self, modules: &'m impl FindModule, address: u64) -> Option<Rule> {
         if self.table.is_none_or(|table| !table.covers(address)) {
-            if self.knows(address) {
+            if self.table.is_none() && self.knows(address) {
                 return None;
             }
             self.table = modules.reader(address);
