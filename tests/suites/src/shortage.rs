@@ -12,9 +12,9 @@ use unspool_kernel::machine::PAGE;
 use unspool_kernel::memory::STACKS;
 use unspool_kernel::platform::tls_registry;
 use unspool_kernel::task::Builder;
-use unspool_kernel::{heap, loader};
+use unspool_kernel::{heap, loader, task};
 
-use crate::support::{ended_tasks_are_freed, footprint, module, unload_soon};
+use crate::support::{footprint, module, unload_soon};
 
 crate::tests![
     a_task_that_cannot_be_made_is_an_error_and_leaves_nothing,
@@ -92,7 +92,9 @@ fn a_set_that_cannot_be_loaded_is_an_error_and_leaves_nothing() {
 fn has_stack(bytes: usize) -> bool {
     let spawned = Builder::new("large").stack_size(bytes).spawn(|| ());
     let is_there = spawned.map(|task| task.join().unwrap()).is_ok();
-    ended_tasks_are_freed();
+    while task::unfreed() != 0 {
+        task::yield_now();
+    }
     is_there
 }
 

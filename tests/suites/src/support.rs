@@ -64,13 +64,6 @@ pub fn all_cpus_came_by() {
     tasks.into_iter().for_each(|task| task.join().unwrap());
 }
 
-/// Waits until nothing is left of tasks that have ended.
-pub fn ended_tasks_are_freed() {
-    while task::unfreed() != 0 {
-        task::yield_now();
-    }
-}
-
 /// What happened, in order.
 #[derive(Clone, Default)]
 pub struct Log(Rc<RefCell<Vec<u32>>>);
@@ -159,9 +152,11 @@ pub struct Footprint {
     heap: usize,
 }
 
-/// What the system holds on to when it has come to rest: what has ended may still be given back
-/// by other CPUs for a moment.
+/// What the system holds on to when it has come to rest: no task is left but the program's and the
+/// test's, and what they had has been given back. Who asks has joined its tasks, or leaves them to end.
 pub fn footprint() -> Footprint {
+    /// The program's, which waits, and the test's.
+    const TASKS: usize = 2;
     /// How often in a row the numbers must be the same.
     const AT_REST: u32 = 20;
     static LISTS_ARE_LONG: AtomicBool = AtomicBool::new(false);
@@ -173,7 +168,7 @@ pub fn footprint() -> Footprint {
         task::yield_now();
         (0..1000).for_each(|_| core::hint::spin_loop());
         let now = snapshot();
-        let at_rest = now == last && task::unfreed() == 0;
+        let at_rest = now == last && task::count() == TASKS && task::unfreed() == 0;
         same = if at_rest { same + 1 } else { 0 };
         last = now;
     }
