@@ -143,8 +143,11 @@ fn a_sample_in_a_switch_is_of_the_task_whose_stack_it_is() {
     let of_kind = |ids: &[u64], samples: &[(usize, Sample)]| {
         samples.iter().filter(|(_, sample)| ids.contains(&sample.task)).count() as u64
     };
-    let samples =
-        sampled(RATE, |samples| ids.iter().all(|(ids, _)| of_kind(ids, samples) >= 10 * ENOUGH));
+    let samples = sampled(RATE, |samples| {
+        // To count them takes its time, too: the others' is what there must be samples of.
+        (0..1000).for_each(|_| task::yield_now());
+        ids.iter().all(|(ids, _)| of_kind(ids, samples) >= 10 * ENOUGH)
+    });
     stop.store(true, Ordering::Relaxed);
     kinds.into_iter().flat_map(|(tasks, _)| tasks).for_each(|task| _ = task.join().unwrap());
     for (ids, name) in &ids {
