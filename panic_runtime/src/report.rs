@@ -47,7 +47,8 @@ impl Report {
     /// Waits until nobody else reports, or until whoever does has stopped.
     pub(crate) fn begin() -> Self {
         let task = (&raw const *platform().state()).addr();
-        let owner = if acquire(&OWNER, &PROGRESS, task, PATIENCE) { task } else { 0 };
+        let progress = || PROGRESS.load(Ordering::Relaxed);
+        let owner = if acquire(&OWNER, progress, task, PATIENCE) { task } else { 0 };
         Self { owner, bytes: [0; LINE], length: 0, at_once: false }
     }
 
@@ -59,8 +60,13 @@ impl Report {
     }
 }
 
-/// Makes `task` the owner; `false` if it is already.
-fn acquire(owner: &AtomicUsize, progress: &AtomicU32, task: usize, patience: u32) -> bool {
+/// Makes `task` the owner; `false` if it is already. `progress` says how far the owner is.
+fn acquire(
+    owner: &AtomicUsize,
+    mut progress: impl FnMut() -> u32,
+    task: usize,
+    patience: u32,
+) -> bool {
     let take = |from| owner.compare_exchange(from, task, Ordering::Acquire, Ordering::Relaxed);
     let mut seen = None;
     let mut looks = 0;
@@ -69,7 +75,7 @@ fn acquire(owner: &AtomicUsize, progress: &AtomicU32, task: usize, patience: u32
             Ok(_) => return true,
             Err(other) if other == task => return false,
             Err(other) => {
-                let now = Some((other, progress.load(Ordering::Relaxed)));
+                let now = Some((other, progress()));
                 if now != seen {
                     (seen, looks) = (now, 0);
                 }
@@ -210,34 +216,36 @@ mod tests {
 
     #[test]
     fn who_reports_already_goes_on_at_once() {
-        let (owner, progress) = (AtomicUsize::new(0), AtomicU32::new(0));
-        assert!(acquire(&owner, &progress, 1, 0));
-        assert!(!acquire(&owner, &progress, 1, u32::MAX));
+        let owner = AtomicUsize::new(0);
+        assert!(acquire(&owner, || 0, 1, 0));
+        assert!(!acquire(&owner, || 0, 1, u32::MAX));
     }
 
     #[test]
     fn who_makes_no_progress_loses_its_turn() {
-        let (owner, progress) = (AtomicUsize::new(7), AtomicU32::new(0));
-        assert!(acquire(&owner, &progress, 1, 1000));
-        assert_eq!(owner.into_inner(), 1);
+        let (owner, mut looks) = (AtomicUsize::new(7), 0);
+        let progress = || {
+            looks += 1;
+            0
+        };
+        assert!(acquire(&owner, progress, 1, 1000));
+        assert_eq!((owner.into_inner(), looks), (1, 1001));
     }
 
     #[test]
     fn who_makes_progress_is_waited_for() {
-        let (owner, progress) = (AtomicUsize::new(7), AtomicU32::new(0));
-        std::thread::scope(|scope| {
-            let waiting = scope.spawn(|| {
-                let taken = acquire(&owner, &progress, 1, 1_000_000);
-                (taken, progress.load(Ordering::Relaxed))
-            });
-            // Longer than the patience, all in all.
-            for _ in 0..100_000 {
-                progress.fetch_add(1, Ordering::Relaxed);
-                (0..20).for_each(|_| spin_loop());
+        const PATIENCE: u32 = 100;
+        let (owner, mut looks) = (AtomicUsize::new(7), 0);
+        // Longer than the patience, all in all; just in time, each time.
+        let progress = || {
+            looks += 1;
+            if looks == 50 * PATIENCE {
+                owner.store(0, Ordering::Relaxed);
             }
-            owner.store(0, Ordering::Release);
-            assert_eq!(waiting.join().unwrap(), (true, 100_000));
-        });
+            looks / PATIENCE
+        };
+        assert!(acquire(&owner, progress, 1, PATIENCE));
+        assert_eq!(looks, 50 * PATIENCE);
     }
 
     #[test]

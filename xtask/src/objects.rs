@@ -20,7 +20,7 @@ use crate::cpio::Member;
 use crate::workspace::Workspace;
 
 /// One file takes a fraction of a second.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(300);
 
 /// One source to compile in one way.
 struct Job {

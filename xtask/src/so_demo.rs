@@ -25,7 +25,7 @@ use crate::workspace::Workspace;
 /// Building the library or a program.
 const BUILD_LIMIT: Duration = Duration::from_secs(10 * 60);
 /// A program throws for a second.
-const RUN_LIMIT: Duration = Duration::from_secs(60);
+const RUN_LIMIT: Duration = Duration::from_secs(300);
 
 /// The programs: source, compiler with its arguments.
 const PROGRAMS: &[(&str, &[&str])] = &[

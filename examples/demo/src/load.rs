@@ -24,9 +24,10 @@ pub const WORD: &str = "load=";
 
 /// What a worker does in a turn, so often.
 const ROUNDS: u32 = 8;
-/// Numbers that are crunched in a round; panics; tasks.
+/// Numbers that are crunched in a round; panics, and calls that they are below; tasks.
 const NUMBERS: u64 = 200_000;
-const PANICS: u32 = 16;
+const PANICS: u32 = 64;
+const DEPTH: u32 = 16;
 const TASKS: u32 = 4;
 
 thread_local! {
@@ -71,7 +72,7 @@ fn turn(book: GuestBook, bytes: &'static [u8]) -> bool {
 #[inline(never)]
 fn work(book: GuestBook, round: u64) -> bool {
     let crunched = crunch(2 * round) != crunch(2 * round + 2);
-    let panics = (0..PANICS).all(|deep| black_box(go_down(deep, book)));
+    let panics = (0..PANICS).all(|number| black_box(go_down(number % DEPTH, book)));
     let tasks = (0..TASKS).all(|number| {
         let task = task::spawn("short", move || {
             SEEN.with_borrow_mut(|seen| {

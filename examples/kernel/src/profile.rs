@@ -199,12 +199,25 @@ pub fn report() {
 
 /// Does `work`, which is always the same, again and again for so many nanoseconds. If samples are
 /// taken, they are taken in every second turn only, and how long each turn took is written: from that
-/// `cargo xtask profile` tells what sampling costs.
+/// `cargo xtask profile` tells what sampling costs. It then goes on until half of the samples were taken
+/// that should have been, up to thirty times as long: a machine may be away while time passes.
 pub fn compare(nanoseconds: u64, mut work: impl FnMut()) {
+    const LONGEST: u64 = 30;
     let (hertz, begin) = (rate(), machine().now());
+    let taken = || {
+        let Counts { kept, dropped, .. } = counts();
+        kept + dropped
+    };
+    let due = u128::from(hertz) * cpu::count() as u128 * u128::from(nanoseconds) / 2_000_000_000;
+    let (half, before) = ((due / 2) as u64, taken());
+    let goes_on = || {
+        let elapsed = machine().now() - begin;
+        let few = taken() - before < half;
+        elapsed < nanoseconds || few && elapsed < nanoseconds.saturating_mul(LONGEST)
+    };
     // The first turn is the one in which everything grows that grows on first use.
     work();
-    while machine().now() - begin < nanoseconds {
+    while goes_on() {
         for sampled in [false, true] {
             if sampled && hertz != 0 {
                 // It was possible before.

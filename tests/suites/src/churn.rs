@@ -14,12 +14,10 @@ use core::mem::transmute;
 use core::ptr::with_exposed_provenance;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use unspool::loader::UnloadError;
 use unspool::thread_local;
-use unspool_kernel::walk::AllStacks;
 use unspool_kernel::{loader, task};
 
-use crate::support::{footprint, module};
+use crate::support::{footprint, module, unload_soon};
 
 crate::tests![ten_thousand_modules_come_and_go_while_tasks_do_and_nothing_leaks];
 
@@ -63,15 +61,7 @@ fn round(number: u32, file: &[u8]) {
         assert_eq!(task::spawn("shares", move || shared(2)).join().unwrap(), 42);
     }
     assert_eq!(shared(1), 42);
-    // A task that was interrupted while it only looked is no reason to stay.
-    for _ in 0..1000 {
-        match loader().unload(&object, &AllStacks) {
-            Ok(()) => return,
-            Err(UnloadError::OnStack | UnloadError::ExceptionInFlight) => task::yield_now(),
-            Err(error) => panic!("round {number}: {error}"),
-        }
-    }
-    panic!("round {number}: never unloaded");
+    unload_soon(&object);
 }
 
 /// Loads and unloads so many times while four tasks spawn others.

@@ -418,9 +418,13 @@ fn ten_thousand_tasks_leave_nothing_behind() {
     assert_eq!(footprint(), before);
 }
 
+/// Tasks that have come to where they wait until something stops them.
+static THERE: AtomicUsize = AtomicUsize::new(0);
+
 #[inline(never)]
 fn spin_until(stop: &AtomicBool) -> u32 {
     let mut rounds = 0;
+    THERE.fetch_add(1, Ordering::Relaxed);
     while !stop.load(Ordering::Relaxed) {
         rounds = black_box(rounds) ^ 1;
     }
@@ -429,6 +433,7 @@ fn spin_until(stop: &AtomicBool) -> u32 {
 
 #[inline(never)]
 fn park_until(stop: &AtomicBool) -> u32 {
+    THERE.fetch_add(1, Ordering::Relaxed);
     while !stop.load(Ordering::Relaxed) {
         task::park();
     }
@@ -446,10 +451,11 @@ fn code_on_the_stack_of_any_task_is_found() {
     type Until = fn(&AtomicBool) -> u32;
     for until in [spin_until as Until, park_until as Until] {
         STOP.store(false, Ordering::Relaxed);
+        THERE.store(0, Ordering::Relaxed);
         let text = text_of(black_box(until) as *const () as usize);
         let tasks: Vec<_> =
             (0..MANY).map(|_| task::spawn("until", move || black_box(until)(&STOP))).collect();
-        for _ in 0..20 {
+        while THERE.load(Ordering::Relaxed) < MANY {
             task::yield_now();
         }
         // Suspended, preempted, running: all of them for some round.

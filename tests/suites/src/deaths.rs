@@ -7,6 +7,7 @@ use alloc::boxed::Box;
 use core::arch::asm;
 use core::hint::black_box;
 use core::ptr::with_exposed_provenance;
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use unspool::panic::{catch_unwind, platform, resume_unwind, set_hook, set_task_hook, take_hook};
 use unspool::unwind::{Exception, catch, delete_exception, raise};
@@ -182,12 +183,27 @@ fn hook_panics_when_it_goes() {
     let _ = catch_unwind(|| panic!("the hook is told"));
 }
 
-/// The handler of an NMI that hits a CPU in its idle loop.
+/// The handler of an NMI that hits a CPU in its idle loop: one of them soon is.
 fn idle_panics() {
-    nmi::set_handler(Some(|_| panic!("nothing to do")));
+    static ONE_DOES: AtomicBool = AtomicBool::new(false);
+    fn is_the_loop(pc: u64) -> bool {
+        let symbol = platform().symbols().symbolize(pc);
+        symbol.is_some_and(|symbol| symbol.name.contains("scheduler4idle"))
+    }
+    nmi::set_handler(Some(|interrupted| {
+        let is_idle = platform().task().name == Some("idle")
+            && interrupted.trace().any(|frame| is_the_loop(frame.pc.lookup()));
+        if is_idle && !ONE_DOES.swap(true, Ordering::Relaxed) {
+            panic!("nothing to do");
+        }
+    }));
     let here = cpu::NoPreemption::new();
-    nmi::send((cpu::current() + 1) % cpu::count());
-    (0..u64::MAX).for_each(|_| core::hint::spin_loop());
+    for number in 0.. {
+        if number % cpu::count() != cpu::current() {
+            nmi::send(number % cpu::count());
+        }
+        (0..100_000).for_each(|_| core::hint::spin_loop());
+    }
     drop(here);
 }
 

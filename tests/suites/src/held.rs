@@ -15,11 +15,13 @@ use unspool::backtrace::End;
 use unspool::panic::{catch_unwind, platform};
 use unspool::unwind::{Actions, Context, Exception, Reason};
 use unspool_kernel::fault::{Decision, Fault, FaultKind};
+use unspool_kernel::machine::machine;
 use unspool_kernel::{cpu, eprint, nmi, println, task};
 
-use crate::heard::heard;
+use crate::heard::heard_in_turns;
 use crate::reports::{panics_deep, whole_report};
 use crate::storm::step_through;
+use crate::support::PATIENCE;
 
 crate::tests![reports_come_through_while_a_cpu_holds_the_console_and_nmis_hit_the_raise];
 
@@ -41,15 +43,16 @@ static LEFT: AtomicU32 = AtomicU32::new(0);
 
 /// Stays where the console is held until all have panicked.
 fn hold(fault: &mut Fault<'_>) -> Decision {
-    /// Longer than all of it takes: whoever is stuck then is stuck because of this.
-    const PATIENCE: u64 = 2_000_000_000;
     if !HELD.load(Ordering::Relaxed) && writes_to_the_console(fault) {
         HELD.store(true, Ordering::Release);
-        let mut looks = 0;
-        // One CPU cannot do both: there, the NMIs come alone.
-        while cpu::count() > 1 && LEFT.load(Ordering::Acquire) != 0 && looks < PATIENCE {
+        let begin = machine().now();
+        // One CPU cannot do both: there, the NMIs come alone. Who is stuck in the end is stuck because of
+        // this.
+        while cpu::count() > 1
+            && LEFT.load(Ordering::Acquire) != 0
+            && machine().now() - begin < PATIENCE
+        {
             core::hint::spin_loop();
-            looks += 1;
         }
     }
     Decision::Resume
@@ -116,12 +119,12 @@ extern "C-unwind" fn panics(number: usize) {
 
 fn reports_come_through_while_a_cpu_holds_the_console_and_nmis_hit_the_raise() {
     let count = (cpu::count() - 1).max(1);
-    HELD.store(false, Ordering::Relaxed);
-    LEFT.store(count as u32, Ordering::Relaxed);
-    NMIS.iter().for_each(|nmis| nmis.store(0, Ordering::Relaxed));
-    WHOLE.store(0, Ordering::Relaxed);
     assert!(nmi::set_handler(Some(trace_and_write)).is_none());
-    let (text, ()) = heard(|| {
+    let text = heard_in_turns(|| {
+        HELD.store(false, Ordering::Relaxed);
+        LEFT.store(count as u32, Ordering::Relaxed);
+        NMIS.iter().for_each(|nmis| nmis.store(0, Ordering::Relaxed));
+        WHOLE.store(0, Ordering::Relaxed);
         let body = |number| {
             move || {
                 while !HELD.load(Ordering::Acquire) {

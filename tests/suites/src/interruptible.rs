@@ -21,7 +21,7 @@ use unspool_kernel::machine::machine;
 use unspool_kernel::task::{self, JoinHandle};
 
 use crate::kills::{Marks, MarksDrop};
-use crate::support::footprint;
+use crate::support::{PATIENCE, footprint};
 
 crate::tests![
     an_endless_loop_dies_at_any_instruction_and_its_callers_drop_everything,
@@ -179,15 +179,16 @@ fn nested_regions_end_with_the_outermost() {
 
 fn a_region_that_a_panic_leaves_is_over() {
     lives_through(1, |here| {
-        let caught = catch_unwind(|| {
+        // From before the region on: a tick may come at its first instruction.
+        let guard = no_unwind();
+        let caught = catch_unwind(AssertUnwindSafe(|| {
+            let payload = Box::new(4u8);
             region(|| {
-                let guard = no_unwind();
-                let payload = Box::new(4u8);
                 // The guard is dropped on the way, when the panic is in flight.
                 let _guard = guard;
                 resume_unwind(payload);
             });
-        });
+        }));
         assert!(caught.unwrap_err().is::<u8>());
         spin_for_ticks();
         here.mark();
@@ -311,30 +312,27 @@ fn a_frame_that_lets_nothing_through_holds_off_an_interrupt_too() {
     assert_eq!((reached.count(), after.count()), (2, 1));
 }
 
-/// Spins until `*word` is not 0.
+/// Says that it is there, and spins until `*word` is not 0.
 #[unsafe(naked)]
-unsafe extern "C-unwind" fn spin_without_tables(word: *const u32) {
-    naked_asm!("2:", "pause", "cmp dword ptr [rdi], 0", "je 2b", "ret")
+unsafe extern "C-unwind" fn spin_without_tables(word: *const u32, there: *mut u32) {
+    naked_asm!("mov dword ptr [rsi], 1", "2:", "pause", "cmp dword ptr [rdi], 0", "je 2b", "ret")
 }
 
 fn code_without_tables_is_not_killed_but_what_it_returns_to() {
     static GO_ON: AtomicU32 = AtomicU32::new(0);
+    static THERE: AtomicU32 = AtomicU32::new(0);
     GO_ON.store(0, Ordering::SeqCst);
-    let reached = Marks::default();
-    let here = reached.clone();
-    let task = task::spawn("bare", move || {
-        let held = no_unwind();
+    THERE.store(0, Ordering::SeqCst);
+    let task = task::spawn("bare", || {
         region(|| {
-            here.mark();
-            drop(held);
-            // SAFETY: only reads the word.
-            unsafe { spin_without_tables(GO_ON.as_ptr()) };
+            // SAFETY: reads the one word and writes the other.
+            unsafe { spin_without_tables(GO_ON.as_ptr(), THERE.as_ptr()) };
             spin();
         });
     });
-    reached.wait_for(1);
-    // Also where this task has the other's CPU.
-    spin_for_ticks();
+    while THERE.load(Ordering::SeqCst) == 0 {
+        task::yield_now();
+    }
     task.task().kill();
     (0..10).for_each(|_| task::yield_now());
     spin_for_ticks();
@@ -407,7 +405,12 @@ fn a_victim_dies_within_a_tick_or_so() {
     const ROUNDS: usize = 50;
     static DROPPED: AtomicU64 = AtomicU64::new(0);
     let mut latencies: Vec<u64> = Vec::new();
-    for _ in 0..ROUNDS {
+    // The best of many: who else uses the processors is not this test's business.
+    let best = |latencies: &[u64]| latencies.iter().copied().min().unwrap_or(u64::MAX);
+    let (tick, start) = (1_000_000_000 / u64::from(machine().tick_hertz()), machine().now());
+    while latencies.len() < ROUNDS
+        || best(&latencies) >= 2 * tick && machine().now() - start < PATIENCE
+    {
         let reached = Marks::default();
         let here = reached.clone();
         let task = task::spawn("victim", move || {
@@ -418,16 +421,13 @@ fn a_victim_dies_within_a_tick_or_so() {
             });
         });
         reached.wait_for(1);
-        (0..latencies.len() * 500).for_each(|n| _ = black_box(n));
+        (0..latencies.len() % ROUNDS * 500).for_each(|n| _ = black_box(n));
         let begin = machine().now();
         task.task().kill();
         assert!(task.join().is_killed());
         latencies.push(DROPPED.load(Ordering::SeqCst).saturating_sub(begin));
     }
-    latencies.sort_unstable();
-    // The best of many: who else uses the processors is not this test's business.
-    let tick = 1_000_000_000 / u64::from(machine().tick_hertz());
-    assert!(latencies[0] < 2 * tick, "{latencies:?}");
+    assert!(best(&latencies) < 2 * tick, "{latencies:?}");
 }
 
 /// Makes the ticks of the CPU that the caller runs on come so often a second; which CPU that is.
@@ -438,18 +438,20 @@ fn set_ticks(hertz: u32) -> usize {
 }
 
 fn a_victim_on_another_cpu_does_not_wait_for_its_tick_to_die() {
-    const ROUNDS: usize = 3;
     const SLOW: u32 = 1;
-    const SOON: u64 = 250_000_000;
+    /// Before its CPU's next tick, which is a second away; clocks may differ a little.
+    const SOON: u64 = 750_000_000;
+    static BEGUN: AtomicU64 = AtomicU64::new(0);
     static DROPPED: AtomicU64 = AtomicU64::new(0);
     if cpu::count() == 1 {
         // Who kills it has its CPU, so a tick has come in between.
         return;
     }
-    let latency = |_| {
+    let latency = || {
         let reached = Marks::default();
         let here = reached.clone();
         let task = task::spawn("victim", move || {
+            BEGUN.store(machine().now(), Ordering::SeqCst);
             let slow = set_ticks(SLOW);
             let _notes = OnDrop(|| {
                 DROPPED.store(machine().now(), Ordering::SeqCst);
@@ -463,14 +465,17 @@ fn a_victim_on_another_cpu_does_not_wait_for_its_tick_to_die() {
             });
         });
         reached.wait_for(1);
-        let begin = machine().now();
         task.task().kill();
         assert!(task.join().is_killed());
-        DROPPED.load(Ordering::SeqCst).saturating_sub(begin)
+        DROPPED.load(Ordering::SeqCst) - BEGUN.load(Ordering::SeqCst)
     };
-    let latencies: [u64; ROUNDS] = core::array::from_fn(latency);
-    // The best of some, as above.
-    assert!(latencies.iter().any(|latency| *latency < SOON), "{latencies:?}");
+    let (mut latencies, start) = (Vec::new(), machine().now());
+    // No tick had come yet: one round says so, however long a processor was away in others.
+    let soon = |latencies: &[u64]| latencies.iter().any(|latency| *latency < SOON);
+    while !soon(&latencies) && machine().now() - start < PATIENCE {
+        latencies.push(latency());
+    }
+    assert!(soon(&latencies), "{latencies:?}");
 }
 
 fn safe_points_in_a_region_leave_nothing_behind() {

@@ -8,10 +8,12 @@
 
 use alloc::vec::Vec;
 use core::arch::asm;
+use core::cell::Cell;
 use core::hint::black_box;
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use unspool::panic::catch_unwind;
+use unspool::thread_local;
 use unspool::unwind::{Register, Registers};
 use unspool_kernel::fault::{Decision, Fault, FaultInfo, FaultKind, default_policy};
 use unspool_kernel::machine::machine;
@@ -19,7 +21,7 @@ use unspool_kernel::task::{self, JoinHandle};
 use unspool_kernel::{cpu, profile};
 
 use crate::interruptible::region;
-use crate::support::footprint;
+use crate::support::{PATIENCE, footprint};
 use crate::vectors::{in_ring_0, with_policy};
 
 crate::tests![
@@ -40,9 +42,6 @@ fn fast() -> u32 {
 const fn rounds(in_ring_0: bool) -> usize {
     if in_ring_0 { 100 } else { 4000 }
 }
-
-/// Nanoseconds after which what must happen should have: emulators are slow, and machines busy.
-const PATIENCE: u64 = 20_000_000_000;
 
 /// Executes an instruction that does not exist, which is [claimed]: comes back as if it were none.
 pub fn illegal_and_back() {
@@ -160,15 +159,16 @@ fn a_task_that_faulted_is_preempted_like_any_other() {
 fn a_tick_that_comes_in_a_handler_comes_to_pass_at_its_end() {
     static THERE: AtomicUsize = AtomicUsize::new(0);
     static MET: AtomicUsize = AtomicUsize::new(0);
-    /// Cycles: longer than from one tick to the next.
-    const LONG: u64 = 30_000_000;
-    /// Handlers in whose ends a task must have been taken off its CPU.
-    const HANDLERS: u32 = 4;
+    /// Handlers of a task in whose ends it must have been taken off its CPU. The first takes two ticks,
+    /// each of the others twice as long as the one before: whoever brings the ticks may be away meanwhile.
+    const HANDLERS: u32 = 14;
+    thread_local! {
+        static HANDLED: Cell<u32> = const { Cell::new(0) };
+    }
     fn takes_long(fault: &mut Fault<'_>) -> Decision {
-        // SAFETY: every x86-64 CPU has the counter, and nothing here forbids reading it.
-        let now = || unsafe { core::arch::x86_64::_rdtsc() };
-        let begin = now();
-        while now() - begin < LONG {}
+        let period = 1_000_000_000 / u64::from(machine().tick_hertz());
+        let (long, begin) = (period << (HANDLED.get() + 1), machine().now());
+        while machine().now() - begin < long {}
         default_policy(fault)
     }
     THERE.store(0, Ordering::Relaxed);
@@ -176,11 +176,12 @@ fn a_tick_that_comes_in_a_handler_comes_to_pass_at_its_end() {
     with_policy(takes_long, || {
         in_many(|_| {
             THERE.fetch_add(1, Ordering::Relaxed);
-            for _ in 0..HANDLERS * many() as u32 {
+            for number in 0..HANDLERS {
                 if THERE.load(Ordering::Relaxed) == many() {
                     MET.fetch_add(1, Ordering::Relaxed);
                     break;
                 }
+                HANDLED.set(number);
                 // SAFETY: the policy goes on after the breakpoint.
                 unsafe { asm!("int3") };
             }

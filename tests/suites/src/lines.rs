@@ -19,7 +19,7 @@ use unspool_kernel::boot::boot;
 use unspool_kernel::{ExitCode, cpu, heap, lines, loader, nmi, print, println, task};
 
 use crate::heard::heard;
-use crate::support::module;
+use crate::support::{all_cpus_came_by, module};
 
 crate::tests![
     a_trace_has_the_lines_of_inlined_functions,
@@ -177,6 +177,8 @@ fn an_nmi_gets_names_alone() {
         task::yield_now();
     }
     reads.join().unwrap();
+    // One that was sent last may be on its way.
+    all_cpus_came_by();
     nmi::set_handler(before);
     assert_eq!(LINES.load(Ordering::Relaxed), 0);
 }

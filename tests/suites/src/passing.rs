@@ -18,13 +18,12 @@ use core::ptr::{from_mut, with_exposed_provenance};
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use unspool::backtrace::{Captured, End, trace};
-use unspool::loader::{Handle, UnloadError};
+use unspool::loader::Handle;
 use unspool::panic::{AssertUnwindSafe, Thrower, catch_thrown, catch_unwind, resume_unwind};
 use unspool_kernel::sync::Mutex;
-use unspool_kernel::walk::AllStacks;
 use unspool_kernel::{loader, task};
 
-use crate::support::{footprint, module};
+use crate::support::{footprint, module, unload_soon};
 
 crate::tests![walks_and_throws_stay_right_while_other_code_takes_the_place_of_what_they_passed];
 
@@ -156,19 +155,6 @@ fn throw(way: Way, depth: usize, number: u64) {
     assert_eq!(caught, Err(number + 1));
     let sum: u64 = kept.iter().sum();
     assert_eq!(sum, number * 600 + 15);
-}
-
-/// Unloads what nobody uses. A task on another CPU whose stack cannot be walked just now counts as
-/// one that may.
-fn unload_soon(object: &Handle<'_>) {
-    for _ in 0..100_000 {
-        match loader().unload(object, &AllStacks) {
-            Ok(()) => return,
-            Err(UnloadError::OnStack | UnloadError::ExceptionInFlight) => task::yield_now(),
-            Err(error) => panic!("{error}"),
-        }
-    }
-    panic!("never unloaded");
 }
 
 /// Which object was at an address, and how often another one came there.

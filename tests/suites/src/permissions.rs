@@ -12,13 +12,12 @@ use core::ops::Range;
 use core::ptr::with_exposed_provenance;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use unspool::loader::{Handle, Object, UnloadError};
+use unspool::loader::{Handle, Object};
 use unspool_kernel::fault::{FaultKind, PageAccess};
 use unspool_kernel::machine::{Mapping, machine};
-use unspool_kernel::walk::AllStacks;
 use unspool_kernel::{loader, task};
 
-use crate::support::module;
+use crate::support::{module, unload_soon};
 
 crate::tests![
     no_page_is_ever_writable_and_executable,
@@ -53,18 +52,6 @@ fn load() -> Handle<'static> {
     loader().load("permissions.o", module(OBJECT)).unwrap()
 }
 
-/// What was interrupted on another CPU may look like a user for a moment.
-fn unload(object: &Handle<'_>) {
-    for _ in 0..1000 {
-        match loader().unload(object, &AllStacks) {
-            Ok(()) => return,
-            Err(UnloadError::OnStack) => task::yield_now(),
-            Err(error) => panic!("{error}"),
-        }
-    }
-    panic!("never unloaded");
-}
-
 fn prime(object: &Object) -> extern "C" fn(u32) -> i32 {
     let address = object.symbol("plain_prime").unwrap() as usize;
     // SAFETY: the function of `tests/objects/plain.c`, with its type.
@@ -89,7 +76,7 @@ fn no_page_is_ever_writable_and_executable() {
         let object = load();
         assert_eq!(prime(&object)(3), 7);
         look();
-        unload(&object);
+        unload_soon(&object);
         task::yield_now();
         round += 1;
     }
@@ -112,7 +99,7 @@ fn no_memory_is_writable_at_one_address_and_executable_at_another() {
         let alias = writable.iter().find(|data| overlap(text, data));
         assert!(alias.is_none(), "{text:#x?} and {alias:#x?}");
     }
-    unload(&object);
+    unload_soon(&object);
 }
 
 /// Whether each page of a range is mapped so.
@@ -132,7 +119,7 @@ fn parts_of_an_object_have_their_own_permissions() {
     let all = mappings();
     assert!(!text.is_empty() && is(&all, &text, false, true));
     assert!(is(&all, &(counter..counter + 1), true, false));
-    unload(&object);
+    unload_soon(&object);
     let mapped = |one: &Mapping| one.start < text.end && text.start < one.start + one.size;
     // The process keeps the addresses, without any access.
     assert!(!mappings().iter().any(|one| mapped(one) && (one.writable || one.executable)));
@@ -149,7 +136,7 @@ fn text_of_an_unloaded_object_cannot_be_executed() {
     // On several CPUs, so that they have it cached.
     let users: Vec<_> = (0..8).map(|_| task::spawn("user", move || prime(3))).collect();
     users.into_iter().for_each(|user| assert_eq!(user.join().unwrap(), 7));
-    unload(&object);
+    unload_soon(&object);
     for _ in 0..8 {
         let kind = fault_of(move || assert_eq!(prime(3), 7));
         let expected = prime as *const () as u64;
@@ -179,5 +166,5 @@ fn data_of_an_object_cannot_be_executed_nor_its_text_written() {
     });
     let (address, access) = (text, PageAccess::Write);
     assert_eq!(kind, FaultKind::PageFault { address, access, present });
-    unload(&object);
+    unload_soon(&object);
 }

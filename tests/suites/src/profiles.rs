@@ -13,6 +13,8 @@ use unspool::backtrace::samples::Sample;
 use unspool::panic::platform;
 use unspool_kernel::{Error, cpu, machine, profile, task};
 
+use crate::support::{PATIENCE, all_cpus_came_by};
+
 crate::tests![
     a_busy_function_is_found_in_most_samples,
     every_sample_knows_its_task,
@@ -27,8 +29,6 @@ crate::tests![
 const RATE: u32 = 1000;
 /// So many samples of each function are enough.
 const ENOUGH: u64 = 40;
-/// Nanoseconds after which they should have been there: emulators are slow, and machines busy.
-const PATIENCE: u64 = 20_000_000_000;
 
 /// Computes until it is told to stop; each `N` is a function of its own.
 #[inline(never)]
@@ -126,24 +126,31 @@ fn every_sample_knows_its_task() {
 
 /// They do nothing else than give way: many samples are taken while one takes the place of the other.
 fn a_sample_in_a_switch_is_of_the_task_whose_stack_it_is() {
-    taken();
-    let (end, enough) = (machine().now() + PATIENCE, profile::counts().kept + 20 * ENOUGH);
-    profile::start(RATE).unwrap();
+    let stop = Arc::new(AtomicBool::new(false));
     // More than there are CPUs for.
-    let spawn = |body: fn(u64, u64) -> u64| {
-        let tasks = (0..cpu::count()).map(|_| task::spawn("gives way", move || body(enough, end)));
-        tasks.collect::<Vec<_>>()
+    let spawn = |body: fn(&AtomicBool) -> u64| {
+        let task = |_| {
+            let stop = Arc::clone(&stop);
+            task::spawn("gives way", move || body(&stop))
+        };
+        (0..cpu::count()).map(task).collect::<Vec<_>>()
     };
     let kinds =
         [(spawn(one_gives_way), "one_gives_way"), (spawn(other_gives_way), "other_gives_way")];
-    let kinds = kinds.map(|(tasks, name)| {
-        let ids: Vec<_> = tasks.iter().map(|task| task.task().id()).collect();
-        tasks.into_iter().for_each(|task| _ = task.join().unwrap());
-        (ids, name)
+    let ids = kinds.each_ref().map(|(tasks, name)| {
+        (tasks.iter().map(|task| task.task().id()).collect::<Vec<_>>(), *name)
     });
-    profile::stop();
-    let samples = taken();
-    for (ids, name) in kinds {
+    let of_kind = |ids: &[u64], samples: &[(usize, Sample)]| {
+        samples.iter().filter(|(_, sample)| ids.contains(&sample.task)).count() as u64
+    };
+    let samples = sampled(RATE, |samples| {
+        // To count them takes its time, too: the others' is what there must be samples of.
+        (0..1000).for_each(|_| task::yield_now());
+        ids.iter().all(|(ids, _)| of_kind(ids, samples) >= 10 * ENOUGH)
+    });
+    stop.store(true, Ordering::Relaxed);
+    kinds.into_iter().flat_map(|(tasks, _)| tasks).for_each(|task| _ = task.join().unwrap());
+    for (ids, name) in &ids {
         let all: Vec<_> = samples.iter().filter(|(_, sample)| has(sample, name)).collect();
         let own = all.iter().filter(|(_, sample)| ids.contains(&sample.task)).count();
         assert!(own as u64 >= ENOUGH, "{own} of {name}");
@@ -152,19 +159,19 @@ fn a_sample_in_a_switch_is_of_the_task_whose_stack_it_is() {
 }
 
 #[inline(never)]
-fn one_gives_way(enough: u64, end: u64) -> u64 {
-    gives_way(enough, end) + 1
+fn one_gives_way(stop: &AtomicBool) -> u64 {
+    gives_way(stop) + 1
 }
 
 #[inline(never)]
-fn other_gives_way(enough: u64, end: u64) -> u64 {
-    gives_way(enough, end) + 2
+fn other_gives_way(stop: &AtomicBool) -> u64 {
+    gives_way(stop) + 2
 }
 
-/// Gives way until `enough` samples are there, or it is too late.
-fn gives_way(enough: u64, end: u64) -> u64 {
+/// Gives way until it is told to stop.
+fn gives_way(stop: &AtomicBool) -> u64 {
     let mut turns = 0;
-    while profile::counts().kept < enough && machine().now() < end {
+    while !stop.load(Ordering::Relaxed) {
         (0..10).for_each(|_| task::yield_now());
         turns += 1;
     }
@@ -198,14 +205,14 @@ fn what_has_no_room_is_counted_and_sampling_goes_on() {
     taken();
     let (before, begin) = (profile::counts(), machine().now());
     profile::start(profile::MAX_RATE).unwrap();
-    while profile::counts().dropped == before.dropped && machine().now() - begin < 3 * PATIENCE {
+    while profile::counts().dropped == before.dropped && machine().now() - begin < PATIENCE {
         core::hint::spin_loop();
     }
     let full = profile::counts();
     assert!(full.dropped > before.dropped && full.kept > before.kept);
     // As soon as there is room, there are samples again.
     assert!(!taken().is_empty());
-    while profile::counts().kept == full.kept && machine().now() - begin < 3 * PATIENCE {
+    while profile::counts().kept == full.kept && machine().now() - begin < PATIENCE {
         core::hint::spin_loop();
     }
     profile::stop();
@@ -248,17 +255,15 @@ fn tasks_take_turns_at_any_rate() {
 fn no_sample_is_taken_before_the_beginning_and_after_the_end() {
     assert_eq!(profile::rate(), 0);
     sampled(RATE, |samples| !samples.is_empty());
-    // Who was at its last one is done after some ticks.
-    let wait = || {
-        let begin = machine().now();
-        while machine().now() - begin < 30_000_000 {
-            core::hint::spin_loop();
-        }
-    };
-    wait();
+    // Who was at its last one is done then.
+    all_cpus_came_by();
     taken();
     let before = profile::counts();
-    wait();
+    let begin = machine().now();
+    while machine().now() - begin < 30_000_000 {
+        core::hint::spin_loop();
+    }
+    all_cpus_came_by();
     assert_eq!((profile::rate(), profile::counts()), (0, before));
     assert!(taken().is_empty());
 }

@@ -14,7 +14,7 @@ use unspool::panic::{
 use unspool_kernel::console::listen;
 use unspool_kernel::{cpu, eprint, eprintln, task};
 
-use crate::heard::heard;
+use crate::heard::{heard, heard_in_turns};
 
 crate::tests![
     reports_of_all_cpus_do_not_mix,
@@ -57,8 +57,8 @@ fn reports_of_all_cpus_do_not_mix() {
     static READY: AtomicUsize = AtomicUsize::new(0);
     let tasks = 2 * cpu::count();
     for _ in 0..10 {
-        READY.store(0, Ordering::SeqCst);
-        let (text, ()) = heard(|| {
+        let text = heard_in_turns(|| {
+            READY.store(0, Ordering::SeqCst);
             let tasks: Vec<_> = (0..tasks)
                 .map(|number| {
                     task::spawn(&format!("reports-{number}"), move || {

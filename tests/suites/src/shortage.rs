@@ -7,16 +7,14 @@
 
 use core::fmt::Debug;
 
-use unspool::loader::{Handle, Input, LoadError, Set, UnloadError};
+use unspool::loader::{Input, LoadError, Set};
 use unspool_kernel::machine::PAGE;
 use unspool_kernel::memory::STACKS;
 use unspool_kernel::platform::tls_registry;
 use unspool_kernel::task::Builder;
 use unspool_kernel::{heap, loader, task};
 
-use unspool_kernel::walk::AllStacks;
-
-use crate::support::{footprint, module};
+use crate::support::{footprint, module, unload_soon};
 
 crate::tests![
     a_task_that_cannot_be_made_is_an_error_and_leaves_nothing,
@@ -70,23 +68,11 @@ fn a_task_that_cannot_be_made_is_an_error_and_leaves_nothing() {
     assert!(allocations >= 5, "only {allocations}");
 }
 
-/// Unloads what was loaded, which takes no memory.
-fn unload(object: &Handle<'_>) {
-    for _ in 0..1000 {
-        match loader().unload(object, &AllStacks) {
-            Ok(()) => return,
-            Err(UnloadError::OnStack) => task::yield_now(),
-            Err(error) => panic!("{error}"),
-        }
-    }
-    panic!("never unloaded");
-}
-
 fn an_object_that_cannot_be_loaded_is_an_error_and_leaves_nothing() {
     for name in ["panics.pic.o", "access.gcc-ie-O2.o", "access.rustc-gd-O0.o", "tls.static.o"] {
         let file = module(name);
         let allocations = each_allocation_fails(|| {
-            unload(&loader().load("short.o", file)?);
+            unload_soon(&loader().load("short.o", file)?);
             Ok::<(), LoadError>(())
         });
         assert!(allocations >= 5, "only {allocations}");
@@ -97,7 +83,7 @@ fn a_set_that_cannot_be_loaded_is_an_error_and_leaves_nothing() {
     let names = ["plain.pic.o", "panics.pic.o", "access.gcc-gd-O2.o"];
     let inputs = names.map(|name| Input::new(name, module(name)));
     each_allocation_fails(|| {
-        unload(&loader().load_set(&Set::new("short", &inputs))?);
+        unload_soon(&loader().load_set(&Set::new("short", &inputs))?);
         Ok::<(), LoadError>(())
     });
 }

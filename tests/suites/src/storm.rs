@@ -22,7 +22,7 @@ use unspool_kernel::walk::{AllStacks, InterruptedTrace};
 use unspool_kernel::{cpu, loader, nmi, println, task};
 
 use crate::leaving::{claimed, illegal_and_back};
-use crate::support::module;
+use crate::support::{all_cpus_came_by, module};
 use crate::vectors::in_ring_0;
 
 crate::tests![
@@ -196,7 +196,7 @@ fn many_nmis_at_random_points_trace_to_the_outermost_frame() {
     tasks.into_iter().for_each(|task| task.join().unwrap());
     set_policy(None);
     // One that was sent last may be on its way.
-    (0..1_000_000).for_each(|_| core::hint::spin_loop());
+    all_cpus_came_by();
     nmi::set_handler(None);
     assert!(TAKEN.load(Ordering::Relaxed) >= nmis());
     conclude("NMIs");

@@ -18,7 +18,8 @@ fn cycles() -> u64 {
 }
 
 /// Two tasks for each CPU, so that there is always one to change to. None gets ahead: with one CPU
-/// they take turns, but for one more after each tick, which takes the other's turn away.
+/// they take turns, but for one more after each tick, which takes the other's turn away. There is one
+/// more of them than whole periods, and one may have been late already when the first period began.
 fn tasks_that_give_way_take_turns() {
     let count = 2 * cpu::count();
     let turns: Arc<Vec<AtomicU32>> = Arc::new((0..count).map(|_| AtomicU32::new(0)).collect());
@@ -46,7 +47,7 @@ fn tasks_that_give_way_take_turns() {
         cpu::count()
     );
     let ticks = (machine().now() - begin) * u64::from(machine().tick_hertz()) / 1_000_000_000;
-    let most = 2 + u32::try_from(ticks).unwrap();
+    let most = 3 + u32::try_from(ticks).unwrap();
     assert!(cpu::count() > 1 || ahead.iter().all(|&ahead| ahead <= most), "{ahead:?}, {most}");
     assert!(turns.iter().all(|turns| turns.load(Ordering::Relaxed) == TURNS));
 }

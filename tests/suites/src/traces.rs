@@ -123,6 +123,8 @@ fn compare<S: ReadStack + Copy, M: FindModule>(trace: Trace<'_, S, M>) {
 #[inline(never)]
 fn interrupted_deep(depth: usize) -> usize {
     if depth == 0 {
+        // They come while it is this CPU that runs this.
+        let _here = cpu::NoPreemption::new();
         (0..100).for_each(|_| nmi::send(cpu::current()));
         return 0;
     }

@@ -10,7 +10,7 @@ use unspool::panic::{AssertUnwindSafe, catch_unwind};
 use unspool_kernel::walk::AllStacks;
 use unspool_kernel::{loader, task};
 
-use crate::support::{footprint, module};
+use crate::support::{footprint, module, unload_soon};
 
 crate::tests![
     an_unloaded_object_leaves_nothing,
@@ -60,19 +60,6 @@ fn load(name: &str) -> (Handle<'static>, Calls) {
 
 fn unload(object: &Handle<'_>) -> Result<(), UnloadError> {
     loader().unload(object, &AllStacks)
-}
-
-/// Unloads what nobody needs. A task on another CPU whose stack cannot be walked just now counts
-/// as one that may.
-fn unload_soon(object: &Handle<'_>) {
-    for _ in 0..1000 {
-        match unload(object) {
-            Ok(()) => return,
-            Err(UnloadError::OnStack) => task::yield_now(),
-            Err(error) => panic!("{error}"),
-        }
-    }
-    panic!("never unloaded");
 }
 
 fn an_unloaded_object_leaves_nothing() {

@@ -44,8 +44,10 @@ use seeds::Seeds;
 
 /// Cases of a target that take two seconds or so without optimization.
 const CASES: u64 = 20_000;
-/// The longest that a case may run.
+/// The longest that a case may run, and how often one may do so again that took longer: a machine's
+/// processor may have been away, which counts as time of the thread.
 const LONGEST: Duration = Duration::from_secs(1);
+const AGAIN: u32 = 4;
 
 static SEEDS: LazyLock<Seeds> = LazyLock::new(Seeds::new);
 
@@ -81,10 +83,18 @@ fn fuzz(
         let at_the_end = !random.once_in(3);
         let placed = inputs.iter().zip(&mut rooms);
         let placed: Vec<_> = placed.map(|(input, room)| room.put(input, at_the_end)).collect();
-        let before = report::cpu_time();
-        let in_common = check(&placed);
-        longest = longest.max(report::cpu_time() - before);
-        assert!(Duration::from_nanos(longest) < LONGEST, "{longest} ns");
+        let timed = || {
+            let before = report::cpu_time();
+            (check(&placed), report::cpu_time() - before)
+        };
+        let (in_common, mut time) = timed();
+        for _ in 0..AGAIN {
+            if Duration::from_nanos(time) >= LONGEST {
+                time = timed().1;
+            }
+        }
+        assert!(Duration::from_nanos(time) < LONGEST, "{time} ns");
+        longest = longest.max(time);
         compared += in_common;
         useful += u64::from(in_common != 0);
         case += 1;

@@ -23,7 +23,7 @@ use crate::workspace::Workspace;
 const FOLDER: &str = "tests/objects/load";
 const HEADER: &str = "examples/load/include/unspool.h";
 /// A compiler takes a fraction of a second.
-const COMPILE_LIMIT: Duration = Duration::from_secs(60);
+const COMPILE_LIMIT: Duration = Duration::from_secs(300);
 /// The kernel may have to be built.
 const LOAD_LIMIT: Duration = Duration::from_secs(15 * 60);
 

@@ -28,7 +28,7 @@ const PANICKED: i32 = 101;
 /// What std's programs die of when a panic cannot unwind.
 const SIGABRT: i32 = 6;
 /// A scenario takes milliseconds.
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(180);
 /// Compiling one file.
 const COMPILE_LIMIT: Duration = Duration::from_secs(300);
 

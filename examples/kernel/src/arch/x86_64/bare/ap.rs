@@ -29,8 +29,9 @@ pub(super) const START: u64 = 0x8000;
 /// Bytes of the stack of an idle loop: it also frees tasks.
 const IDLE_STACK: usize = 32 * 1024;
 
-/// Waits for a CPU to start, of [`PAUSE`] microseconds each.
-const PATIENCE: u32 = 10_000;
+/// Waits for a CPU to start, of [`PAUSE`] microseconds each: before it is told a second time, and after
+/// that. An emulated one may have to wait for a processor itself.
+const PATIENCE: [u32; 2] = [10_000, 500_000];
 const PAUSE: u32 = 20;
 
 /// Offset in the trampoline of the root of the page tables.
@@ -150,13 +151,18 @@ pub(super) fn start(apics: &Apics, own: u8, limit: usize) {
             Ok(stack) => stack,
             Err(error) => return eprintln!("unspool-kernel: no stack for CPU {index}: {error}"),
         };
-        start_one(index, id, &stack.range());
+        let starts = start_one(index, id, &stack.range());
         // Its idle loop never ends.
         core::mem::forget(stack);
+        if !starts {
+            // It may still come, and find its stack and its number: they are no other's.
+            return eprintln!("unspool-kernel: CPU {index} (APIC {id}) does not start");
+        }
     }
 }
 
-fn start_one(index: usize, id: u8, stack: &Range<u64>) {
+/// Starts a CPU on this stack; whether it takes part in time.
+fn start_one(index: usize, id: u8, stack: &Range<u64>) -> bool {
     let cpu = Cpu::prepare(index);
     cpu.set_idle_stack(stack);
     apic::set_id(index, id);
@@ -165,16 +171,16 @@ fn start_one(index: usize, id: u8, stack: &Range<u64>) {
     apic::init(id);
     apic::wait(PAUSE);
     // Twice, as Intel SDM volume 3, §9.4.4 has it; the second only if the first was not enough.
-    for _ in 0..2 {
+    for patience in PATIENCE {
         apic::start_up(id, START);
-        for _ in 0..PATIENCE {
+        for _ in 0..patience {
             if cpu.is_online() {
-                return;
+                return true;
             }
             apic::wait(PAUSE);
         }
     }
-    eprintln!("unspool-kernel: CPU {index} (APIC {id}) does not start");
+    false
 }
 
 /// The first Rust code of another CPU: on the stack of its idle loop.
