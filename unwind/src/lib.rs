@@ -71,6 +71,7 @@ mod registers;
 mod rule;
 #[cfg(test)]
 mod sample;
+mod search;
 mod stack;
 pub mod table;
 mod trace;
