@@ -55,6 +55,7 @@ static TYPED: AtomicU64 = AtomicU64::new(0);
 #[inline(always)]
 pub(crate) fn personality(known: &Known) -> u64 {
     match known.personality_slot() {
+        (0, _) => 0,
         (address, false) => address,
         (slot, true) => target(Pointer::Indirect(slot)),
     }

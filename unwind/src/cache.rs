@@ -41,10 +41,11 @@ const RUN: usize = if ENTRIES < 16 { ENTRIES } else { 16 };
 /// Entries ahead of a walk that are fetched, in case they are in no cache of the CPU.
 const AHEAD: usize = 16;
 
-/// Nothing but the rule is known, and the cold half is not this entry's.
-const ONLY_RULE: u64 = 1 << 32;
-/// Where the head's counter begins.
-const COUNT: u32 = 33;
+/// Nothing but the rule is known, and the cold half is not this entry's. A sign costs least to test.
+const ONLY_RULE: u64 = 1 << 63;
+/// One write, in the head's counter, and all of that.
+const WRITE: u64 = 1 << 32;
+const WRITES: u64 = ONLY_RULE - WRITE;
 
 /// Where an entry is, in bytes from the first one: what adding it to an address takes. Any number
 /// is some entry.
@@ -168,8 +169,7 @@ impl Trail {
 /// What a walk reads of an entry.
 #[repr(C, align(32))]
 struct Hot {
-    /// The generation in the lower half, odd while the entry is written; then [`ONLY_RULE`], and a
-    /// counter of writes.
+    /// The generation in the lower half, odd while the entry is written; its [writes](WRITE); [`ONLY_RULE`].
     head: AtomicU64,
     /// The address and the code's identity.
     key: AtomicU64,
@@ -414,8 +414,7 @@ impl Cache {
         hot.cfa.store(offsets as u32, Ordering::Relaxed);
         hot.next.store(Place::NONE.0, Ordering::Relaxed);
         write_cold(&self.cold[place.index()]);
-        let count = (head >> COUNT).wrapping_add(1);
-        hot.head.store(count << COUNT | new, Ordering::Release);
+        hot.head.store(head.wrapping_add(WRITE) & WRITES | new, Ordering::Release);
         slot.set(place);
         self.expect(place, trail.last);
         trail.last = place;
@@ -456,7 +455,7 @@ impl Cache {
             let old = head.load(Ordering::Relaxed);
             if old & 1 == 0 {
                 // No generation is 0. If another one is written meanwhile, this has gone as well.
-                let new = (old >> COUNT).wrapping_add(1) << COUNT;
+                let new = old.wrapping_add(WRITE) & WRITES;
                 let _ = head.compare_exchange(old, new, Ordering::Relaxed, Ordering::Relaxed);
             }
         }
@@ -499,24 +498,25 @@ impl Memory<'_> {
         self.cache.recall_rule(address, self.generation, trail)
     }
 
-    /// The trail of a walk that begins at `address`, whose entry it expects to be next if there is one.
+    /// Has the trail of a walk that begins at `address` expect its entry next, if there is one.
     #[inline(always)]
-    pub(crate) fn trail_to(self, address: u64, trail: Trail) -> Trail {
+    pub(crate) fn lead(self, address: u64, trail: &mut Trail) {
         let key = trail.key(address);
         let is_there = |place: Place| self.cache.at(place).key.load(Ordering::Relaxed) == key;
-        let place = self.cache.index.find(key, is_there);
-        place.map_or(trail, |place| Trail { last: place.before(), ..trail })
+        if let Some(place) = self.cache.index.find(key, is_there) {
+            trail.last = place.before();
+        }
     }
 
-    /// As [`trail_to`](Self::trail_to); the entry may be where the hint says.
+    /// As [`lead`](Self::lead); the entry may be where the hint says.
     #[inline(always)]
-    pub(crate) fn trail_by(self, hint: Hint, address: u64, trail: Trail) -> Trail {
+    pub(crate) fn lead_by(self, hint: Hint, address: u64, trail: &mut Trail) {
         let last = Place(hint.0);
         let there = self.cache.at(last.after()).key.load(Ordering::Relaxed);
         if there == trail.key(address) {
-            Trail { last, ..trail }
+            trail.last = last;
         } else {
-            self.trail_to(address, trail)
+            self.lead(address, trail);
         }
     }
 

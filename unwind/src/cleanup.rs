@@ -88,6 +88,13 @@ pub(crate) unsafe fn unwind(
             let pc = Pc::Return(registers.ip());
             let pad = match foreign.answer_of(personality, &known, pc) {
                 Answer::Nothing if !is_handler => None,
+                Answer::Nothing => {
+                    // SAFETY: the place is valid (contract).
+                    unsafe { Context::put_known(place, known) };
+                    // SAFETY: as above, and what is known has been written.
+                    unsafe { Context::at(place, is_made, cfa) };
+                    return Stopped::Refused(Reason::CONTINUE_UNWIND);
+                }
                 Answer::Cleanup(pad) => Some(pad),
                 Answer::Catch(pad) if is_handler => Some(pad),
                 _ => {
@@ -134,7 +141,7 @@ pub(crate) unsafe fn unwind(
     stopped
 }
 
-/// Asks the frame's personality, which is at this address, or 0. Lands, or gives back the answer.
+/// Asks the frame's personality, which is at this address and not 0. Lands, or gives back the answer.
 ///
 /// # Safety
 ///
@@ -150,11 +157,8 @@ unsafe fn ask(
         true => Actions::CLEANUP_PHASE.with(Actions::HANDLER_FRAME),
         false => Actions::CLEANUP_PHASE,
     };
-    let reason = match personality {
-        0 => Reason::CONTINUE_UNWIND,
-        // SAFETY: it is the frame's (contract), and the exception is valid.
-        _ => unsafe { frame.ask_at(personality, actions, exception) },
-    };
+    // SAFETY: it is the frame's (contract), and the exception is valid.
+    let reason = unsafe { frame.ask_at(personality, actions, exception) };
     if reason == Reason::INSTALL_CONTEXT {
         if is_handler {
             // SAFETY: the exception is valid (contract), and phase 2 has begun.
@@ -192,8 +196,12 @@ pub(crate) unsafe fn unwind_by_tables(
         frame.look()?;
         let personality = answer::personality(frame.known());
         let is_handler = frame.cfa() == handler;
-        // SAFETY: handed on to the caller.
-        stopped = match unsafe { ask(exception, frame, personality, is_handler) } {
+        let reason = match personality {
+            0 => Reason::CONTINUE_UNWIND,
+            // SAFETY: handed on to the caller.
+            _ => unsafe { ask(exception, frame, personality, is_handler) },
+        };
+        stopped = match reason {
             Reason::CONTINUE_UNWIND if !is_handler => Stopped::Passed,
             reason => Stopped::Refused(reason),
         };

@@ -6,10 +6,8 @@
 //!                            └─► sets registers and ip ─► land
 //! ```
 
-use core::mem::MaybeUninit;
-
 use crate::address::Pc;
-use crate::answer::{self, Answer, Foreign, Unasked};
+use crate::answer;
 use crate::arch::{self, ControlWords, copied};
 use crate::cache::{Hint, Trail};
 use crate::cursor::{Cursor, Exit, Step};
@@ -19,10 +17,9 @@ use crate::error::{RaiseError, UnwindError};
 use crate::exception::{Actions, Exception, Personality, Reason};
 use crate::glide::{Glide, trail_to};
 use crate::guess::FrameKind;
-use crate::in_flight::Path;
 use crate::known::{Known, Lsda};
 use crate::lsda::{self, Action};
-use crate::registers::{Register, Registers};
+use crate::registers::{Changed, Register, Registers};
 use crate::stack::{ReadStack, StackBounds};
 
 /// The version of the personality interface (Itanium EH §1.6.1).
@@ -61,8 +58,6 @@ pub struct Context {
     exit: Exit,
     /// It has no tables, but a frame pointer.
     guessed: bool,
-    /// A frame was passed that may have a cleanup.
-    passed_cleanup: bool,
 }
 
 impl Context {
@@ -73,28 +68,9 @@ impl Context {
     pub(crate) fn new(registers: &Registers, pc: Pc, stack: StackBounds) -> Self {
         let (trail, stack) = (trail_to(pc.lookup()), LiveStack::new(stack));
         let cursor = Cursor::on(trail, copied(registers), pc, stack, &Everywhere);
-        let (known, exit, guessed, passed_cleanup) = (Known::NOTHING, Exit::Dwarf, false, false);
+        let (known, exit, guessed) = (Known::NOTHING, Exit::Dwarf, false);
         let control = ControlWords::NONE;
-        Self { cursor, known, exit, cfa: 0, control, guessed, passed_cleanup }
-    }
-
-    /// In this room, the frame with these registers, which is at a call, and to which this trail leads.
-    #[inline(always)]
-    pub(crate) fn on<'c>(
-        room: &'c mut MaybeUninit<Self>,
-        registers: &Registers,
-        stack: StackBounds,
-        trail: &Trail,
-    ) -> &'c mut Self {
-        let place = room.as_mut_ptr();
-        // SAFETY: registers fit there.
-        unsafe { (&raw mut (*place).cursor.registers).write(copied(registers)) };
-        // SAFETY: nobody else uses the room.
-        unsafe { Self::put_known(place, Known::NOTHING) };
-        // SAFETY: as above; the registers are there, and what is known.
-        unsafe { Self::put_stack(place, stack) };
-        // SAFETY: as above.
-        unsafe { Self::around(place, copied(trail), 0) }
+        Self { cursor, known, exit, cfa: 0, control, guessed }
     }
 
     /// Notes what is known of the frame, before the rest of the context is there.
@@ -119,8 +95,8 @@ impl Context {
         unsafe { (&raw mut (*place).cursor.stack).write(LiveStack::new(stack)) };
     }
 
-    /// As [`on`](Self::on), around registers that are there already, of a frame at a call with this CFA, and
-    /// what is known of it. Keeps the control words.
+    /// Around registers that are there already, of a frame at a call with this CFA, and what is known of it.
+    /// Keeps the control words.
     ///
     /// # Safety
     ///
@@ -146,7 +122,6 @@ impl Context {
             exit = Exit::Rule;
             cfa = cfa;
             guessed = false;
-            passed_cleanup = false;
         }
         // SAFETY: there is room for them.
         unsafe { ControlWords::keep(&raw mut (*place).control) };
@@ -154,8 +129,7 @@ impl Context {
         unsafe { &mut *place }
     }
 
-    /// The context at this place of a frame at a call, with this CFA: for phase 2, unless it `is_made`
-    /// already.
+    /// The context at this place of a frame at a call, with this CFA, whether it `is_made` already or not.
     ///
     /// # Safety
     ///
@@ -169,7 +143,7 @@ impl Context {
         // SAFETY: as above: all of it has been written.
         let frame = unsafe { &mut *place };
         frame.cursor.pc = Pc::Return(frame.cursor.registers.ip());
-        frame.cfa = cfa;
+        (frame.cfa, frame.exit) = (cfa, Exit::Rule);
         frame
     }
 
@@ -214,14 +188,9 @@ impl Context {
         }
     }
 
-    /// Whether a frame was passed that may have a cleanup.
-    pub(crate) const fn passed_cleanup(&self) -> bool {
-        self.passed_cleanup
-    }
-
-    /// Goes back to the frame with these registers, where it began; the rest of the context is of no frame then.
+    /// Goes back to the frame with these registers; the rest of the context is of no frame then.
     #[inline(always)]
-    pub(crate) fn begin_again(&mut self, registers: &Registers) {
+    pub(crate) fn begin_again(&mut self, registers: &Changed) {
         self.cursor.registers_mut().go_back_to(registers);
     }
 
@@ -235,86 +204,10 @@ impl Context {
         self.cursor.trail.hint()
     }
 
-    /// Phase 1 as far as frames are remembered, from the frame where it stands: with it, unless that was
-    /// `asked`. Asks those that must be. `path` gets the modules of all.
-    ///
-    /// What it needs to glide is on the stack only meanwhile: finding out about frames takes most of that.
-    ///
-    /// # Safety
-    ///
-    /// `exception` is a valid exception.
-    #[inline(never)]
-    pub(crate) unsafe fn search(
-        &mut self,
-        asked: bool,
-        path: &mut Path,
-        exception: *mut Exception,
-    ) -> Sought {
-        let mut end = if asked { Sought::Nowhere } else { Sought::Unknown };
-        if asked && self.exit == Exit::Dwarf {
-            return end;
-        }
-        let Cursor { registers, pc, stack, trail, .. } = &mut self.cursor;
-        let Some(mut glide) = Glide::new(registers, *pc, stack, trail) else { return end };
-        let mut left = asked.then_some((self.known.rule, self.cfa));
-        let mut foreign = Foreign::NONE;
-        loop {
-            if let Some((rule, cfa)) = left {
-                if !glide.leave_to(cfa, rule, &mut self.cursor.registers) {
-                    if matches!(end, Sought::Unknown) {
-                        // Its entry must not come to expect itself.
-                        self.cursor.trail = Trail::START;
-                    }
-                    return end;
-                }
-                self.cursor.pc = Pc::Return(self.cursor.registers.ip());
-                end = Sought::Unknown;
-            }
-            let Some(known) = glide.look(&mut self.cursor.trail) else { return end };
-            path.add(known.module());
-            let cfa = known.rule.cfa(&self.cursor.registers);
-            left = Some((known.rule, cfa));
-            let personality = answer::personality(&known);
-            match foreign.answer_of(personality, &known, self.cursor.pc) {
-                Answer::Nothing => continue,
-                Answer::Cleanup(_) => {
-                    self.passed_cleanup = true;
-                    continue;
-                }
-                _ => {}
-            }
-            (self.known, self.cfa, self.exit) = (known, cfa, Exit::Rule);
-            // SAFETY: handed on to the caller; the personality is the frame's.
-            match unsafe { self.ask_at(personality, Actions::SEARCH_PHASE, exception) } {
-                Reason::CONTINUE_UNWIND => self.passed_cleanup = true,
-                reason => return Sought::Answered(reason),
-            }
-            end = Sought::Nowhere;
-        }
-    }
-
-    /// Phase 1 in one frame, of which nothing is remembered: what it answers.
-    ///
-    /// # Safety
-    ///
-    /// As [`search`](Self::search).
+    /// A way up through frames that are remembered, from where the cursor stands.
     #[inline(always)]
-    pub(crate) unsafe fn search_here(
-        &mut self,
-        path: &mut Path,
-        exception: *mut Exception,
-    ) -> Result<Reason, UnwindError> {
-        self.look()?;
-        path.add(self.known.module());
-        let answer = Unasked::now().answer(&self.known, self.pc());
-        let reason = match answer {
-            Answer::Nothing | Answer::Cleanup(_) => Reason::CONTINUE_UNWIND,
-            // SAFETY: handed on to the caller.
-            _ => unsafe { self.ask(Actions::SEARCH_PHASE, exception) },
-        };
-        let continues = reason == Reason::CONTINUE_UNWIND;
-        self.passed_cleanup |= continues && !matches!(answer, Answer::Nothing);
-        Ok(reason)
+    pub(crate) fn glide(&self, trail: &mut Trail) -> Option<Glide> {
+        Glide::new(self.registers(), self.pc(), self.cursor.stack(), trail)
     }
 
     /// From now on, frames without tables may be left by their frame pointer.
@@ -422,7 +315,9 @@ impl Context {
 
     /// Whether the word below the frame's CFA, its return address, can be read.
     pub(crate) fn is_on_stack(&self) -> bool {
-        self.cursor.stack().read(self.cfa.wrapping_sub(8)).is_some()
+        let stack = self.cursor.stack();
+        let is_known = stack.words_below(self.cfa, 1).is_some();
+        is_known || stack.read(self.cfa.wrapping_sub(8)).is_some()
     }
 
     /// Where the frame is executing.
@@ -432,6 +327,21 @@ impl Context {
 
     pub(crate) const fn known(&self) -> &Known {
         &self.known
+    }
+
+    /// How the frame is left.
+    pub(crate) const fn exit(&self) -> Exit {
+        self.exit
+    }
+
+    /// Whether the caller may be a frame that was interrupted.
+    pub(crate) fn may_be_of_signal(&self) -> bool {
+        self.exit == Exit::Dwarf || self.known.rule.is_of_signal_frame()
+    }
+
+    /// Where the walk is in the cache.
+    pub(crate) const fn trail(&self) -> Trail {
+        self.cursor.trail
     }
 
     /// What is remembered of the frames before it leads there.
@@ -506,16 +416,6 @@ impl Context {
     pub const fn set_ip(&mut self, address: u64) {
         self.cursor.registers_mut().set(Register::RA, address);
     }
-}
-
-/// Where a search has come to.
-pub(crate) enum Sought {
-    /// To a frame that answered this.
-    Answered(Reason),
-    /// To a frame of which nothing is remembered.
-    Unknown,
-    /// Nowhere: leaving the frame that was asked takes more.
-    Nowhere,
 }
 
 /// Where a pointer in the tables of a registered module leads.

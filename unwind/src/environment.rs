@@ -99,15 +99,16 @@ impl Environment {
     }
 
     /// Where modules are that are not registered, and a number that changes when one of them
-    /// goes and another may have taken its place.
+    /// goes and another may have taken its place: unless they stay, or have
+    /// [identities](Self::with_identities) that tell them apart.
     ///
     /// # Safety
     ///
     /// `find` gives only modules for which [`register`](crate::register) could be called, as
-    /// long as a frame of theirs is on a stack.
+    /// long as a frame of theirs is on a stack; and what is said of the number is true.
     #[must_use]
-    pub const unsafe fn with_modules(self, find: Find, generation: Generation) -> Self {
-        Self { find, generation: Some(generation), ..self }
+    pub const unsafe fn with_modules(self, find: Find, generation: Option<Generation>) -> Self {
+        Self { find, generation, ..self }
     }
 
     /// What stands around an address of those modules, for an environment that cannot say by a

@@ -24,7 +24,6 @@ use crate::stack::{Climb, ReadStack, WordsBelow};
 pub(crate) struct Glide {
     /// To look up.
     address: u64,
-    rbp: u64,
     climb: Climb,
     memory: Memory<'static>,
 }
@@ -33,10 +32,10 @@ pub(crate) struct Glide {
 #[inline(always)]
 pub(crate) fn trail_to(address: u64) -> Trail {
     let mut trail = Trail::START;
-    match Everywhere.memory(address, &mut trail) {
-        Some(memory) => memory.trail_to(address, trail),
-        None => trail,
+    if let Some(memory) = Everywhere.memory(address, &mut trail) {
+        memory.lead(address, &mut trail);
     }
+    trail
 }
 
 impl Glide {
@@ -48,10 +47,24 @@ impl Glide {
         stack: &impl ReadStack,
         trail: &mut Trail,
     ) -> Option<Self> {
-        let (address, rbp) = (pc.lookup(), registers.get(Register::RBP));
+        let address = pc.lookup();
         let climb = stack.climb(registers.sp())?;
         let memory = Everywhere.memory(address, trail)?;
-        Some(Self { address, rbp, climb, memory })
+        Some(Self { address, climb, memory })
+    }
+
+    /// As [`new`](Self::new), in a frame at a call, with which the walk begins.
+    #[inline(always)]
+    pub(crate) fn first(
+        registers: &Registers,
+        stack: &impl ReadStack,
+        trail: &mut Trail,
+    ) -> Option<Self> {
+        let address = Pc::Return(registers.ip()).lookup();
+        let memory = Everywhere.memory(address, trail)?;
+        memory.lead(address, trail);
+        let climb = stack.climb(registers.sp())?;
+        Some(Self { address, climb, memory })
     }
 
     /// As [`new`](Self::new), in a frame at a call, with which the walk begins, and the climb from it; the
@@ -63,10 +76,10 @@ impl Glide {
         hint: Hint,
         trail: &mut Trail,
     ) -> Option<Self> {
-        let (address, rbp) = (Pc::Return(registers.ip()).lookup(), registers.get(Register::RBP));
+        let address = Pc::Return(registers.ip()).lookup();
         let memory = Everywhere.memory(address, trail)?;
-        *trail = memory.trail_by(hint, address, *trail);
-        Some(Self { address, rbp, climb: climb?, memory })
+        memory.lead_by(hint, address, trail);
+        Some(Self { address, climb: climb?, memory })
     }
 
     /// What is remembered of the frame.
@@ -96,10 +109,10 @@ impl Glide {
         self.memory.recall(self.address, trail, &mut known).then_some(known)
     }
 
-    /// The frame's CFA.
+    /// The CFA of the frame, whose `rbp` this is.
     #[inline(always)]
-    pub(crate) const fn cfa(&self, rule: Rule) -> u64 {
-        rule.cfa_of(self.climb.at(), self.rbp)
+    pub(crate) const fn cfa(&self, rbp: u64, rule: Rule) -> u64 {
+        rule.cfa_of(self.climb.at(), rbp)
     }
 
     /// Moves to the caller's frame, unless that takes more than reading words of the stack; what the
@@ -117,21 +130,15 @@ impl Glide {
         Some((words, ip))
     }
 
-    /// Moves to the caller's frame, whose registers nobody wants; whether it has.
+    /// Moves to the caller's frame, of whose registers nobody wants more than `rbp`; whether it has.
     #[inline(always)]
-    pub(crate) fn leave(&mut self, rule: Rule) -> bool {
-        let Some((words, _)) = self.words(self.cfa(rule), rule) else { return false };
-        self.rbp = words.find(rule.rbp_slots()).unwrap_or(self.rbp);
+    pub(crate) fn leave(&mut self, rbp: &mut u64, rule: Rule) -> bool {
+        let Some((words, _)) = self.words(self.cfa(*rbp, rule), rule) else { return false };
+        *rbp = words.find(rule.rbp_slots()).unwrap_or(*rbp);
         true
     }
 
-    /// Moves to the caller's frame, and has the registers follow; whether it has.
-    #[inline(always)]
-    pub(crate) fn leave_with(&mut self, rule: Rule, registers: &mut Registers) -> bool {
-        self.leave_to(self.cfa(rule), rule, registers)
-    }
-
-    /// As [`leave_with`](Self::leave_with), of a frame with this CFA.
+    /// Moves from a frame with this CFA to the caller's, and has the registers follow; whether it has.
     #[inline(always)]
     pub(crate) fn leave_to(&mut self, cfa: u64, rule: Rule, registers: &mut Registers) -> bool {
         let Some((words, ip)) = self.words(cfa, rule) else { return false };
@@ -141,7 +148,6 @@ impl Glide {
         if !rule.saves().is_empty() {
             rule.saves().read(&words, registers);
         }
-        self.rbp = registers.get(Register::RBP);
         true
     }
 

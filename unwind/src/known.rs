@@ -21,6 +21,7 @@ pub struct Known {
     /// The first address of the function.
     pub(crate) start: u64,
     pub(crate) lsda: u64,
+    /// 0: there is none.
     pub(crate) personality: u64,
     pub(crate) landing_pad: u64,
     pub(crate) flags: u64,
@@ -34,8 +35,8 @@ pub(crate) struct Lsda {
 }
 
 // The lower half of the flags is the length of the LSDA.
-const INDIRECT: u64 = 1 << 33;
-const PERSONALITY: u64 = 1 << 34;
+/// Of the personality. The sign, as which it costs least to test.
+const INDIRECT: u64 = 1 << 63;
 /// There is no LSDA, which one test then says together with the next one.
 const NO_LSDA: u64 = 1 << 35;
 const INDIRECT_LSDA: u64 = 1 << 36;
@@ -90,24 +91,21 @@ impl Known {
 
     #[inline]
     pub(crate) fn personality(&self) -> Option<Pointer> {
-        (self.flags & PERSONALITY != 0).then(|| kind(self.flags & INDIRECT != 0, self.personality))
+        (self.personality != 0).then(|| kind(self.flags & INDIRECT != 0, self.personality))
     }
 
     /// The personality's address, or that of a word with it; 0 without one.
     #[inline(always)]
     pub(crate) const fn personality_slot(&self) -> (u64, bool) {
-        if self.flags & PERSONALITY == 0 {
-            return (0, false);
-        }
         (self.personality, self.flags & INDIRECT != 0)
     }
 
     pub(crate) fn set_personality(&mut self, personality: Option<Pointer>) {
-        self.flags &= !(PERSONALITY | INDIRECT);
-        let Some(pointer) = personality else { return };
-        let indirect = matches!(pointer, Pointer::Indirect(_));
-        self.flags |= PERSONALITY | if indirect { INDIRECT } else { 0 };
-        self.personality = pointer.address();
+        self.personality = personality.map_or(0, Pointer::address);
+        self.flags &= !INDIRECT;
+        if let Some(Pointer::Indirect(_)) = personality {
+            self.flags |= INDIRECT;
+        }
     }
 
     /// What the LSDA says of the address, if it could be read.

@@ -72,6 +72,7 @@ mod rule;
 mod rules;
 #[cfg(test)]
 mod sample;
+mod search;
 mod stack;
 pub mod table;
 mod trace;

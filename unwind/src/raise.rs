@@ -6,30 +6,27 @@
 //!            ─► cleanup runs ─► resume ─► next frame … ─► the frame with that CFA catches
 //! ```
 //!
-//! Itanium EH §1.3. Both phases keep their state in two register files on the stack of the frame
-//! that raises; nothing is allocated and nothing is locked. That takes less than 2 KiB of stack up to
-//! the landing pad, and up to 2304 bytes where an expression in a table needs more than eight values,
-//! which no compiler's does. If phase 1 finds nobody, no frame has been touched and the caller still
-//! has its whole stack to report.
+//! Itanium EH §1.3. Both phases keep their state in one context on the stack of the frame that raises,
+//! besides the registers of the frame where the second begins; nothing is allocated and nothing is locked.
+//! That takes less than 2 KiB of stack up to the landing pad, and up to 2304 bytes where an expression in
+//! a table needs more than eight values, which no compiler's does. If phase 1 finds nobody, no frame has
+//! been touched and the caller still has its whole stack to report.
 
 use core::convert::Infallible;
 use core::mem::MaybeUninit;
 
 use crate::address::Pc;
-use crate::answer::{Answer, Unasked};
 use crate::arch::{self, with_registers};
-use crate::cache::Trail;
 use crate::cleanup::{Stopped, unwind, unwind_by_tables};
-use crate::context::{Context, Sought, leave_interrupted};
-use crate::cursor::Step;
+use crate::context::{Context, leave_interrupted};
 use crate::environment::{Everywhere, current_stack, dead_end};
 use crate::error::RaiseError;
 use crate::exception::{Actions, Exception, Reason, Way};
 use crate::forced::resume_forced;
-use crate::glide::{Glide, trail_to};
 use crate::in_flight::{IN_FLIGHT, Path};
 use crate::known::Known;
 use crate::registers::{Register, Registers};
+use crate::search::{Sought, Start, search, search_by_tables};
 use crate::stack::StackBounds;
 
 /// Raises an exception from here: unwinds this stack to the frame that catches it.
@@ -62,24 +59,23 @@ unsafe extern "C-unwind" fn raise_to(
     stack: &StackBounds,
     error: &mut RaiseError,
 ) {
-    with_registers!("rcx", raise_with)
+    with_registers!("rcx", raise_with, Context)
 }
 
-/// As [`raise_to`]; one frame for all of it, because finding out about frames takes most of the stack
-/// that a raise may use.
+/// As [`raise_to`], from the registers with which `place` begins.
 ///
 /// # Safety
 ///
-/// As [`raise`], and: `registers` are those of a frame that lives until this returns.
-#[inline(never)]
+/// As [`raise`], and: the registers are those of a frame that lives until this returns; `place` is valid for
+/// a context, and nobody else uses it.
 unsafe extern "C" fn raise_with(
     exception: *mut Exception,
     stack: &StackBounds,
     error: &mut RaiseError,
-    registers: &mut Registers,
+    place: *mut Context,
 ) {
     // SAFETY: the contract of `raise_to`, whose caller's registers these are.
-    *error = unsafe { two_phases(exception, registers, *stack) };
+    *error = unsafe { two_phases(exception, place, *stack) };
 }
 
 /// Raises an exception where the CPU stopped: `registers` are those that it had, and `pc` says whether
@@ -105,20 +101,49 @@ pub unsafe fn raise_from(
         return error;
     }
     // SAFETY: handed on to this function's caller.
-    unsafe { two_phases(exception, &mut registers, stack) }
+    unsafe { raise_copy(exception, &registers, stack) }
 }
 
 /// As [`raise`], from a frame with these registers, on the environment's stack
-/// (`_Unwind_RaiseException`). Afterwards the registers are those of some frame further up.
+/// (`_Unwind_RaiseException`).
 ///
 /// # Safety
 ///
 /// As [`raise`], and: `registers` are those of a frame that lives until this returns.
-#[inline(always)]
-pub unsafe fn raise_here(exception: *mut Exception, registers: &mut Registers) -> RaiseError {
-    let stack = current_stack(registers.sp());
+pub unsafe fn raise_here(exception: *mut Exception, registers: &Registers) -> RaiseError {
     // SAFETY: handed on to this function's caller; the environment vouches for the stack.
-    unsafe { two_phases(exception, registers, stack) }
+    unsafe { raise_copy(exception, registers, current_stack(registers.sp())) }
+}
+
+/// As [`raise_here`], on this stack.
+///
+/// # Safety
+///
+/// As [`raise_here`].
+#[inline(never)]
+unsafe fn raise_copy(
+    exception: *mut Exception,
+    registers: &Registers,
+    stack: StackBounds,
+) -> RaiseError {
+    let mut room = MaybeUninit::<Context>::uninit();
+    // SAFETY: a context begins with registers.
+    unsafe { room.as_mut_ptr().cast::<Registers>().write(*registers) };
+    // SAFETY: handed on to the caller; there is room for a context.
+    unsafe { two_phases(exception, room.as_mut_ptr(), stack) }
+}
+
+/// As [`raise_here`], from the registers with which `place` begins.
+///
+/// # Safety
+///
+/// As [`raise_here`]; `place` is valid for a context, and nobody else uses it.
+#[inline(always)]
+pub(crate) unsafe fn raise_in(exception: *mut Exception, place: *mut Context) -> RaiseError {
+    // SAFETY: registers are there (contract).
+    let stack = current_stack(unsafe { (*place.cast::<Registers>()).sp() });
+    // SAFETY: handed on to this function's caller; the environment vouches for the stack.
+    unsafe { two_phases(exception, place, stack) }
 }
 
 /// Goes on with phase 2 after a cleanup (`_Unwind_Resume`), from the landing pad's registers, with which
@@ -183,10 +208,7 @@ unsafe fn resume_by_tables(exception: *mut Exception, place: *mut Context, stopp
 /// # Safety
 ///
 /// As [`raise_here`]; a forced exception was brought here by forced unwinding.
-pub unsafe fn resume_or_rethrow(
-    exception: *mut Exception,
-    registers: &mut Registers,
-) -> RaiseError {
+pub unsafe fn resume_or_rethrow(exception: *mut Exception, registers: &Registers) -> RaiseError {
     // SAFETY: the exception is valid (contract).
     if unsafe { (*exception).is_forced() } {
         Everywhere.refresh();
@@ -241,47 +263,54 @@ impl Landing {
     }
 }
 
-/// Where both phases begin that somebody must be asked in.
-struct Beginning {
-    /// Leads to their frame.
-    trail: Trail,
-    /// What the frame's tables ask for in phase 2, whatever is raised.
-    landing: Option<Landing>,
-}
-
+/// Both phases, from the frame whose registers are in the place.
+///
 /// # Safety
 ///
-/// As [`raise`].
+/// As [`raise`]; `place` is valid for a context, which begins with registers, and nobody else uses it.
 #[inline(always)]
 unsafe fn two_phases(
     exception: *mut Exception,
-    registers: &mut Registers,
+    place: *mut Context,
     stack: StackBounds,
 ) -> RaiseError {
     Everywhere.refresh();
-    let mut path = Path::default();
-    // SAFETY: handed on to the caller.
-    let begin = unsafe { glide(exception, registers, stack, &mut path) };
-    // For both phases, one after the other.
-    let mut room = MaybeUninit::uninit();
-    let frame = Context::on(&mut room, registers, stack, &begin.trail);
-    // SAFETY: handed on to the caller.
-    let handler = match unsafe { search_phase(exception, frame, &mut path) } {
-        Ok(handler) => handler,
+    // SAFETY: the place is valid (contract).
+    unsafe { Context::put_stack(place, stack) };
+    let (mut begin, mut path) = (None, Path::default());
+    // SAFETY: handed on to the caller; registers and the stack are there.
+    let sought = unsafe { search(exception, place, Start::Raise, &mut begin, &mut path) };
+    let reason = match sought {
+        Sought::Answered(reason) => Ok(reason),
+        // SAFETY: as above; it has made a context.
+        _ => unsafe { search_by_tables(exception, place, sought, &mut begin, &mut path) },
+    };
+    let reason = match reason {
+        Ok(reason) => reason,
         Err(error) => return error,
+    };
+    // SAFETY: a context is there.
+    let frame = unsafe { &mut *place };
+    // Phase 2 reads the stack up to there.
+    if reason != Reason::HANDLER_FOUND || !frame.is_on_stack() {
+        let Err(error) = refused::<Infallible>(frame, reason);
+        return error;
+    }
+    let Some(begin) = begin else {
+        // SAFETY: handed on to the caller; it has just said so.
+        let Err(error) = unsafe { enter_handler(exception, frame) };
+        return error.in_phase_2();
     };
     let way = Way::new(frame.is_on(stack), frame.hint());
     // SAFETY: the exception is valid (contract of `raise`).
-    unsafe { depart(exception, handler, way, path) };
+    unsafe { depart(exception, frame.cfa(), way, path) };
+    frame.begin_again(&begin.registers);
     if let Some(landing) = begin.landing {
         // SAFETY: the frame's tables ask for it.
-        unsafe { landing.land(registers, exception) }
+        unsafe { landing.land(frame.cursor.registers_mut(), exception) }
     }
-    frame.begin_again(registers);
-    let place = room.as_mut_ptr();
-    let way = way.with_hint(begin.trail.hint());
     // SAFETY: handed on to the caller.
-    let stopped = unsafe { unwind(exception, place, way, false) };
+    let stopped = unsafe { unwind(exception, place, way.with_hint(begin.hint), false) };
     // SAFETY: as above; the context is there.
     let Err(error) = unsafe { unwind_by_tables(exception, &mut *place, stopped) };
     // SAFETY: the exception is valid (contract of `raise`).
@@ -295,7 +324,7 @@ unsafe fn two_phases(
 ///
 /// The exception is valid.
 #[inline(always)]
-unsafe fn depart(exception: *mut Exception, handler: u64, way: Way, path: Path) {
+pub(crate) unsafe fn depart(exception: *mut Exception, handler: u64, way: Way, path: Path) {
     // SAFETY: the caller's promise.
     unsafe { (*exception).private_1 = way.word() };
     // SAFETY: as above.
@@ -311,7 +340,7 @@ unsafe fn depart(exception: *mut Exception, handler: u64, way: Way, path: Path) 
 ///
 /// As [`depart`].
 #[inline(always)]
-unsafe fn caught(exception: *mut Exception, handler: u64) {
+pub(crate) unsafe fn caught(exception: *mut Exception, handler: u64) {
     // SAFETY: the caller's promise.
     unsafe { (*exception).private_1 = 0 };
     // SAFETY: as above.
@@ -335,117 +364,6 @@ pub(crate) unsafe fn arrive(exception: *mut Exception) {
     }
 }
 
-/// Both phases, if nobody need be asked. Otherwise returns: nobody has anything to do below the frame
-/// with the registers that are left; `passed` gets the modules of those that have not.
-///
-/// # Safety
-///
-/// As [`raise`].
-#[inline(never)]
-unsafe fn glide(
-    exception: *mut Exception,
-    registers: &mut Registers,
-    stack: StackBounds,
-    passed: &mut Path,
-) -> Beginning {
-    let unasked = Unasked::now();
-    let mut path = Path::default();
-    let mut pc = Pc::Return(registers.ip());
-    let mut trail = trail_to(pc.lookup());
-    let Some(mut glide) = Glide::new(registers, pc, &stack, &mut trail) else {
-        return Beginning { trail, landing: None };
-    };
-    // To the first frame that something lands in, or that must be asked. There the registers stay.
-    let (mut answer, mut known) = loop {
-        let Some(known) = glide.look(&mut trail) else {
-            *passed = path;
-            return Beginning { trail, landing: None };
-        };
-        let answer = unasked.answer(&known, pc);
-        if !matches!(answer, Answer::Nothing) || !glide.leave_with(known.rule, registers) {
-            break (answer, known);
-        }
-        path.add(known.module());
-        pc = Pc::Return(registers.ip());
-    };
-    *passed = path;
-    let mut begin = Beginning { trail: trail.back(), landing: None };
-    let (Answer::Cleanup(pad) | Answer::Catch(pad)) = answer else { return begin };
-    let landing = Landing::new(pad, &known);
-    let lands_before = matches!(answer, Answer::Cleanup(_));
-    if lands_before {
-        begin.landing = Some(landing);
-        if !unasked.knows_handlers() {
-            return begin;
-        }
-    }
-    // To the frame that catches.
-    while !matches!(answer, Answer::Catch(_)) {
-        path.add(known.module());
-        if !glide.leave(known.rule) {
-            return begin;
-        }
-        let Some(next) = glide.look(&mut trail) else { return begin };
-        known = next;
-        answer = unasked.answer(&known, pc);
-        if matches!(answer, Answer::Unknown | Answer::Foreign) {
-            return begin;
-        }
-    }
-    let handler = glide.cfa(known.rule);
-    // Phase 2 reads the stack up to there.
-    if !glide.is_on_stack(handler) {
-        return begin;
-    }
-    if lands_before {
-        path.add(known.module());
-        // SAFETY: the exception is valid (contract of `raise`).
-        unsafe { depart(exception, handler, Way::new(true, trail.hint()), path) };
-    } else {
-        // SAFETY: as above.
-        unsafe { caught(exception, handler) };
-    }
-    // SAFETY: the frame's tables ask for it.
-    unsafe { landing.land(registers, exception) }
-}
-
-/// Phase 1: the CFA of the frame that catches, and in `path` whose frames lead there. If no other has
-/// anything to do, lands in it.
-///
-/// # Safety
-///
-/// As [`raise`].
-#[inline(never)]
-unsafe fn search_phase(
-    exception: *mut Exception,
-    frame: &mut Context,
-    path: &mut Path,
-) -> Result<u64, RaiseError> {
-    let mut answer = None;
-    loop {
-        match answer {
-            None | Some(Reason::CONTINUE_UNWIND) => {}
-            // Phase 2 reads the stack up to there.
-            Some(Reason::HANDLER_FOUND) if frame.is_on_stack() => break,
-            Some(reason) => return refused(frame, reason),
-        }
-        // SAFETY: handed on to the caller.
-        answer = match unsafe { frame.search(answer.is_some(), path, exception) } {
-            Sought::Answered(reason) => Some(reason),
-            // SAFETY: as above.
-            Sought::Unknown => Some(unsafe { frame.search_here(path, exception)? }),
-            Sought::Nowhere if frame.leave()? == Step::End => return Err(RaiseError::EndOfStack),
-            Sought::Nowhere => None,
-        };
-    }
-    if frame.passed_cleanup() {
-        return Ok(frame.cfa());
-    }
-    // SAFETY: handed on to the caller.
-    let Err(error) = unsafe { enter_handler(exception, frame) };
-    Err(error.in_phase_2())
-}
-
 /// The frame's personality answered what it must not.
 #[cold]
 #[inline(never)]
@@ -459,7 +377,7 @@ pub(crate) fn refused<T>(frame: &Context, reason: Reason) -> Result<T, RaiseErro
 /// # Safety
 ///
 /// As [`raise`], and the frame has just said that it catches.
-#[inline(never)]
+#[inline(always)]
 unsafe fn enter_handler(
     exception: *mut Exception,
     frame: &mut Context,

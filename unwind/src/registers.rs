@@ -111,12 +111,17 @@ impl Registers {
         self
     }
 
+    /// Those that a walk changes.
+    #[inline(always)]
+    pub(crate) fn changed(&self) -> Changed {
+        Changed(Changed::WHICH.map(|register| self.get(register)))
+    }
+
     /// Makes those that a walk changes what they were.
     #[inline(always)]
-    pub(crate) fn go_back_to(&mut self, before: &Self) {
-        let [rbx, rbp, r12, r13, r14, r15] = Rule::SAVED;
-        for register in [rbx, rbp, Register::RSP, r12, r13, r14, r15, Register::RA] {
-            self.set(register, before.get(register));
+    pub(crate) fn go_back_to(&mut self, before: &Changed) {
+        for (register, value) in Changed::WHICH.into_iter().zip(before.0) {
+            self.set(register, value);
         }
     }
 
@@ -129,6 +134,16 @@ impl Registers {
     pub const fn ip(&self) -> u64 {
         self.get(Register::RA)
     }
+}
+
+/// The values of the registers that a walk changes.
+pub(crate) struct Changed([u64; 8]);
+
+impl Changed {
+    const WHICH: [Register; 8] = {
+        let [rbx, rbp, r12, r13, r14, r15] = Rule::SAVED;
+        [rbx, rbp, Register::RSP, r12, r13, r14, r15, Register::RA]
+    };
 }
 
 impl fmt::Debug for Registers {

@@ -55,22 +55,26 @@ unsafe extern "C" {
     safe fn abort() -> !;
 }
 
-// SAFETY: the dynamic linker keeps a loaded object's tables in memory, and they describe its code,
-// while it is loaded; an object with a frame on a stack must not be unloaded (dlclose(3)). Objects of
-// one identity were written by a linker with the same bytes. The object that a reference of this library
-// was bound to stays as long as the library.
-static ENVIRONMENT: Environment = unsafe {
-    Environment::new(stacks::around, cannot_go_on)
-        .with_unknown_stacks(stacks::widen)
-        .with_modules(objects::find, objects::generation)
-        .with_identities(objects::whose, objects::always)
-        .with_typed_personality(runtime::personality)
-        .without_counting()
-};
+/// With what says whether objects came or went, if anything need.
+const fn environment(counter: Option<fn() -> u64>) -> Environment {
+    let environment = Environment::new(stacks::around, cannot_go_on);
+    // SAFETY: the dynamic linker keeps a loaded object's tables in memory, and they describe its code,
+    // while it is loaded; an object with a frame on a stack must not be unloaded (dlclose(3)).
+    let environment = unsafe { environment.with_modules(objects::find, counter) };
+    // SAFETY: objects of one identity were written by a linker with the same bytes; the program and the
+    // object of C++'s runtime stay.
+    let environment = unsafe { environment.with_identities(objects::whose, objects::always) };
+    // SAFETY: the object that a reference of this library was bound to stays as long as the library.
+    let environment = unsafe { environment.with_typed_personality(runtime::personality) };
+    environment.with_unknown_stacks(stacks::widen).without_counting()
+}
+
+static ENVIRONMENT: Environment = environment(None);
+static WITH_COUNTER: Environment = environment(Some(objects::generation));
 
 extern "C" fn init() {
     stacks::init();
-    set_environment(&ENVIRONMENT);
+    set_environment(if objects::have_identities() { &ENVIRONMENT } else { &WITH_COUNTER });
 }
 
 /// Called by the dynamic linker, before the constructors of what depends on this library.

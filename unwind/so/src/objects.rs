@@ -111,12 +111,13 @@ pub(crate) fn whose(address: u64) -> Whose {
     }
 }
 
-/// How many objects were loaded and unloaded so far; always the same where [`whose`] tells one from
-/// another.
+/// Whether [`whose`] tells one object from another.
+pub(crate) fn have_identities() -> bool {
+    dl_find_object().is_some()
+}
+
+/// How many objects were loaded and unloaded so far.
 pub(crate) fn generation() -> u64 {
-    if dl_find_object().is_some() {
-        return 0;
-    }
     unsafe extern "C" fn first(object: *const Object, _size: usize, count: *mut c_void) -> c_int {
         // SAFETY: the linker gives an object that is valid during the call, with these fields
         // since glibc 2.4.

@@ -52,11 +52,22 @@ fn proven_to(end: u64) -> u64 {
 
 /// The stack with this stack pointer in use, as far as it is known.
 pub(crate) fn around(sp: u64) -> StackBounds {
-    let end = end_of(sp);
-    let own = proven_to(end);
-    if own <= sp && sp < end {
+    let low = proven();
+    let end = end_of(low);
+    // What lies between an address and the end of its stack has the same end. Less one: 0 is above all, and
+    // so is `NOTHING`.
+    if low.wrapping_sub(1) < sp && sp < end {
         return bounds(sp, end);
     }
+    prove(sp)
+}
+
+/// The stack with this stack pointer in use, of which more is to be found out.
+#[cold]
+#[inline(never)]
+fn prove(sp: u64) -> StackBounds {
+    let end = end_of(sp);
+    let own = proven_to(end);
     let below = (own.wrapping_sub(sp) / PAGE).saturating_add(1);
     let pages = match proven() {
         0 => FIRST,

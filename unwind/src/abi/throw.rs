@@ -10,7 +10,7 @@ use crate::arch::with_registers;
 use crate::context::Context;
 use crate::error::{RaiseError, UnwindError};
 use crate::exception::{Exception, Reason, Stop};
-use crate::raise::resume;
+use crate::raise::{raise_in, resume};
 use crate::registers::Registers;
 
 /// What C callers are told of an error (Itanium EH §1.3.1). To them, code without tables is the
@@ -32,12 +32,12 @@ const fn code(error: RaiseError) -> Reason {
 /// As [`raise`](crate::raise).
 #[unsafe(naked)]
 pub unsafe extern "C-unwind" fn _Unwind_RaiseException(exception: *mut Exception) -> Reason {
-    with_registers!("rsi", raise)
+    with_registers!("rsi", raise, Context)
 }
 
-unsafe extern "C" fn raise(exception: *mut Exception, registers: &mut Registers) -> Reason {
-    // SAFETY: the contract of `_Unwind_RaiseException`, whose caller's registers these are.
-    code(unsafe { crate::raise_here(exception, registers) })
+unsafe extern "C" fn raise(exception: *mut Exception, place: *mut Context) -> Reason {
+    // SAFETY: the contract of `_Unwind_RaiseException`, with whose caller's registers the place begins.
+    code(unsafe { raise_in(exception, place) })
 }
 
 /// Goes on unwinding after a cleanup (Itanium EH §1.3.3).
@@ -58,17 +58,19 @@ pub unsafe extern "C-unwind" fn _Unwind_Resume(exception: *mut Exception) -> ! {
 /// As [`resume_or_rethrow`](crate::resume_or_rethrow).
 #[unsafe(naked)]
 pub unsafe extern "C-unwind" fn _Unwind_Resume_or_Rethrow(exception: *mut Exception) -> Reason {
-    with_registers!("rsi", rethrow)
+    with_registers!("rsi", rethrow, Context)
 }
 
-unsafe extern "C" fn rethrow(exception: *mut Exception, registers: &mut Registers) -> Reason {
+unsafe extern "C" fn rethrow(exception: *mut Exception, place: *mut Context) -> Reason {
     // SAFETY: the exception is valid (contract).
     if unsafe { (*exception).is_forced() } {
-        // SAFETY: the contract of `_Unwind_Resume_or_Rethrow`.
+        // SAFETY: the place begins with registers.
+        let registers = unsafe { &*place.cast::<Registers>() };
+        // SAFETY: the contract of `_Unwind_Resume_or_Rethrow`, whose caller's registers these are.
         return forced_code(unsafe { crate::resume_or_rethrow(exception, registers) });
     }
     // SAFETY: as above.
-    code(unsafe { crate::resume_or_rethrow(exception, registers) })
+    code(unsafe { raise_in(exception, place) })
 }
 
 /// Unwinds until `stop` leaves (Itanium EH §1.3.2).

@@ -67,18 +67,21 @@ fn a_walk_begins_where_a_hint_leads_or_else_where_the_index_does() {
         cache.memorize(address, 4, &known(1), &mut trail);
     }
     let memory = cache.memory(4);
-    let first = memory.trail_to(ADDRESS, Trail::START);
+    let mut first = Trail::START;
+    memory.lead(ADDRESS, &mut first);
     assert!(is_guessed(&cache, first, ADDRESS));
     for wrong in [first.hint(), trail.hint(), Hint(0), Hint(u32::MAX)] {
         for hint in [first.hint_beyond(), wrong] {
-            let second = memory.trail_by(hint, addresses[1], Trail::START);
+            let mut second = Trail::START;
+            memory.lead_by(hint, addresses[1], &mut second);
             assert!(is_guessed(&cache, second, addresses[1]), "{hint:?}");
             assert_eq!(second.back().hint().0, first.back().hint_beyond().0);
         }
     }
     // It is asked before the index, which forgets.
     let forgetful = Cache { index: Index::new(), ..cache };
-    let second = forgetful.memory(4).trail_by(first.hint_beyond(), addresses[1], Trail::START);
+    let mut second = Trail::START;
+    forgetful.memory(4).lead_by(first.hint_beyond(), addresses[1], &mut second);
     assert!(is_guessed(&forgetful, second, addresses[1]));
 }
 
