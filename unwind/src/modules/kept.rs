@@ -1,5 +1,7 @@
 //! What walks keep from one frame to the next is never what another frame needs.
 
+use core::ptr::NonNull;
+
 use crate::cache::Trail;
 use crate::cursor::{Exit, find_out};
 use crate::known::Known;
@@ -19,12 +21,28 @@ const EXTENDED: &[u8] = &[0x41, 0x0e, 24, 0x05, 3, 3];
 /// `val_offset rbx, 2`, which no rule says.
 const NO_RULE: &[u8] = &[0x14, 3, 2];
 
-/// Room for three sections, and code not far from them.
-fn room() -> ([&'static mut [u8]; 3], u64) {
-    let room = vec![[0u8; 0x1000]; 3].leak();
-    let start = room.as_ptr().expose_provenance() as u64 / SIZE * SIZE + 0x100_0000;
-    let [a, b, c] = room else { unreachable!() };
-    ([a, b, c], start)
+/// Room for sections, which stays as long as this: longer than what is registered.
+struct Room(NonNull<[[u8; 0x1000]; 3]>);
+
+impl Room {
+    fn new() -> Self {
+        Self(NonNull::from(Box::leak(Box::new([[0; 0x1000]; 3]))))
+    }
+
+    /// Three sections, to be asked for once, and code not far from them.
+    fn sections(&self) -> ([&'static mut [u8]; 3], u64) {
+        let start = self.0.as_ptr().expose_provenance() as u64 / SIZE * SIZE + 0x100_0000;
+        // SAFETY: each test asks once, and nothing that it registers outlives the room.
+        let [a, b, c] = unsafe { &mut *self.0.as_ptr() };
+        ([a, b, c], start)
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        // SAFETY: it came from a box, and nobody looks at the sections any more.
+        drop(unsafe { Box::from_raw(self.0.as_ptr()) });
+    }
 }
 
 /// Version 1, factors 1 and −8, return address in column 16, addresses `pcrel | sdata4`.
@@ -91,7 +109,8 @@ fn found(modules: &Modules, address: u64) -> Option<Rule> {
 
 #[test]
 fn rules_are_those_that_a_step_finds_out_whatever_was_asked_for_before() {
-    let ([a, b, c], start) = room();
+    let room = Room::new();
+    let ([a, b, c], start) = room.sections();
     let sixteen: &[u8] = &[0x0c, 7, 16, 0x90, 1];
     let cies = [cie(b"zR", CALL_FRAME), cie(b"zR", sixteen), cie(b"zRS", CALL_FRAME)];
     let others = [cies[2].clone(), cies[0].clone()];
@@ -118,7 +137,8 @@ fn rules_are_those_that_a_step_finds_out_whatever_was_asked_for_before() {
 
 #[test]
 fn of_a_module_that_went_nothing_is_kept() {
-    let (sections, start) = room();
+    let room = Room::new();
+    let (sections, start) = room.sections();
     let modules = Modules::new();
     let mut rules = Rules::new();
     let mut find = || rules.find(&modules, start + 8, &mut { Trail::START });
@@ -137,7 +157,8 @@ fn of_a_module_that_went_nothing_is_kept() {
 
 #[test]
 fn a_rule_is_remembered_and_the_rest_left_to_a_raise() {
-    let ([section, ..], start) = room();
+    let room = Room::new();
+    let ([section, ..], start) = room.sections();
     let modules = Modules::new();
     let module = module(section, start, &[cie(b"zR", CALL_FRAME)], &[PUSH]);
     // SAFETY: nothing is raised through it.
